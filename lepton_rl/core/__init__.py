@@ -1,0 +1,24 @@
+"""The words of lepton_rl: jobs, clusters, snapshots, actions, policies, metrics."""
+
+from lepton_rl.core.actions import Action, Preempt, Start
+from lepton_rl.core.cluster import Cluster, ClusterSpec
+from lepton_rl.core.metrics import Outcome, bounded_slowdown
+from lepton_rl.core.placement import Placement
+from lepton_rl.core.policy import Policy
+from lepton_rl.core.scheduler import schedule
+from lepton_rl.core.snapshot import JobView, Snapshot
+
+__all__ = [
+    "Action",
+    "Cluster",
+    "ClusterSpec",
+    "JobView",
+    "Outcome",
+    "Placement",
+    "Policy",
+    "Preempt",
+    "Snapshot",
+    "Start",
+    "bounded_slowdown",
+    "schedule",
+]

@@ -1,0 +1,99 @@
+"""Columns of the packed arrays that snapshots, the simulator and the codec share.
+
+A cluster's state is a few arrays, so that compiled functions take few arguments. Jobs are rows; GPUs are numbered
+through the nodes (GPU `i` of node `n` is `n * gpus_per_node + i`). Shares of a GPU are counted in thousandths
+("milli-GPU", 1000 = one GPU) and memory in MiB, both as integers, so that what is taken and given back sums exactly.
+"""
+
+MILLI = 1000
+"""Thousandths of a GPU in one GPU."""
+MIB_PER_GIB = 1024
+
+# jobs: float64 (jobs, JOB_COLUMNS), all that a scheduler can know of a job.
+ID = 0
+SUBMIT = 1  # seconds
+REQUESTED = 2  # seconds, NaN where the workload has no requested times
+GPUS = 3  # milli-GPU: 1000 x a whole number, or less than 1000 for a share
+MEMORY = 4  # MiB on each GPU, 0 where the job gives no figure
+COMPUTE = 5
+TIME_SENSITIVITY = 6
+QUEUE = 7  # code of the queue, -1 unknown
+USER = 8
+PROJECT = 9
+SCORE = 10  # the order's value, lowest first
+MARGIN = 11  # milli-GPU that must stay free beside the job when it starts
+START = 12  # start of the present run, seconds
+ATTAINED = 13  # seconds of service before the present run
+PREDICTED = 14  # seconds that the present run is predicted to take (requested time left plus restart costs)
+FIRST_GPU = 15  # first held GPU; the chain goes on in gpus[:, NEXT]; -1 while waiting
+JOB_COLUMNS = 16
+
+# truth: float64 (jobs, TRUTH_COLUMNS), what only the simulator knows.
+RUN = 0  # seconds of service that finish the job
+REMAINING = 1  # seconds of service left at the start of the present run, restart costs included
+FIRST_START = 2
+FINISH = 3
+PREEMPTIONS = 4
+TRUTH_COLUMNS = 5
+
+# gpus: int32 (GPUs, GPU_COLUMNS)
+FREE = 0  # milli-GPU
+MEMORY_FREE = 1  # MiB
+NEXT = 2  # next GPU of the gang that holds this one, -1 at its end
+GPU_COLUMNS = 3
+
+# nodes: int32 (nodes, NODE_COLUMNS)
+WHOLE = 0  # wholly free GPUs
+BUSY = 1  # milli-GPU held by jobs
+MEMORY_USED = 2  # MiB held by jobs
+NODE_COLUMNS = 3
+
+# totals: int64 (TOTAL_COLUMNS,)
+FREE_WHOLE = 0  # wholly free GPUs of the cluster
+HINT = 1  # no node before this one has a wholly free GPU
+HELD = 2  # milli-GPU held by jobs
+GPU_MEMORY = 3  # MiB of one GPU
+STRANDED = 4  # free milli-GPU on nodes of which a part is held
+TOTAL_COLUMNS = 5
+
+# counts: int64 (COUNT_COLUMNS,), the scheduler's bookkeeping.
+FRONT = 0  # the waiting jobs are queue[FRONT:BACK]
+BACK = 1
+RUNNING = 2  # jobs that run
+ARRIVED = 3  # jobs that have been submitted: rows 0 .. ARRIVED-1
+TESTED = 4  # jobs that the last scheduling pass knew
+RELEASED = 5  # 1 when GPUs were given back since the last pass
+HEAD = 6  # head of the queue for which clock[SHADOW] and clock[EXTRA] hold, -1 for none
+STARTED = 7  # jobs that the present pass has started: started[:STARTED]
+PREEMPTED = 8  # jobs that the present pass has preempted: preempted[:PREEMPTED]
+COUNT_COLUMNS = 9
+
+# clock: float64 (CLOCK_COLUMNS,)
+NOW = 0  # seconds
+BUSY_INTEGRAL = 1  # milli-GPU seconds held since the start
+SHADOW = 2  # predicted start of the blocked head, seconds
+EXTRA = 3  # milli-GPU that backfilled jobs may hold beyond the shadow
+TIMER = 4  # next timer event, seconds
+STRANDED_INTEGRAL = 5  # milli-GPU seconds free on partly held nodes
+CLOCK_COLUMNS = 6
+
+# rules: int64 (RULE_COLUMNS,), what a run does not change.
+ORDER = 0
+BLOCKING = 1
+PLACEMENT = 2
+DYNAMIC = 3  # 1 when scores change with time: the queue is ordered anew at each pass
+PREEMPTIVE = 4  # 1 when running jobs are ordered too
+COUNTED = 5  # 1 when counting free GPUs decides whether a job fits (whole GPUs, no consolidation)
+PREDICTS = 6  # 1 when predicted ends are kept in order (backfilling)
+RULE_COLUMNS = 7
+
+# settings: float64 (SETTING_COLUMNS,)
+WEIGHTS = 0  # eight weights of the order
+PREEMPTION_COST = 8  # checkpoint plus restore, seconds
+QUANTUM = 9  # a run is not preempted before it is this old, seconds
+TIMER_INTERVAL = 10  # seconds between timer events, 0 for none
+SETTING_COLUMNS = 11
+
+# rows of run_end and run_job (2, most jobs that can run): the jobs that run, twice.
+TRUE_ENDS = 0  # binary heap by true end
+PREDICTED_ENDS = 1  # ascending by predicted end; kept when rules[PREDICTS]

@@ -1,0 +1,150 @@
+"""A simulated cluster behind the `Cluster` protocol: the face for policies written in Python."""
+
+import numpy as np
+
+from lepton_rl.core import layout as L
+from lepton_rl.core.actions import Action, Preempt, Start
+from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.metrics import Outcome
+from lepton_rl.core.placement import Placement, held_gpus, release
+from lepton_rl.core.snapshot import Snapshot, check_quantum, take_gpus
+from lepton_rl.errors import IllegalAction
+from lepton_rl.simulator.events import forget_true_end, move_to_next_event, set_true_end
+from lepton_rl.simulator.rules import Rule, Timing
+from lepton_rl.simulator.state import build_state, outcome_of
+from lepton_rl.simulator.waiting import find, insert, remove
+from lepton_rl.workloads import Trace
+
+
+class SimulatedCluster:
+    """Runs a trace, event by event. Jobs are named by their row in the trace (0 is the first submitted).
+
+    Args:
+        trace: The workload; times in seconds.
+        cluster: The machine.
+        placement: What `Start` without GPUs uses.
+        timing: Preemption cost, quantum and timer.
+
+    Raises:
+        TraceError: a job of the trace can never run on this cluster.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        cluster: ClusterSpec,
+        placement: Placement = Placement.FIRST,
+        timing: Timing | None = None,
+    ) -> None:
+        self.trace = trace
+        self.cluster = cluster
+        self.placement = placement
+        self.timing = timing or Timing()
+        # The queue's own order is submission: policies bring their own.
+        self._state = build_state(trace, cluster, Rule(placement=placement), self.timing)
+
+    @property
+    def time(self) -> float:
+        """Simulated time, seconds."""
+        return float(self._state.clock[L.NOW])
+
+    def advance(self) -> bool:
+        """Move to the next event; return False when no job is waiting or running and none will come.
+
+        Raises:
+            IllegalAction: jobs wait on an idle cluster and nothing will ever happen again.
+        """
+        s = self._state
+        moved = move_to_next_event(
+            s.jobs, s.truth, s.queue, s.run_end, s.run_job, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0],
+            s.clock, s.counts, s.rules, s.settings,
+        )  # fmt: skip
+        if not moved and s.counts[L.BACK] > s.counts[L.FRONT]:
+            waiting = int(s.counts[L.BACK] - s.counts[L.FRONT])
+            raise IllegalAction(f"the policy leaves {waiting} jobs waiting for ever on an idle cluster: it must start one")
+        return bool(moved)
+
+    def snapshot(self) -> Snapshot:
+        """Return what a scheduler can know now; later changes of the cluster do not reach it."""
+        s = self._state
+        count = int(s.counts[L.RUNNING])
+        running = np.sort(s.run_job[L.TRUE_ENDS, :count])
+        waiting = s.queue[s.counts[L.FRONT] : s.counts[L.BACK]]
+        jobs = s.jobs[np.concatenate((running, waiting))]
+        arrays = (jobs, s.gpus[0].copy(), s.nodes[0].copy(), s.bits[0].copy(), s.totals[0].copy())
+        for array in arrays:
+            array.setflags(write=False)
+        jobs, gpus, nodes, bits, totals = arrays
+        return Snapshot(
+            time=self.time,
+            cluster=self.cluster,
+            placement=self.placement,
+            restart_cost=self.timing.preemption_cost,
+            quantum=self.timing.quantum,
+            jobs=jobs,
+            running_count=count,
+            gpus=gpus,
+            nodes=nodes,
+            bits=bits,
+            totals=totals,
+        )
+
+    def apply(self, action: Action) -> None:
+        """Carry the action out now.
+
+        Raises:
+            IllegalAction: it is not possible; nothing has changed.
+        """
+        if isinstance(action, Start):
+            self._start(action)
+        elif isinstance(action, Preempt):
+            self._preempt(action)
+        else:
+            raise IllegalAction(f"{action!r} is not an action; use Start or Preempt")
+
+    def outcome(self) -> Outcome:
+        """Return the record of the run; complete once `advance` has returned False."""
+        return outcome_of(self.trace, self.cluster, self._state)
+
+    def gpus_of(self, job: int) -> tuple[int, ...]:
+        """Return the GPUs that a running job holds, in the order taken."""
+        s = self._state
+        self._check_known(job)
+        if s.jobs[job, L.FIRST_GPU] < 0:
+            raise IllegalAction(f"job {job} is not running")
+        out = np.empty(self.cluster.gpus, np.int64)
+        return tuple(out[: held_gpus(s.jobs, job, s.gpus[0], out)].tolist())
+
+    def _check_known(self, job: int) -> None:
+        if not 0 <= job < self._state.counts[L.ARRIVED]:
+            raise IllegalAction(f"no job {job} has been submitted")
+        if not np.isnan(self._state.truth[job, L.FINISH]):
+            raise IllegalAction(f"job {job} has finished")
+
+    def _start(self, action: Start) -> None:
+        s = self._state
+        job = action.job
+        self._check_known(job)
+        if s.jobs[job, L.FIRST_GPU] >= 0:
+            raise IllegalAction(f"job {job} is running already")
+        take_gpus(action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0])
+        s.jobs[job, L.START] = s.clock[L.NOW]
+        remove(s.queue, s.counts, find(s.jobs, s.queue, s.counts, job))
+        set_true_end(s.jobs, s.truth, job, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock)
+        s.counts[L.RUNNING] += 1
+
+    def _preempt(self, action: Preempt) -> None:
+        s = self._state
+        job = action.job
+        self._check_known(job)
+        if s.jobs[job, L.FIRST_GPU] < 0:
+            raise IllegalAction(f"job {job} is waiting, not running")
+        served = s.clock[L.NOW] - s.jobs[job, L.START]
+        check_quantum(job, served, self.timing.quantum)
+        forget_true_end(s.jobs, s.truth, job, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock, s.settings)
+        s.counts[L.RUNNING] -= 1
+        release(s.jobs, job, s.gpus[0], s.gpus[0], s.nodes[0], s.bits[0], s.totals[0])
+        s.jobs[job, L.FIRST_GPU] = -1
+        s.jobs[job, L.ATTAINED] += served
+        s.jobs[job, L.PREDICTED] += self.timing.preemption_cost - served
+        insert(s.jobs, s.queue, s.counts, job)

@@ -1,0 +1,94 @@
+"""When running jobs end: a heap by true end, and a list in order of predicted end for backfilling."""
+
+from lepton_rl.core import layout as L
+from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.placement import Floats, Ints32
+
+
+@njit
+def push_end(run_end: Floats, run_job: Ints32, size: int, end: float, job: int) -> None:
+    """Add a job to the heap of true ends, which holds `size` jobs."""
+    place = size
+    while place > 0:
+        parent = (place - 1) >> 1
+        if run_end[L.TRUE_ENDS, parent] <= end:
+            break
+        run_end[L.TRUE_ENDS, place] = run_end[L.TRUE_ENDS, parent]
+        run_job[L.TRUE_ENDS, place] = run_job[L.TRUE_ENDS, parent]
+        place = parent
+    run_end[L.TRUE_ENDS, place] = end
+    run_job[L.TRUE_ENDS, place] = job
+
+
+@inlined
+def _sift_down(run_end: Floats, run_job: Ints32, size: int, place: int, end: float, job: int) -> None:
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            break
+        if child + 1 < size and run_end[L.TRUE_ENDS, child + 1] < run_end[L.TRUE_ENDS, child]:
+            child += 1
+        if run_end[L.TRUE_ENDS, child] >= end:
+            break
+        run_end[L.TRUE_ENDS, place] = run_end[L.TRUE_ENDS, child]
+        run_job[L.TRUE_ENDS, place] = run_job[L.TRUE_ENDS, child]
+        place = child
+    run_end[L.TRUE_ENDS, place] = end
+    run_job[L.TRUE_ENDS, place] = job
+
+
+@njit
+def pop_end(run_end: Floats, run_job: Ints32, size: int) -> int:
+    """Remove the job that ends first from the heap of `size` jobs and return it."""
+    first = run_job[L.TRUE_ENDS, 0]
+    _sift_down(run_end, run_job, size - 1, 0, run_end[L.TRUE_ENDS, size - 1], run_job[L.TRUE_ENDS, size - 1])
+    return int(first)
+
+
+@njit
+def remove_end(run_end: Floats, run_job: Ints32, size: int, job: int) -> None:
+    """Remove a job from the middle of the heap of `size` jobs (a preemption)."""
+    place = 0
+    while run_job[L.TRUE_ENDS, place] != job:
+        place += 1
+    last = size - 1
+    if place == last:
+        return
+    end = run_end[L.TRUE_ENDS, last]
+    moved = run_job[L.TRUE_ENDS, last]
+    while place > 0 and run_end[L.TRUE_ENDS, (place - 1) >> 1] > end:
+        parent = (place - 1) >> 1
+        run_end[L.TRUE_ENDS, place] = run_end[L.TRUE_ENDS, parent]
+        run_job[L.TRUE_ENDS, place] = run_job[L.TRUE_ENDS, parent]
+        place = parent
+    _sift_down(run_end, run_job, last, place, end, moved)
+
+
+@njit
+def add_prediction(run_end: Floats, run_job: Ints32, size: int, end: float, job: int) -> None:
+    """Add a job to the list of predicted ends, which holds `size` jobs."""
+    place = size
+    while place > 0 and run_end[L.PREDICTED_ENDS, place - 1] > end:
+        run_end[L.PREDICTED_ENDS, place] = run_end[L.PREDICTED_ENDS, place - 1]
+        run_job[L.PREDICTED_ENDS, place] = run_job[L.PREDICTED_ENDS, place - 1]
+        place -= 1
+    run_end[L.PREDICTED_ENDS, place] = end
+    run_job[L.PREDICTED_ENDS, place] = job
+
+
+@njit
+def drop_prediction(run_end: Floats, run_job: Ints32, size: int, end: float, job: int) -> None:
+    """Remove a job, added with this predicted end, from the list of `size` jobs."""
+    low = 0
+    high = size
+    while low < high:
+        middle = (low + high) >> 1
+        if run_end[L.PREDICTED_ENDS, middle] < end:
+            low = middle + 1
+        else:
+            high = middle
+    while run_job[L.PREDICTED_ENDS, low] != job:
+        low += 1
+    for place in range(low, size - 1):
+        run_end[L.PREDICTED_ENDS, place] = run_end[L.PREDICTED_ENDS, place + 1]
+        run_job[L.PREDICTED_ENDS, place] = run_job[L.PREDICTED_ENDS, place + 1]

@@ -1,0 +1,119 @@
+"""Simulated time: arrivals, completions and timers, and the true end of every running job."""
+
+import numpy as np
+
+from lepton_rl.core import layout as L
+from lepton_rl.core.jit import njit
+from lepton_rl.core.placement import Floats, Ints32, Ints64, Words, release
+from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_end
+from lepton_rl.simulator.passes import scheduling_pass
+from lepton_rl.simulator.scores import margin, score
+from lepton_rl.simulator.waiting import insert
+
+
+@njit
+def _complete(
+    jobs: Floats, truth: Floats, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
+    totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64,
+) -> None:  # fmt: skip
+    """Finish the running job whose true end is next."""
+    job = pop_end(run_end, run_job, counts[L.RUNNING])
+    if rules[L.PREDICTS]:
+        drop_prediction(run_end, run_job, counts[L.RUNNING], jobs[job, L.START] + jobs[job, L.PREDICTED], job)
+    counts[L.RUNNING] -= 1
+    counts[L.RELEASED] = 1
+    release(jobs, job, gpus, gpus, nodes, bits, totals)
+    jobs[job, L.ATTAINED] += clock[L.NOW] - jobs[job, L.START]
+    jobs[job, L.FIRST_GPU] = -1
+    truth[job, L.FINISH] = clock[L.NOW]
+
+
+@njit
+def submit(
+    jobs: Floats, queue: Ints32, gpus: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats
+) -> None:
+    """Put the next job of the trace in the queue."""
+    job = int(counts[L.ARRIVED])
+    counts[L.ARRIVED] += 1
+    jobs[job, L.PREDICTED] = jobs[job, L.REQUESTED]
+    jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
+    jobs[job, L.MARGIN] = margin(settings, jobs, job, gpus.shape[0])
+    insert(jobs, queue, counts, job)
+
+
+@njit
+def next_event(jobs: Floats, run_end: Floats, clock: Floats, counts: Ints64) -> float:
+    """Time of the next arrival, completion or timer; infinity when there is none."""
+    time = np.inf
+    if counts[L.ARRIVED] < jobs.shape[0]:
+        time = jobs[counts[L.ARRIVED], L.SUBMIT]
+    if counts[L.RUNNING] > 0:
+        time = min(time, run_end[L.TRUE_ENDS, 0])
+    if time < np.inf:  # a timer alone would tick for ever
+        time = min(time, clock[L.TIMER])
+    return time
+
+
+@njit
+def move_to_next_event(
+    jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
+    bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+) -> bool:  # fmt: skip
+    """Drain all events of the next instant, completions first; return False when there is none."""
+    time = next_event(jobs, run_end, clock, counts)
+    if time == np.inf:
+        return False
+    clock[L.BUSY_INTEGRAL] += totals[L.HELD] * (time - clock[L.NOW])
+    clock[L.STRANDED_INTEGRAL] += totals[L.STRANDED] * (time - clock[L.NOW])
+    clock[L.NOW] = time
+    while counts[L.RUNNING] > 0 and run_end[L.TRUE_ENDS, 0] <= time:
+        _complete(jobs, truth, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules)
+    while counts[L.ARRIVED] < jobs.shape[0] and jobs[counts[L.ARRIVED], L.SUBMIT] <= time:
+        submit(jobs, queue, gpus, clock, counts, rules, settings)
+    while clock[L.TIMER] <= time:
+        clock[L.TIMER] += settings[L.TIMER_INTERVAL]
+    return True
+
+
+@njit
+def set_true_end(
+    jobs: Floats, truth: Floats, job: int, run_end: Floats, run_job: Ints32, size: int, clock: Floats
+) -> None:
+    """Give a job that was started now its true end, in a heap of `size` jobs."""
+    if np.isnan(truth[job, L.FIRST_START]):
+        truth[job, L.FIRST_START] = clock[L.NOW]
+    push_end(run_end, run_job, size, clock[L.NOW] + truth[job, L.REMAINING], job)
+
+
+@njit
+def forget_true_end(
+    jobs: Floats, truth: Floats, job: int, run_end: Floats, run_job: Ints32, size: int, clock: Floats, settings: Floats
+) -> None:
+    """Take a job that was preempted now out of a heap of `size` jobs; it owes the restart cost."""
+    remove_end(run_end, run_job, size, job)
+    truth[job, L.REMAINING] += settings[L.PREEMPTION_COST] - (clock[L.NOW] - jobs[job, L.START])
+    truth[job, L.PREEMPTIONS] += 1.0
+
+
+@njit
+def run_to_end(
+    jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
+    bits: Words, totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64,
+    started: Ints32, preempted: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+) -> int:  # fmt: skip
+    """Run the whole trace under a compiled order; return the number of jobs left waiting (0 unless none can fit)."""
+    while move_to_next_event(
+        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings
+    ):
+        scheduling_pass(
+            jobs, queue, run_end, run_job, gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals,
+            started, preempted, clock, counts, rules, settings,
+        )  # fmt: skip
+        size = counts[L.RUNNING] - counts[L.STARTED] + counts[L.PREEMPTED]
+        for index in range(counts[L.PREEMPTED]):
+            forget_true_end(jobs, truth, preempted[index], run_end, run_job, size, clock, settings)
+            size -= 1
+        for index in range(counts[L.STARTED]):
+            set_true_end(jobs, truth, started[index], run_end, run_job, size, clock)
+            size += 1
+    return int(counts[L.BACK] - counts[L.FRONT])

@@ -1,0 +1,82 @@
+"""The waiting jobs: an array ordered by (score, row), kept between two moving ends."""
+
+from lepton_rl.core import layout as L
+from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.placement import Floats, Ints32, Ints64
+
+
+@inlined
+def _before(jobs: Floats, left: int, right: int) -> bool:
+    """Whether the job `left` goes before the job `right`."""
+    a = jobs[left, L.SCORE]
+    b = jobs[right, L.SCORE]
+    return a < b or (a == b and left < right)
+
+
+@njit
+def find(jobs: Floats, queue: Ints32, counts: Ints64, job: int) -> int:
+    """First position whose job does not go before `job` (its own position when it waits)."""
+    low = counts[L.FRONT]
+    high = counts[L.BACK]
+    while low < high:
+        middle = (low + high) >> 1
+        if _before(jobs, queue[middle], job):
+            low = middle + 1
+        else:
+            high = middle
+    return int(low)
+
+
+@njit
+def insert(jobs: Floats, queue: Ints32, counts: Ints64, job: int) -> None:
+    """Put the job at its place; scores of all waiting jobs must be current."""
+    front = counts[L.FRONT]
+    back = counts[L.BACK]
+    if back == queue.shape[0]:
+        for position in range(front, back):
+            queue[position - front] = queue[position]
+        back -= front
+        front = 0
+        counts[L.FRONT] = 0
+        counts[L.BACK] = back
+    place = back
+    if back > front and not _before(jobs, queue[back - 1], job):
+        place = find(jobs, queue, counts, job)
+    if front > 0 and place - front < back - place:
+        for position in range(front, place):
+            queue[position - 1] = queue[position]
+        queue[place - 1] = job
+        counts[L.FRONT] = front - 1
+        return
+    for position in range(back, place, -1):
+        queue[position] = queue[position - 1]
+    queue[place] = job
+    counts[L.BACK] = back + 1
+
+
+@inlined
+def remove(queue: Ints32, counts: Ints64, position: int) -> None:
+    """Take the job at this position out, moving the shorter side."""
+    front = counts[L.FRONT]
+    back = counts[L.BACK]
+    if position - front <= back - 1 - position:
+        for place in range(position, front, -1):
+            queue[place] = queue[place - 1]
+        counts[L.FRONT] = front + 1
+    else:
+        for place in range(position, back - 1):
+            queue[place] = queue[place + 1]
+        counts[L.BACK] = back - 1
+
+
+@njit
+def reorder(jobs: Floats, queue: Ints32, counts: Ints64) -> None:
+    """Order the queue anew after its scores changed (insertion sort: successive orders differ little)."""
+    front = counts[L.FRONT]
+    for position in range(front + 1, counts[L.BACK]):
+        job = queue[position]
+        place = position
+        while place > front and _before(jobs, job, queue[place - 1]):
+            queue[place] = queue[place - 1]
+            place -= 1
+        queue[place] = job

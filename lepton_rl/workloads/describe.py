@@ -1,0 +1,208 @@
+"""What a trace holds, in numbers and in one picture."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_rl.errors import ConfigError, TraceError, missing_extra
+from lepton_rl.workloads.trace import Dropped, Requested, Trace
+
+QUANTILES = (1, 5, 25, 50, 75, 95, 99)
+
+_SHOWN_SIZES = 6
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+@dataclass(frozen=True)
+class TraceDescription:
+    """Figures of one trace; times in seconds.
+
+    Attributes:
+        name: of the trace.
+        jobs: how many.
+        span: from first to last submission.
+        run_time: mean, p1 to p99 and max.
+        gap: mean, cv (coefficient of variation; 1 is Poisson), p1 to p99 and max of the gaps between
+            arrivals; empty for a single job.
+        gpus: mean, p1 to p99 and max.
+        gpus_shares: share of the jobs for each size, most common first.
+        gpu_seconds: sum of run time times GPUs.
+        mean_demand: GPUs busy on average if every job ran at once; None where the span is 0.
+        offered_load: mean demand over cluster size, by size; None where the span is 0.
+        requested: where the requested times come from.
+        requested_ratio: mean, p1 to p99 and max of requested over run time; empty if absent.
+        queues: distinct names.
+        users: distinct names.
+        projects: distinct names.
+        max_nodes: from the file's header.
+        max_procs: from the file's header.
+        dropped: what was left out, and why.
+        notes: what was read otherwise than written.
+    """
+
+    name: str
+    jobs: int
+    span: float
+    run_time: Mapping[str, float]
+    gap: Mapping[str, float]
+    gpus: Mapping[str, float]
+    gpus_shares: Mapping[float, float]
+    gpu_seconds: float
+    mean_demand: float | None
+    offered_load: Mapping[int, float | None]
+    requested: Requested
+    requested_ratio: Mapping[str, float]
+    queues: int
+    users: int
+    projects: int
+    max_nodes: int | None
+    max_procs: int | None
+    dropped: tuple[Dropped, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; sizes become text keys."""
+        plain = asdict(self)
+        plain["gpus_shares"] = {f"{size:g}": share for size, share in self.gpus_shares.items()}
+        plain["offered_load"] = {str(size): load for size, load in self.offered_load.items()}
+        plain["dropped"] = [asdict(entry) | {"examples": list(entry.examples)} for entry in self.dropped]
+        plain["notes"] = list(self.notes)
+        return plain
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return (what, figures) pairs of text for a table."""
+        largest = list(self.gpus_shares.items())[:_SHOWN_SIZES]
+        shares = "  ".join(f"{size:g}: {share:.1%}" for size, share in largest)
+        more = len(self.gpus_shares) - len(largest)
+        rows = [
+            ("jobs", f"{self.jobs:,}"),
+            ("span", duration_text(self.span)),
+            ("run time", _quantile_text(self.run_time, duration_text)),
+            ("gap between arrivals", _quantile_text(self.gap, duration_text)),
+            ("GPUs of a job", shares + (f"  and {more} more sizes" if more > 0 else "")),
+            ("largest job", f"{self.gpus['max']:g} GPUs"),
+            ("mean demand", "-" if self.mean_demand is None else f"{self.mean_demand:.1f} GPUs"),
+            ("requested times", self.requested),
+        ]
+        if self.requested in ("given", "noisy"):
+            rows.append(("requested / run time", _quantile_text(self.requested_ratio, "{:.3g}".format)))
+        for size, load in self.offered_load.items():
+            rows.append((f"offered load, {size} GPUs", "-" if load is None else f"{load:.2f}"))
+        header = (("MaxNodes", self.max_nodes), ("MaxProcs", self.max_procs))
+        rows += [(f"header {key}", str(value)) for key, value in header if value is not None]
+        counts = (("queues", self.queues), ("users", self.users), ("projects", self.projects))
+        rows += [(what, str(count)) for what, count in counts if count]
+        for entry in self.dropped:
+            named = ", ".join(entry.examples) + (", ..." if entry.count > len(entry.examples) else "")
+            rows.append(("dropped", f"{entry.count:,} {entry.reason} ({named})"))
+        rows += [("note", note) for note in self.notes]
+        return rows
+
+
+def describe(trace: Trace, gpus: Sequence[int] = ()) -> TraceDescription:
+    """Return the figures of a trace, with its offered load on clusters of these many GPUs."""
+    if any(size < 1 for size in gpus):
+        raise ConfigError(f"offered load of {min(gpus)} GPUs: a cluster has at least 1")
+    span = float(trace.submit_time[-1] - trace.submit_time[0])
+    gpu_seconds = float(trace.run_time @ trace.gpus)
+    gaps = np.diff(trace.submit_time)
+    gap = _figures(gaps) if len(gaps) else {}
+    if gap:
+        gap["cv"] = float(gaps.std()) / gap["mean"] if gap["mean"] > 0.0 else 0.0
+    sizes, counts = np.unique(trace.gpus, return_counts=True)
+    common = np.lexsort((sizes, -counts))
+    absent = trace.requested == "absent"
+    machine = trace.machine
+    return TraceDescription(
+        name=trace.name,
+        jobs=len(trace),
+        span=span,
+        run_time=_figures(trace.run_time),
+        gap=gap,
+        gpus=_figures(trace.gpus),
+        gpus_shares={float(sizes[i]): float(counts[i]) / len(trace) for i in common},
+        gpu_seconds=gpu_seconds,
+        mean_demand=gpu_seconds / span if span > 0.0 else None,
+        offered_load={int(size): trace.offered_load(size) if span > 0.0 else None for size in gpus},
+        requested=trace.requested,
+        requested_ratio={} if absent else _figures(trace.requested_time / trace.run_time),
+        queues=len(np.unique(trace.queue[trace.queue >= 0])),
+        users=len(np.unique(trace.user[trace.user >= 0])),
+        projects=len(np.unique(trace.project[trace.project >= 0])),
+        max_nodes=machine.max_nodes if machine else None,
+        max_procs=machine.max_procs if machine else None,
+        dropped=trace.dropped,
+        notes=trace.notes,
+    )
+
+
+def plot_trace(trace: Trace, path: str | Path) -> None:
+    """Draw arrivals over time, and the distributions of run time, GPUs and gaps; the suffix is the format."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise missing_extra("matplotlib", "report") from None
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    figure.suptitle(f"{trace.name}: {len(trace):,} jobs")
+    arrivals, sizes, run_times, gaps = figure.subplots(2, 2).ravel()
+
+    unit, unit_name = next((u for u in _UNITS if trace.submit_time[-1] >= 3 * u[0]), _UNITS[-1])
+    counts, edges = np.histogram(trace.submit_time / unit, bins=120)
+    arrivals.stairs(counts, edges, fill=True, color="tab:blue")
+    width = duration_text(float(edges[1] - edges[0]) * unit)
+    arrivals.set(xlabel=f"submit time ({unit_name})", ylabel=f"jobs in {width}", title="Arrivals")
+
+    size, count = np.unique(trace.gpus, return_counts=True)
+    seconds = np.array([trace.run_time[trace.gpus == s].sum() * s for s in size])
+    for label, values in (("jobs", count), ("GPU-seconds", seconds)):
+        share = np.cumsum(values) / values.sum()
+        sizes.step(size, share, where="post", marker="o", markersize=3, label=label)
+    sizes.set(xlabel="GPUs of a job", ylabel="share up to this size", ylim=(0, 1.02), title="Sizes")
+    sizes.set_xscale("log", base=2)
+    sizes.xaxis.set_major_formatter("{x:g}")
+    sizes.legend()
+
+    for axes, values, title in (
+        (run_times, trace.run_time, "Run times"),
+        (gaps, np.maximum(np.diff(trace.submit_time), 0.1), "Gaps between arrivals"),
+    ):
+        axes.set(xscale="log", xlabel="seconds", ylabel="share up to this time", ylim=(0, 1.02), title=title)
+        if len(values):
+            axes.step(np.sort(values), np.arange(1, len(values) + 1) / len(values), where="post")
+        for seconds_, name in ((60.0, "1 min"), (3600.0, "1 h"), (86400.0, "1 d")):
+            axes.axvline(seconds_, color="0.8", linewidth=0.8, zorder=0)
+            axes.text(seconds_, 0.02, name, color="0.5", fontsize=7)
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in the unit that reads best: "48 s", "2.9 min", "3.1 d"."""
+    unit, name = next((u for u in _UNITS if seconds >= u[0]), _UNITS[-1])
+    amount = seconds / unit
+    return f"{amount:.0f} {name}" if amount == math.floor(amount) else f"{amount:.1f} {name}"
+
+
+def _figures(values: NDArray[np.float64]) -> dict[str, float]:
+    quantiles = np.percentile(values, QUANTILES)
+    return {
+        "mean": float(values.mean()),
+        **{f"p{q}": float(value) for q, value in zip(QUANTILES, quantiles, strict=True)},
+        "max": float(values.max()),
+    }
+
+
+def _quantile_text(figures: Mapping[str, float], text: Callable[[float], str]) -> str:
+    parts = [
+        f"{key} {text(value) if key != 'cv' else format(value, '.1f')}" for key, value in figures.items()
+    ]
+    return "  ".join(parts) or "-"

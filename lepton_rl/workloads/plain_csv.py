@@ -1,0 +1,124 @@
+"""A plain CSV of one's own: the format that `lepton-rl traces template` prints."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lepton_rl.errors import TraceError
+from lepton_rl.workloads.columns import CATEGORIES, COLUMNS, fail
+from lepton_rl.workloads.files import trace_name
+from lepton_rl.workloads.tables import CsvTable, read_table
+from lepton_rl.workloads.trace import Trace
+
+
+@dataclass(frozen=True)
+class PlainColumn:
+    """One column of the plain CSV, declared once for reader, template and documentation."""
+
+    name: str
+    help: str
+    required: bool = False
+    empty: float | None = None  # what an empty field means, where it may be empty
+
+
+PLAIN_COLUMNS = (
+    PlainColumn("job_id", "a whole number, each once; rows are numbered from 1 without it"),
+    PlainColumn("submit_time", "seconds, from any zero; the rows may come in any order", required=True),
+    PlainColumn("run_time", "seconds that the job runs; rows with 0 are dropped and counted", required=True),
+    PlainColumn("gpus", "a whole number, or a share of one GPU below 1 in steps of 0.001", required=True),
+    PlainColumn("requested_time", "seconds that its user asked for; empty: the run time", empty=np.nan),
+    PlainColumn("gpu_memory_gib", "GiB needed on each GPU; empty: no figure", empty=np.nan),
+    PlainColumn("queue", "a name; empty: unknown"),
+    PlainColumn("user", "a name; empty: unknown"),
+    PlainColumn("project", "a name; empty: unknown"),
+    PlainColumn("compute_intensity", "compute per datum, 0 or more, in any unit; empty: 1", empty=1.0),
+    PlainColumn("time_sensitivity", "how urgent the job is, 0 or more; empty: 1", empty=1.0),
+)
+
+_NAMES = tuple(column.name for column in PLAIN_COLUMNS)
+_REQUIRED = tuple(column.name for column in PLAIN_COLUMNS if column.required)
+_EXAMPLE_ROWS = (
+    "1,0,3600,1,7200,16,batch,ada,vision,80,3",
+    "2,60,86400,8,172800,80,batch,grace,language,120,6",
+    "3,95.5,600,0.25,,4,interactive,ada,,,",
+)
+
+
+def csv_template() -> str:
+    """Return a small workload file whose comments say what each column means."""
+    lines = ["# A workload for lepton_rl: one job in each row, columns in any order.", "#"]
+    for column in PLAIN_COLUMNS:
+        kind = "required" if column.required else "optional"
+        lines.append(f"# {column.name:<17} {kind}  {column.help}")
+    lines += [
+        "#",
+        "# Lines that begin with # and blank lines are skipped.",
+        ",".join(_NAMES),
+        *_EXAMPLE_ROWS,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def read_csv(path: str | Path) -> Trace:
+    """Read a plain CSV; see `csv_template` for its columns.
+
+    Rows with run time 0 or without a GPU are dropped and counted; other faults are errors with their line.
+    """
+    path = Path(path)
+    table = read_table(path, _NAMES, _REQUIRED, comments=True)
+    numbered = CsvTable(
+        path,
+        {"job_id": [str(row + 1) for row in range(len(table.lines))], **table.columns},
+        table.lines,
+    )
+    _refuse_repeated_ids(numbered)
+    table, idle = numbered.drop(numbered.numbers("run_time") == 0.0, "run time 0")
+    table, no_gpu = table.drop(table.numbers("gpus") == 0.0, "no GPU")
+    columns: dict[str, ArrayLike] = {}
+    for column in PLAIN_COLUMNS:
+        if column.name not in table.columns:
+            continue
+        if column.name in CATEGORIES:
+            columns[column.name] = table.columns[column.name]
+        else:
+            columns[column.name] = table.numbers(column.name, column.empty)
+    return Trace.from_columns(columns, name=trace_name(path), dropped=(*idle, *no_gpu), locate=table.locate)
+
+
+def write_csv(trace: Trace, path: str | Path) -> None:
+    """Write a trace as plain CSV, submit times as in its own file; `read_csv` gives the same jobs."""
+    path = Path(path)
+    absent = trace.requested in ("exact", "absent")
+    names = [name for name in COLUMNS if name != "requested_time" or not absent]
+    cells = []
+    for name in names:
+        values = getattr(trace, name)
+        if name in CATEGORIES:
+            labels = (*trace.labels[name], "")  # code -1 is the last
+            cells.append([labels[code] for code in values.tolist()])
+        elif name == "job_id":
+            cells.append([str(value) for value in values.tolist()])
+        else:
+            shifted = values + trace.origin if name == "submit_time" else values
+            cells.append(["" if value != value else f"{value:.17g}" for value in shifted.tolist()])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(zip(*cells, strict=True))
+    try:
+        path.write_text(text.getvalue(), encoding="utf-8")
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _refuse_repeated_ids(table: CsvTable) -> None:
+    seen: dict[str, int] = {}
+    for row, text in enumerate(table.columns["job_id"]):
+        first = seen.setdefault(text, row)
+        if first != row:
+            raise fail(table.locate(row), "job_id", f"{text!r} was used in line {table.lines[first]}")

@@ -1,0 +1,105 @@
+"""Saved traces: NumPy's .npz, or Parquet for tools that read it."""
+
+import importlib
+import json
+import os
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_rl.errors import MissingExtra, TraceError
+from lepton_rl.workloads.columns import COLUMNS
+from lepton_rl.workloads.files import read_bytes
+from lepton_rl.workloads.trace import Dropped, MachineHeader, Trace
+
+FORMAT = 1
+SUFFIXES = (".npz", ".parquet")
+_META = "lepton_rl"
+
+
+def save_trace(trace: Trace, path: Path) -> None:
+    """Write `trace`; the file appears whole or not at all."""
+    if path.suffix not in SUFFIXES:
+        raise TraceError(f"{path}: a trace is saved as {' or '.join(SUFFIXES)}; use write_csv for a CSV")
+    arrays = {column: getattr(trace, column) for column in COLUMNS}
+    meta = json.dumps(
+        {
+            "format": FORMAT,
+            "name": trace.name,
+            "labels": {column: list(names) for column, names in trace.labels.items()},
+            "origin": trace.origin,
+            "machine": asdict(trace.machine) if trace.machine else None,
+            "requested": trace.requested,
+            "dropped": [asdict(entry) for entry in trace.dropped],
+            "notes": list(trace.notes),
+        }
+    )
+    pyarrow = _pyarrow() if path.suffix == ".parquet" else None
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            if pyarrow is None:
+                np.savez(file, allow_pickle=False, **arrays, **{_META: np.array(meta)})
+            else:
+                table = pyarrow.table(arrays).replace_schema_metadata({_META: meta})
+                importlib.import_module("pyarrow.parquet").write_table(table, file)
+        os.replace(partial, path)  # noqa: PTH105 (one call for both systems' rename)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def load_trace(path: Path) -> Trace:
+    """Read what `save_trace` wrote, and check it as if it were new."""
+    if path.suffix == ".parquet":
+        arrays, text = _read_parquet(path)
+    else:
+        arrays, text = _read_npz(path)
+    try:
+        meta = json.loads(text)
+        if meta["format"] != FORMAT:
+            raise TraceError(f"{path}: saved in format {meta['format']}; this version reads format {FORMAT}")
+        return Trace.from_columns(
+            arrays,
+            name=meta["name"],
+            labels=meta["labels"],
+            origin=meta["origin"],
+            machine=MachineHeader(**meta["machine"]) if meta["machine"] else None,
+            requested=meta["requested"],
+            dropped=[Dropped(d["reason"], d["count"], tuple(d["examples"])) for d in meta["dropped"]],
+            notes=meta["notes"],
+            locate=lambda row: f"{path}: row {row + 1}",
+        )
+    except (KeyError, TypeError, ValueError):
+        raise TraceError(f"{path}: not a trace saved by lepton_rl: its description is damaged") from None
+
+
+def _read_npz(path: Path) -> tuple[dict[str, Any], str]:
+    read_bytes(path, limit=4)  # names a missing file or a folder before NumPy does
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {column: stored[column] for column in COLUMNS}, str(stored[_META])
+    except (KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile):
+        raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None
+
+
+def _read_parquet(path: Path) -> tuple[dict[str, Any], str]:
+    read_bytes(path, limit=4)
+    pyarrow = _pyarrow()
+    try:
+        table = importlib.import_module("pyarrow.parquet").read_table(path)
+        arrays = {column: table[column].to_numpy() for column in COLUMNS}
+        return arrays, table.schema.metadata[_META.encode()].decode()
+    except (KeyError, TypeError, UnicodeDecodeError, OSError, pyarrow.ArrowException):
+        raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None
+
+
+def _pyarrow() -> Any:
+    try:
+        return importlib.import_module("pyarrow")
+    except ImportError:
+        message = "pyarrow is not installed, and Parquet needs it: pip install pyarrow, or save as .npz"
+        raise MissingExtra(message) from None

@@ -1,0 +1,331 @@
+"""The job table that everything else reads: checked, ordered by submission, one array per column."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lepton_rl.errors import ConfigError, TraceError, nearest
+from lepton_rl.workloads import columns as check
+from lepton_rl.workloads.columns import COLUMNS, Locate
+from lepton_rl.workloads.requested import noisy, parse_mode, tsafrir
+
+Requested = Literal["given", "exact", "noisy", "absent"]
+
+EXAMPLES = 5  # dropped jobs that are named one by one
+
+
+@dataclass(frozen=True)
+class MachineHeader:
+    """What a trace file says about the machine it was recorded on; None where it says nothing.
+
+    Attributes:
+        max_nodes: nodes.
+        max_procs: processors.
+        unix_start_time: seconds since 1970 at the file's submit time 0.
+        fields: every header field as text.
+    """
+
+    max_nodes: int | None = None
+    max_procs: int | None = None
+    unix_start_time: float | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Rows or jobs that were left out, why, and the first few of them."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Jobs in the order of their submission; there is always at least one.
+
+    Make one with `Trace.from_columns` or a reader: they check every value. The arrays are read-only.
+
+    Attributes:
+        job_id: as in the file, or counted from 1.
+        submit_time: seconds; 0 is the first job of the file. A window keeps the times of its trace.
+        run_time: seconds, above 0.
+        requested_time: seconds as the scheduler is told; NaN in every row if `requested` is "absent".
+        gpus: a whole number, or a share of one GPU below 1 in steps of 0.001.
+        gpu_memory_gib: needed on each GPU; NaN is no figure.
+        queue: codes into labels["queue"]; -1 is unknown.
+        user: codes into labels["user"]; -1 is unknown.
+        project: codes into labels["project"]; -1 is unknown.
+        compute_intensity: compute per datum, unit of the user's choice; 1 where unknown.
+        time_sensitivity: weight of the job's urgency; 1 where unknown.
+        labels: the names behind the codes.
+        name: for tables and pictures.
+        origin: seconds to add to `submit_time` for the file's own stamps.
+        machine: the file's header, if it has one.
+        requested: where `requested_time` comes from; "exact" is the run time itself (a clairvoyant workload).
+        dropped: what was left out on the way here.
+        notes: what was read otherwise than written, one sentence each.
+    """
+
+    job_id: NDArray[np.int64]
+    submit_time: NDArray[np.float64]
+    run_time: NDArray[np.float64]
+    requested_time: NDArray[np.float64]
+    gpus: NDArray[np.float64]
+    gpu_memory_gib: NDArray[np.float64]
+    queue: NDArray[np.int32]
+    user: NDArray[np.int32]
+    project: NDArray[np.int32]
+    compute_intensity: NDArray[np.float64]
+    time_sensitivity: NDArray[np.float64]
+    labels: Mapping[str, tuple[str, ...]]
+    name: str = "trace"
+    origin: float = 0.0
+    machine: MachineHeader | None = None
+    requested: Requested = "given"
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for column in COLUMNS:
+            view = getattr(self, column).view()
+            view.flags.writeable = False
+            object.__setattr__(self, column, view)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()  # unpickled arrays are writeable
+
+    @classmethod
+    def from_columns(
+        cls,
+        columns: Mapping[str, ArrayLike],
+        *,
+        name: str = "trace",
+        labels: Mapping[str, Sequence[str]] | None = None,
+        origin: float | None = None,
+        machine: MachineHeader | None = None,
+        requested: Requested | None = None,
+        dropped: Iterable[Dropped] = (),
+        notes: Iterable[str] = (),
+        locate: Locate | None = None,
+    ) -> Self:
+        """Check and order a table of jobs.
+
+        `submit_time`, `run_time` and `gpus` are required. Jobs are sorted by submit time; equal times keep
+        their order. A row without requested time gets its run time, unless `requested` is "absent".
+
+        Args:
+            columns: values by column name; queue, user and project as names or whole numbers.
+            name: for tables and pictures.
+            labels: for the category columns whose values are codes already.
+            origin: None if the submit times are raw stamps: the first becomes 0. A number if they are
+                relative to that stamp already.
+            machine: the file's header.
+            requested: where the requested times come from; None decides by what is there.
+            dropped: rows that the caller left out.
+            notes: what the caller read otherwise than written.
+            locate: names the place of a row in errors; the row's number if None.
+        """
+        place = locate or (lambda row: f"{name}: row {row + 1}")
+        for column in columns:
+            if column not in COLUMNS:
+                raise TraceError(f"{name}: no column is called {column!r}{nearest(column, COLUMNS)}")
+        for column in check.REQUIRED:
+            if column not in columns:
+                raise TraceError(f"{name}: column {column!r} is missing")
+        table: dict[str, NDArray[Any]] = {}
+        for column, rule in check.NUMBERS.items():
+            if column in columns:
+                table[column] = check.as_numbers(column, columns[column], place)
+            else:
+                table[column] = np.full(len(table["submit_time"]), rule.default)
+        jobs = len(table["submit_time"])
+        if jobs == 0:
+            raise TraceError(f"{name}: there are no jobs")
+        table["job_id"] = check.check_job_ids(columns.get("job_id", np.arange(1, jobs + 1)), place)
+        names: dict[str, tuple[str, ...]] = {}
+        for column in check.CATEGORIES:
+            values = columns.get(column, np.full(jobs, -1))
+            table[column], names[column] = check.as_codes(column, values, (labels or {}).get(column), place)
+        for column, array in table.items():
+            if len(array) != jobs:
+                raise TraceError(f"{name}: column {column!r} has {len(array)} rows; submit_time has {jobs}")
+        for column in check.NUMBERS:
+            check.check_numbers(column, table[column], place)
+        table["gpus"] = check.check_gpus(table["gpus"], place)
+        requested, more_notes = _settle_requested(table, requested, name)
+        if (np.diff(table["submit_time"]) < 0).any():
+            order = np.argsort(table["submit_time"], kind="stable")
+            table = {column: array[order] for column, array in table.items()}
+        if origin is None:
+            origin = float(table["submit_time"][0])
+            table["submit_time"] = table["submit_time"] - origin
+        return cls(
+            **table,
+            labels=names,
+            name=name,
+            origin=float(origin),
+            machine=machine,
+            requested=requested,
+            dropped=tuple(dropped),
+            notes=(*notes, *more_notes),
+        )
+
+    def __len__(self) -> int:
+        return len(self.submit_time)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Trace):
+            return NotImplemented
+        rest = [f.name for f in fields(self) if f.name not in COLUMNS]
+        return len(self) == len(other) and all(
+            [getattr(self, name) == getattr(other, name) for name in rest]
+            + [np.array_equal(getattr(self, c), getattr(other, c), equal_nan=True) for c in COLUMNS]
+        )
+
+    def __repr__(self) -> str:
+        span = float(self.submit_time[-1] - self.submit_time[0])
+        return f"<Trace {self.name!r}: {len(self)} jobs over {span:g} s, requested times {self.requested}>"
+
+    def __getitem__(self, rows: slice) -> "Trace":
+        """Return the jobs of a slice in order, as `trace[i:j]`."""
+        if not isinstance(rows, slice) or (rows.step or 1) < 1:
+            raise TypeError("a Trace takes a forward slice, as in trace[10:20]")
+        return self._take(rows, f"[{rows.start or 0}:{len(self) if rows.stop is None else rows.stop}]")
+
+    def _take(self, rows: slice | NDArray[np.bool_], what: str) -> "Trace":
+        """Return the rows selected, at their own times; `what` names the selection."""
+        parts: dict[str, Any] = {column: getattr(self, column)[rows] for column in COLUMNS}
+        if len(parts["submit_time"]) == 0:
+            raise TraceError(f"{self.name}: {what} selects no job of {len(self)}")
+        return replace(self, **parts)
+
+    def window(self, start: int, n: int) -> "Trace":
+        """Return `n` consecutive jobs from index `start` (0 is the first); all of them must exist."""
+        if start < 0 or n < 1 or start + n > len(self):
+            raise TraceError(
+                f"{self.name}: a window of {n} jobs from index {start} does not fit in {len(self)} jobs"
+            )
+        return self[start : start + n]
+
+    def windows(self, n: int, starts: Iterable[int]) -> list["Trace"]:
+        """Return the windows of `n` jobs that begin at `starts`."""
+        return [self.window(int(start), n) for start in starts]
+
+    def between(self, t0: float, t1: float) -> "Trace":
+        """Return the jobs with t0 <= submit_time < t1, seconds."""
+        first, last = np.searchsorted(self.submit_time, (t0, t1), side="left")
+        return self._take(slice(int(first), int(last)), f"submit time from {t0:g} to {t1:g} s")
+
+    def split(self, fraction: float) -> tuple["Trace", "Trace"]:
+        """Return the first part, `fraction` of the jobs, and the rest; each holds at least one job."""
+        if not 0.0 < fraction < 1.0:
+            raise ConfigError(f"split: the fraction is {fraction:g}; it must lie between 0 and 1")
+        # 0.7 * 10 is 7.000...: rounding first keeps the count that a reader expects
+        cut = math.floor(round(fraction * len(self), 9))
+        return self[:cut], self[cut:]
+
+    def scale_load(self, factor: float) -> "Trace":
+        """Divide every gap between arrivals by `factor`; the first job keeps its submit time."""
+        if not (math.isfinite(factor) and factor > 0.0):
+            raise ConfigError(f"load factor {factor:g}: it must be above 0")
+        first = self.submit_time[0]
+        return replace(self, submit_time=first + (self.submit_time - first) / factor)
+
+    def with_requested(
+        self, mode: str, sigma: float | None = None, rng: np.random.Generator | None = None
+    ) -> "Trace":
+        """Return the trace with other requested times.
+
+        Args:
+            mode: "given" leaves them; "exact" is the run time; "noisy" (or "noisy:SIGMA") multiplies it with
+                a log-normal error; "tsafrir" gives round limits above it; "absent" removes them.
+            sigma: of the log-normal error; 0.5 is off by a factor of about 1.6.
+            rng: drawn from by "noisy" and "tsafrir"; a generator of seed 0 if None.
+        """
+        name, written = parse_mode(mode)
+        sigma = written if sigma is None else sigma
+        generator = rng if rng is not None else np.random.default_rng(0)
+        if name == "given":
+            return self
+        if name == "exact":
+            return replace(self, requested_time=self.run_time, requested="exact")
+        if name == "absent":
+            return replace(self, requested_time=np.full(len(self), np.nan), requested="absent")
+        if name == "noisy":
+            if sigma is None:
+                raise ConfigError("requested times 'noisy' need a sigma, e.g. noisy:0.5")
+            times = noisy(self.run_time, sigma, generator)
+            note = f"requested times: run times with a log-normal error, sigma {sigma:g}"
+        else:
+            times = tsafrir(self.run_time, generator)
+            note = f"requested times: model of Tsafrir et al. (2005), maximum {times.max():g} s"
+        return replace(self, requested_time=times, requested="noisy", notes=(*self.notes, note))
+
+    def fit_to(self, gpus: int, strict: bool = False) -> "Trace":
+        """Leave out the jobs that ask for more GPUs than a cluster of `gpus` has, and say so in `dropped`.
+
+        With `strict`, such a job is an error; so is a trace of which nothing is left.
+        """
+        large = self.gpus > gpus
+        count = int(np.count_nonzero(large))
+        if count == 0:
+            return self
+        jobs = np.flatnonzero(large)[:EXAMPLES]
+        examples = tuple(f"job {self.job_id[i]} asks for {self.gpus[i]:g}" for i in jobs)
+        if strict or count == len(self):
+            raise TraceError(
+                f"{self.name}: {count} of {len(self)} jobs ask for more than {gpus} GPUs ({examples[0]})"
+            )
+        entry = Dropped(f"asks for more than {gpus} GPUs", count, examples)
+        kept = self._take(~large, f"a cluster of {gpus} GPUs")
+        return replace(kept, dropped=(*self.dropped, entry))
+
+    def offered_load(self, gpus: float) -> float:
+        """Return GPU-seconds asked for, over those that `gpus` GPUs have between first and last submission.
+
+        Infinite when all jobs come at one instant.
+        """
+        span = float(self.submit_time[-1] - self.submit_time[0])
+        return float(self.run_time @ self.gpus) / (gpus * span) if span > 0.0 else math.inf
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole trace as NumPy (.npz) or Parquet (.parquet, needs pyarrow)."""
+        from lepton_rl.workloads.storage import save_trace
+
+        save_trace(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Trace":
+        """Read what `save` wrote, with every check."""
+        from lepton_rl.workloads.storage import load_trace
+
+        return load_trace(Path(path))
+
+
+def _settle_requested(
+    table: dict[str, NDArray[Any]], requested: Requested | None, name: str
+) -> tuple[Requested, tuple[str, ...]]:
+    """Fill in missing requested times, and say where the column comes from."""
+    times = table["requested_time"]
+    missing = np.isnan(times)
+    count = int(np.count_nonzero(missing))
+    if requested == "absent":
+        if count < len(times):
+            raise TraceError(
+                f"{name}: requested times are called absent, but column 'requested_time' has some"
+            )
+        return requested, ()
+    if count == 0:
+        return requested or "given", ()
+    table["requested_time"] = np.where(missing, table["run_time"], times)
+    if count == len(times):
+        note = "no requested times: the run times stand in their place (a clairvoyant workload)"
+        return "exact", (note,)
+    return requested or "given", (f"no requested time in {count} rows: the run time stands in its place",)
