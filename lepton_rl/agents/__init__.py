@@ -1,0 +1,47 @@
+"""Policies: heuristics, planners, and the registry that makes one from a name, a file or a bundle."""
+
+from lepton_rl.agents.compiled import BlockingName, CompiledPolicy, PlacementName, RulePolicy, policy_name
+from lepton_rl.agents.genetic import Genetic, Plan
+from lepton_rl.agents.greedy import Greedy
+from lepton_rl.agents.priority import (
+    SCORES,
+    SLOWDOWN_TUNING,
+    HeapPriority,
+    Power,
+    Priority,
+    Random,
+    Reserve,
+    Score,
+    heap_order,
+    weighted_priority,
+)
+from lepton_rl.agents.registry import PolicyInfo, Setting, make_policy, policies, with_rules
+from lepton_rl.agents.run import check_requested_times, run_policy
+
+__all__ = [
+    "SCORES",
+    "SLOWDOWN_TUNING",
+    "BlockingName",
+    "CompiledPolicy",
+    "Genetic",
+    "Greedy",
+    "HeapPriority",
+    "PlacementName",
+    "Plan",
+    "PolicyInfo",
+    "Power",
+    "Priority",
+    "Random",
+    "Reserve",
+    "RulePolicy",
+    "Score",
+    "Setting",
+    "check_requested_times",
+    "heap_order",
+    "make_policy",
+    "policies",
+    "policy_name",
+    "run_policy",
+    "weighted_priority",
+    "with_rules",
+]

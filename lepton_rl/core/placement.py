@@ -93,6 +93,12 @@ def _change_busy(nodes: Ints32, totals: Ints64, node: int, per_node: int, change
         totals[L.STRANDED] += capacity - after
     nodes[node, L.BUSY] = after
     totals[L.HELD] += change
+    touched = totals[L.TOUCHED]
+    if touched == L.MAX_TOUCHED:
+        totals[L.TOUCHED] = -1
+    elif touched >= 0:
+        totals[L.TOUCHED + 1 + touched] = node
+        totals[L.TOUCHED] = touched + 1
 
 
 @inlined
@@ -317,11 +323,10 @@ def hold_gpu(
 
 
 @inlined
-def _release_gpu(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, node: int, per_node: int) -> None:
-    place_in_node = gpu - node * per_node
-    bits[node, place_in_node >> 6] |= np.uint64(1) << np.uint64(place_in_node & 63)
-    nodes[node, L.WHOLE] += 1
-    totals[L.FREE_WHOLE] += 1
+def _count_free(nodes: Ints32, totals: Ints64, node: int, count: int) -> None:
+    """Book GPUs of a node as wholly free again."""
+    nodes[node, L.WHOLE] += count
+    totals[L.FREE_WHOLE] += count
     if node < totals[L.HINT]:
         totals[L.HINT] = node
 
@@ -340,19 +345,26 @@ def release(jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, 
         nodes[node, L.MEMORY_USED] -= memory
         _change_busy(nodes, totals, node, per_node, -demand)
         if gpus[gpu, L.FREE] == L.MILLI:
-            _release_gpu(gpu, gpus, nodes, bits, totals, node, per_node)
+            place_in_node = gpu - node * per_node
+            bits[node, place_in_node >> 6] |= np.uint64(1) << np.uint64(place_in_node & 63)
+            _count_free(nodes, totals, node, 1)
         return
     memory = whole_memory(jobs, job, totals)
     capacity = np.int32(totals[L.GPU_MEMORY])
     while gpu >= 0:
-        following = int(chain[gpu, L.NEXT])
         node = gpu // per_node
-        gpus[gpu, L.FREE] = L.MILLI
-        gpus[gpu, L.MEMORY_FREE] = capacity
-        nodes[node, L.MEMORY_USED] -= memory
-        _change_busy(nodes, totals, node, per_node, -L.MILLI)
-        _release_gpu(gpu, gpus, nodes, bits, totals, node, per_node)
-        gpu = following
+        first = node * per_node
+        count = 0
+        while gpu >= first and gpu < first + per_node:
+            following = int(chain[gpu, L.NEXT])
+            gpus[gpu, L.FREE] = L.MILLI
+            gpus[gpu, L.MEMORY_FREE] = capacity
+            bits[node, (gpu - first) >> 6] |= np.uint64(1) << np.uint64((gpu - first) & 63)
+            count += 1
+            gpu = following
+        nodes[node, L.MEMORY_USED] -= memory * count
+        _change_busy(nodes, totals, node, per_node, -L.MILLI * count)
+        _count_free(nodes, totals, node, count)
 
 
 @njit

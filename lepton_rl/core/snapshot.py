@@ -175,6 +175,7 @@ class Snapshot:
         running = running[np.argsort(jobs[running, L.ID], kind="stable")]
         waiting = waiting[np.lexsort((jobs[waiting, L.ID], jobs[waiting, L.SUBMIT]))]
         jobs = jobs[np.concatenate((running, waiting))]
+        totals[L.TOUCHED :] = -1
         for array in (jobs, gpus, nodes, bits, totals):
             array.setflags(write=False)
         return replace(

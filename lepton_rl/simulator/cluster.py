@@ -72,6 +72,7 @@ class SimulatedCluster:
         waiting = s.queue[s.counts[L.FRONT] : s.counts[L.BACK]]
         jobs = s.jobs[np.concatenate((running, waiting))]
         arrays = (jobs, s.gpus[0].copy(), s.nodes[0].copy(), s.bits[0].copy(), s.totals[0].copy())
+        arrays[-1][L.TOUCHED :] = -1
         for array in arrays:
             array.setflags(write=False)
         jobs, gpus, nodes, bits, totals = arrays

@@ -117,3 +117,24 @@ def run_to_end(
             set_true_end(jobs, truth, started[index], run_end, run_job, size, clock)
             size += 1
     return int(counts[L.BACK] - counts[L.FRONT])
+
+
+@njit
+def warm_up(
+    jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
+    bits: Words, totals: Ints64, clock: Floats, counts: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32,
+    ahead_bits: Words, ahead_totals: Ints64, started: Ints32, jobs_to_run: int, rules: Ints64, settings: Floats,
+) -> None:  # fmt: skip
+    """Run a compiled, non-preemptive rule until `jobs_to_run` jobs have arrived, then forget what it remembered."""
+    while counts[L.ARRIVED] < jobs_to_run and move_to_next_event(
+        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings
+    ):
+        scheduling_pass(
+            jobs, queue, run_end, run_job, gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals,
+            started, started, clock, counts, rules, settings,
+        )  # fmt: skip
+        size = counts[L.RUNNING] - counts[L.STARTED]
+        for index in range(counts[L.STARTED]):
+            set_true_end(jobs, truth, started[index], run_end, run_job, size, clock)
+            size += 1
+    counts[L.HEAD] = -1

@@ -1,6 +1,7 @@
 """One way in for every format: what a workload file is, is seen from its content."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ DATA_VARIABLE = "LEPTON_RL_DATA"
 DATA_PREFIX = "data:"
 
 _HEAD_BYTES = 65536
+_NUMBERS = re.compile(r"([-+.\d]+\s+){4}")  # a row of SWF has 18
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def detect_format(path: Path) -> str:
     text = head.decode("utf-8-sig", "replace")
     lines = [line.strip() for line in text.splitlines()]
     first = next((line for line in lines if line and not line.startswith("#")), "")
-    if first.startswith(";") or (len(first.split()) >= 10 and "," not in first.split(maxsplit=4)[0]):
+    if first.startswith(";") or _NUMBERS.match(first):
         return "swf"
     names = {name.strip().strip('"') for name in first.split(",")}
     if names >= {"timestamp", "duration"}:

@@ -24,7 +24,7 @@ def save_trace(trace: Trace, path: Path) -> None:
     """Write `trace`; the file appears whole or not at all."""
     if path.suffix not in SUFFIXES:
         raise TraceError(f"{path}: a trace is saved as {' or '.join(SUFFIXES)}; use write_csv for a CSV")
-    arrays = {column: getattr(trace, column) for column in COLUMNS}
+    arrays: dict[str, Any] = {column: getattr(trace, column) for column in COLUMNS}
     meta = json.dumps(
         {
             "format": FORMAT,
@@ -42,7 +42,8 @@ def save_trace(trace: Trace, path: Path) -> None:
     try:
         with partial.open("wb") as file:
             if pyarrow is None:
-                np.savez(file, allow_pickle=False, **arrays, **{_META: np.array(meta)})
+                stored: dict[str, Any] = {**arrays, _META: np.array(meta)}
+                np.savez(file, **stored)
             else:
                 table = pyarrow.table(arrays).replace_schema_metadata({_META: meta})
                 importlib.import_module("pyarrow.parquet").write_table(table, file)
@@ -80,7 +81,8 @@ def load_trace(path: Path) -> Trace:
 def _read_npz(path: Path) -> tuple[dict[str, Any], str]:
     read_bytes(path, limit=4)  # names a missing file or a folder before NumPy does
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # opened here: NumPy leaves a damaged file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {column: stored[column] for column in COLUMNS}, str(stored[_META])
     except (KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile):
         raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None

@@ -1,0 +1,195 @@
+"""Policies by name: what there is, its settings, and how one is made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, cast, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from lepton_rl.agents.compiled import BlockingName, PlacementName, policy_name
+from lepton_rl.agents.genetic import Genetic
+from lepton_rl.agents.greedy import Greedy
+from lepton_rl.agents.priority import SCORES, SLOWDOWN_TUNING, HeapPriority, Power, Priority, Random, Reserve
+from lepton_rl.agents.user_file import first_problem, load_policy
+from lepton_rl.core import Policy
+from lepton_rl.errors import BundleError, ConfigError, UnknownPolicy, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of a policy, as text."""
+
+    name: str
+    type: str  # "number", "whole number", "text", or the choices: "head|skip"
+    default: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInfo:
+    """What the list of policies shows."""
+
+    name: str
+    summary: str
+    settings: tuple[Setting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    model: type[BaseModel]
+    summary: str
+    fixed: Mapping[str, object]  # what the name already says
+    defaults: Mapping[str, object]  # other defaults than the model's
+
+
+def _entries() -> dict[str, _Entry]:
+    entries: dict[str, _Entry] = {
+        name: _Entry(Priority, score.summary, {"score": name}, {}) for name, score in SCORES.items()
+    }
+    entries["heap_priority"] = _Entry(
+        HeapPriority, "highest w1 compute + w2 time sensitivity + w3 memory first", {}, {}
+    )
+    entries["power"] = _Entry(Power, "lowest GPUs^a x max(requested time, 10 s)^b first", {}, {})
+    entries["reserve"] = _Entry(
+        Reserve, "as power, but long jobs leave GPUs free for short ones to come", {}, {}
+    )
+    entries["reserve_slowdown"] = _Entry(
+        Reserve, "reserve, tuned for bounded slowdown alone", {}, SLOWDOWN_TUNING
+    )
+    entries["random"] = _Entry(Random, "an order drawn once", {}, {})
+    entries["greedy"] = _Entry(Greedy, "dominant-resource best fit, ties by least energy", {}, {})
+    entries["genetic"] = _Entry(Genetic, "plans order and placement by a genetic algorithm", {}, {})
+    return entries
+
+
+_ENTRIES = _entries()
+
+
+def policies() -> tuple[PolicyInfo, ...]:
+    """Return every policy that has a name, with its settings."""
+    return tuple(PolicyInfo(name, entry.summary, _settings(entry)) for name, entry in _ENTRIES.items())
+
+
+def make_policy(
+    spec: str | Mapping[str, object] | Policy, *, base: Path | None = None, **settings: object
+) -> Policy:
+    """Return the policy that `spec` describes.
+
+    Args:
+        spec: a name ("sjf"); a mapping with `name` and settings ({"name": "sjf", "blocking": "easy"}); a
+        class
+            in a file of one's own ("path/to/file.py:Name"); a bundle (a folder or .zip); or a policy.
+        base: folder that relative paths start from; the working directory if None.
+        settings: of the policy; they go before those of a mapping.
+
+    Raises:
+        UnknownPolicy: nothing is found under that name or path.
+        ConfigError: a setting does not exist or has a wrong value.
+        BundleError: the bundle cannot be used.
+    """
+    if isinstance(spec, Mapping):
+        rest = {str(key): value for key, value in spec.items()}
+        name = rest.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError("a policy's settings must hold its name, as in {name: sjf, blocking: easy}")
+        return make_policy(name, base=base, **{**rest, **settings})
+    if not isinstance(spec, str):
+        return spec if not settings else _remade(spec, settings)
+    if spec in _ENTRIES:
+        entry = _ENTRIES[spec]
+        for key in settings:
+            if key in entry.fixed or key not in entry.model.model_fields:
+                known = [setting.name for setting in _settings(entry)]
+                raise ConfigError(
+                    f"{spec}: {key}: unknown setting{nearest(key, known)}; its settings: {', '.join(known)}"
+                )
+        return _made(spec, entry.model, {**entry.defaults, **settings, **entry.fixed})
+    file, colon, class_name = spec.rpartition(":")
+    if colon and file.endswith(".py"):
+        return load_policy(_resolved(file, base), class_name, settings)
+    if spec.endswith(".py"):
+        raise UnknownPolicy(f"{spec}: name the class too, as in {spec}:ClassName")
+    path = _resolved(spec, base)
+    if path.is_dir() or path.suffix == ".zip":
+        return _bundle(path, settings)
+    if "/" in spec:
+        raise UnknownPolicy(f"{spec}: there is no such bundle (a folder or .zip) and no such file.py:Name")
+    raise UnknownPolicy(f"no policy named {spec!r}{nearest(spec, _ENTRIES)}; known: {', '.join(_ENTRIES)}")
+
+
+def with_rules(
+    policy: Policy, blocking: BlockingName | None = None, placement: PlacementName | None = None
+) -> tuple[Policy, tuple[str, ...]]:
+    """Return the policy with these rules where it has them as settings, and a sentence for each that it has not.
+
+    Raises:
+        ConfigError: the policy has the setting, but not that value.
+    """
+    wanted = {
+        name: value for name, value in (("blocking", blocking), ("placement", placement)) if value is not None
+    }
+    fields: Mapping[str, object] = type(policy).model_fields if isinstance(policy, BaseModel) else {}
+    taken = {name: value for name, value in wanted.items() if name in fields}
+    notes = tuple(
+        f"{policy_name(policy)} has no {name} setting; {name} {value} is not used"
+        for name, value in wanted.items()
+        if name not in fields
+    )
+    return (_remade(policy, taken) if taken else policy), notes
+
+
+def _made(name: str, model: type[BaseModel], settings: Mapping[str, object]) -> Policy:
+    try:
+        return cast(Policy, model(**settings))
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {first_problem(error)}") from None
+
+
+def _remade(policy: Policy, settings: Mapping[str, object]) -> Policy:
+    if not isinstance(policy, BaseModel):
+        raise ConfigError(f"{policy_name(policy)} is made already and takes no settings")
+    for key in settings:
+        if key not in type(policy).model_fields:
+            raise ConfigError(
+                f"{policy_name(policy)}: {key}: unknown setting{nearest(key, type(policy).model_fields)}"
+            )
+    return _made(policy_name(policy), type(policy), {**policy.model_dump(), **settings})
+
+
+def _bundle(path: Path, settings: Mapping[str, object]) -> Policy:
+    if settings:
+        raise BundleError(f"{path}: a bundle takes no settings (here: {', '.join(settings)})")
+    return cast(Policy, import_module("lepton_rl.agents.bundle").load_bundle(path))
+
+
+def _resolved(path: str, base: Path | None) -> Path:
+    return (base or Path()) / Path(path).expanduser()
+
+
+def _settings(entry: _Entry) -> tuple[Setting, ...]:
+    return tuple(
+        Setting(
+            name=name,
+            type=_type_text(field.annotation),
+            default=_value_text(entry.defaults.get(name, field.default)),
+            help=field.description or "",
+        )
+        for name, field in entry.model.model_fields.items()
+        if name not in entry.fixed
+    )
+
+
+def _type_text(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    parts = [part for part in get_args(annotation) if part is not NoneType]
+    if parts:
+        return f"{'|'.join(map(_type_text, parts))}|none"
+    return {int: "whole number", float: "number", str: "text", bool: "true|false"}.get(annotation, "value")
+
+
+def _value_text(value: object) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,72 @@
+"""A policy on a whole trace: compiled where it is a rule, event by event where it is Python."""
+
+from collections.abc import Sequence
+
+from lepton_rl.agents.compiled import CompiledPolicy, policy_name
+from lepton_rl.agents.user_file import where
+from lepton_rl.core import Action, ClusterSpec, Outcome, Placement, Policy, Snapshot, schedule
+from lepton_rl.errors import ConfigError, IllegalAction, LeptonError, TraceError
+from lepton_rl.simulator import SimulatedCluster, Timing, run_trace
+from lepton_rl.workloads import Trace
+
+
+def run_policy(
+    policy: Policy,
+    trace: Trace,
+    cluster: ClusterSpec,
+    timing: Timing | None = None,
+    placement: Placement = Placement.FIRST,
+) -> Outcome:
+    """Run `trace` on `cluster` under `policy` and return when each job started and finished.
+
+    `placement` chooses the GPUs where the policy does not.
+
+    Raises:
+        TraceError: a job can never run on this cluster, or the policy needs requested times that are absent.
+        IllegalAction: the policy asked for something impossible.
+        ConfigError: the policy failed.
+    """
+    check_requested_times(policy, trace)
+    if isinstance(policy, CompiledPolicy):
+        return run_trace(trace, cluster, policy.rule(placement), timing)
+    simulated = SimulatedCluster(trace, cluster, placement, timing)
+    try:
+        schedule(_Checked(policy), simulated)
+    except IllegalAction as error:
+        raise IllegalAction(f"{policy_name(policy)}, at {simulated.time:g} s: {error}") from error
+    return simulated.outcome()
+
+
+def check_requested_times(policy: Policy, trace: Trace) -> None:
+    """Refuse a trace without requested times for a policy that needs them.
+
+    Policies say so by an attribute `needs_requested_times`; a user's policy without it may run on anything.
+
+    Raises:
+        TraceError: names both.
+    """
+    if trace.requested == "absent" and getattr(policy, "needs_requested_times", False):
+        raise TraceError(
+            f"{policy_name(policy)} needs requested times and {trace.name} has none; use --requested exact or "
+            "noisy:SIGMA, or a policy without need of them: fcfs, smallest, las, heap_priority, greedy, random"
+        )
+
+
+class _Checked:
+    """A policy whose failures are sentences."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def decide(self, snapshot: Snapshot) -> Sequence[Action]:
+        try:
+            actions = self.policy.decide(snapshot)
+        except LeptonError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{policy_name(self.policy)} failed at {snapshot.time:g} s: {where(error)}"
+            ) from error
+        if not isinstance(actions, Sequence):
+            raise IllegalAction(f"decide must return a list of actions, not {type(actions).__name__}")
+        return actions

@@ -1,0 +1,243 @@
+"""The policy networks of `agents.network` in torch, as Stable-Baselines3 policies.
+
+The mask is read from the observation, so that PPO and A2C choose among valid actions just as MaskablePPO does, and
+DQN takes its maximum among them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
+from stable_baselines3.common.policies import MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
+from torch import Tensor, nn
+
+from lepton_rl.agents.network import (
+    FIT_POOL_SCALE,
+    FITS_FEATURE,
+    INVALID_LOGIT,
+    NODE_ENTRIES,
+    VISIBLE_FEATURE,
+)
+
+Arrays = dict[str, Tensor]
+
+
+class Passthrough(BaseFeaturesExtractor):
+    """Hands the observation on as it is: the networks read its parts by name."""
+
+    def __init__(self, observation_space: spaces.Dict) -> None:
+        super().__init__(observation_space, features_dim=1)
+
+    def forward(self, observations: Arrays) -> Arrays:
+        """Return the observation."""
+        return observations
+
+
+class MlpNetwork(nn.Module):
+    """Two tanh layers each for actor and critic on the flattened observation."""
+
+    def __init__(self, space: spaces.Dict, actions: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.names = sorted(name for name in space.spaces if name != "action_mask")
+        size = sum(int(np.prod(space[name].shape or ())) for name in self.names)
+        self.actor = _tanh_layers(size, width, depth)
+        self.critic = _tanh_layers(size, width, depth)
+        self.logits = _zeroed(nn.Linear(width, actions))
+        self.value = nn.Linear(width, 1)
+
+    def _flat(self, observation: Arrays) -> Tensor:
+        return torch.cat([observation[name].flatten(1) for name in self.names], 1)
+
+    def forward(self, observation: Arrays) -> tuple[Tensor, Tensor]:
+        """Return (unmasked logits (batch, K + 1), value (batch, 1))."""
+        flat = self._flat(observation)
+        return self.logits(self.actor(flat)), self.value(self.critic(flat))
+
+    def values(self, observation: Arrays) -> Tensor:
+        """Return the value alone, (batch, 1)."""
+        return self.value(self.critic(self._flat(observation)))  # type: ignore[no-any-return]
+
+
+class DeepSetsNetwork(nn.Module):
+    """One small network shared by all queue slots; see `agents.network`."""
+
+    def __init__(self, space: spaces.Dict, width: int, critic_width: int) -> None:
+        super().__init__()
+        features = (space["queue"].shape or (0, 0))[1]
+        context = (space["context"].shape or (0,))[0] if "context" in space.spaces else 0
+        pool = 2 * width + 3 * len(NODE_ENTRIES) + context
+        self.job = nn.Linear(features, width)
+        self.mix_job = nn.Linear(width, width, bias=False)
+        self.mix_pool = nn.Linear(pool, width)
+        self.job_logit = _zeroed(nn.Linear(width, 1))
+        self.wait_hidden = nn.Linear(pool, width)
+        self.wait_logit = _zeroed(nn.Linear(width, 1))
+        self.critic = _tanh_layers(pool, critic_width, 2)
+        self.value = nn.Linear(critic_width, 1)
+
+    def _pool(self, observation: Arrays) -> tuple[Tensor, Tensor]:
+        """Return (jobs (batch, K, width), pool (batch, pool))."""
+        queue = observation["queue"]
+        visible = (queue[..., VISIBLE_FEATURE] > 0).to(queue.dtype)
+        jobs = torch.relu(self.job(queue))
+        count = visible.sum(1, keepdim=True).clamp(min=1)
+        mean_pool = torch.bmm(visible.unsqueeze(1), jobs).squeeze(1) / count
+        fits = queue[..., FITS_FEATURE].unsqueeze(1)
+        fit_pool = torch.bmm(fits, jobs).squeeze(1) * float(FIT_POOL_SCALE)
+        nodes = [
+            reduced
+            for name in NODE_ENTRIES
+            for reduced in (observation[name].mean(1), observation[name].amin(1), observation[name].amax(1))
+        ]
+        parts = [mean_pool, fit_pool, torch.stack(nodes, 1)]
+        if "context" in observation:
+            parts.append(observation["context"])
+        return jobs, torch.cat(parts, 1)
+
+    def forward(self, observation: Arrays) -> tuple[Tensor, Tensor]:
+        """Return (unmasked logits (batch, K + 1), value (batch, 1))."""
+        jobs, pool = self._pool(observation)
+        mixed = torch.relu(self.mix_job(jobs) + self.mix_pool(pool).unsqueeze(1))
+        job_logits = self.job_logit(mixed).squeeze(2)
+        wait = self.wait_logit(torch.relu(self.wait_hidden(pool)))
+        return torch.cat((job_logits, wait), 1), self.value(self.critic(pool))
+
+    def values(self, observation: Arrays) -> Tensor:
+        """Return the value alone, (batch, 1)."""
+        return self.value(self.critic(self._pool(observation)[1]))  # type: ignore[no-any-return]
+
+
+def make_network(kind: str, space: spaces.Dict, actions: int, width: int, critic_width: int) -> nn.Module:
+    """Return the network named `kind` ("mlp" or "deepsets")."""
+    if kind == "deepsets":
+        return DeepSetsNetwork(space, width, critic_width)
+    return MlpNetwork(space, actions, critic_width, depth=2)
+
+
+def _tanh_layers(size: int, width: int, depth: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Linear(size, width), nn.Tanh()]
+        size = width
+    return nn.Sequential(*layers)
+
+
+def _zeroed(layer: nn.Linear) -> nn.Linear:
+    """Start from a policy that is uniform over the valid actions."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def masked(values: Tensor, observation: Arrays) -> Tensor:
+    """Put invalid actions out of reach."""
+    return values.masked_fill(observation["action_mask"] == 0, float(INVALID_LOGIT))
+
+
+class _SchedulingActorCritic:
+    """What both actor-critic policies share: our network in the place of SB3's extractor, trunk and heads."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        action_space: spaces.Discrete,
+        lr_schedule: Callable[[float], float],
+        network: str = "deepsets",
+        width: int = 32,
+        critic_width: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        self._network_settings = {"network": network, "width": width, "critic_width": critic_width}
+        kwargs.setdefault("features_extractor_class", Passthrough)
+        kwargs.setdefault("ortho_init", False)
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)  # type: ignore[call-arg]
+
+    def _build(self, lr_schedule: Callable[[float], float]) -> None:
+        settings = self._network_settings
+        self.network = make_network(
+            settings["network"], self.observation_space, int(self.action_space.n), settings["width"],
+            settings["critic_width"],
+        )  # fmt: skip
+        self.mlp_extractor = nn.Identity()
+        self.action_net = nn.Identity()
+        self.value_net = nn.Identity()
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self._network_settings}  # type: ignore[misc]
+
+    def _both(self, obs: Arrays, action_masks: Any = None) -> tuple[Any, Tensor]:
+        observation = self.extract_features(obs)
+        values, value = self.network(observation)
+        distribution = self.action_dist.proba_distribution(action_logits=masked(values, observation))
+        return distribution, value
+
+    def forward(self, obs: Arrays, deterministic: bool = False, action_masks: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (actions, values, log probabilities)."""
+        distribution, value = self._both(obs)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, value, distribution.log_prob(actions)
+
+    def evaluate_actions(self, obs: Arrays, actions: Tensor, action_masks: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (values, log probabilities, entropy) of given actions."""
+        distribution, value = self._both(obs)
+        return value, distribution.log_prob(actions), distribution.entropy()
+
+    def get_distribution(self, obs: Arrays, action_masks: Any = None) -> Any:
+        """Return the distribution over actions."""
+        return self._both(obs)[0]
+
+    def predict_values(self, obs: Arrays) -> Tensor:
+        """Return the values alone."""
+        return self.network.values(self.extract_features(obs))
+
+
+class SchedulingPolicy(_SchedulingActorCritic, MultiInputActorCriticPolicy):  # type: ignore[misc]
+    """For PPO and A2C."""
+
+
+class MaskableSchedulingPolicy(_SchedulingActorCritic, MaskableMultiInputActorCriticPolicy):  # type: ignore[misc]
+    """For MaskablePPO."""
+
+
+class _SchedulingQNetwork(QNetwork):
+    def __init__(self, *args: Any, network: str, width: int, critic_width: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        actions = int(self.action_space.n)
+        self.q_net = nn.Identity()
+        self.network = make_network(network, self.observation_space, actions, width, critic_width)
+
+    def forward(self, obs: Arrays) -> Tensor:
+        observation = self.extract_features(obs, self.features_extractor)
+        return masked(self.network(observation)[0], observation)
+
+
+class QSchedulingPolicy(DQNPolicy):
+    """For DQN: the logits of the network are the values of the actions."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        action_space: spaces.Discrete,
+        lr_schedule: Callable[[float], float],
+        network: str = "deepsets",
+        width: int = 32,
+        critic_width: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        self._network_settings = {"network": network, "width": width, "critic_width": critic_width}
+        kwargs.setdefault("features_extractor_class", Passthrough)
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def make_q_net(self) -> QNetwork:
+        """Return one Q network."""
+        arguments = self._update_features_extractor(self.net_args, features_extractor=None)
+        return _SchedulingQNetwork(**arguments, **self._network_settings).to(self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self._network_settings}

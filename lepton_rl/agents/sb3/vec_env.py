@@ -1,0 +1,115 @@
+"""The batch of environments behind Stable-Baselines3's VecEnv interface, without a copy for each environment."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+
+from lepton_rl.envs.batch import EnvironmentBatch
+from lepton_rl.envs.codec import Observation
+
+
+class BatchVecEnv(VecEnv):
+    """Steps all environments in one compiled call; ended ones begin a new episode at once.
+
+    Args:
+        batch: The environments.
+        seed: Root of the random streams that draw episodes, one spawned for each environment.
+    """
+
+    def __init__(self, batch: EnvironmentBatch, seed: int) -> None:
+        self.batch = batch
+        super().__init__(batch.count, batch.codec.observation_space(batch.cluster), batch.codec.action_space())
+        self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(batch.count)]
+        self._actions = np.zeros(batch.count, np.int64)
+        self._began = time.perf_counter()
+        self.render_mode = None
+
+    def reset(self) -> Observation:
+        """Begin an episode everywhere."""
+        for env in range(self.num_envs):
+            self._restart(env)
+        return self._observation()
+
+    def step_async(self, actions: NDArray[np.int64]) -> None:
+        """Remember the actions."""
+        self._actions[:] = actions
+
+    def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Apply the actions."""
+        ended = self.batch.step(self._actions)
+        rewards = self.batch.rewards.astype(np.float32)
+        done = self.batch.terminated.copy()
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if ended:
+            for env in np.flatnonzero(done):
+                infos[env] = self._final_info(int(env))
+                self._restart(int(env))
+        return self._observation(), rewards, done, infos
+
+    def _final_info(self, env: int) -> dict[str, Any]:
+        metrics = self.batch.episode_info(env)
+        episode = {"r": metrics["return"], "l": metrics["length"], "t": time.perf_counter() - self._began}
+        # The cluster of an ended episode is empty: its observation is all zeros.
+        terminal = {name: np.zeros_like(array[env]) for name, array in self.batch.observation().items()}
+        return {"episode": episode, "episode_metrics": metrics, "terminal_observation": terminal}
+
+    def _restart(self, env: int) -> None:
+        self.batch.reset(env, self.batch.episodes.draw(self.generators[env]))
+
+    def _observation(self) -> Observation:
+        # SB3 keeps an observation until after the next step, which overwrites the batch's arrays.
+        return {name: array.copy() for name, array in self.batch.observation().items()}
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `load` needs to continue bit for bit."""
+        return {
+            "batch": self.batch.save_state(),
+            "generators": [generator.bit_generator.state for generator in self.generators],
+            "action_space": self.action_space.np_random.bit_generator.state,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self.batch.load_state(state["batch"])
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.bit_generator.state = saved
+        self.action_space.np_random.bit_generator.state = state["action_space"]
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return the valid actions, shape (num_envs, K + 1)."""
+        return self.batch.masks
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Serve `action_masks`, the one method that sb3-contrib asks for."""
+        if method_name != "action_masks":
+            raise AttributeError(f"the batched environment has no method {method_name!r}")
+        return [self.batch.masks[env] for env in self._get_indices(indices)]
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Return whether `get_attr` would answer."""
+        return attr_name in ("action_masks", "render_mode")
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute once for each environment."""
+        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of the whole batch."""
+        setattr(self, attr_name, value)
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: Any = None) -> list[bool]:
+        """Return False for each environment: there are no wrappers."""
+        return [False for _ in self._get_indices(indices)]
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Spawn new random streams from `seed`, which the next reset uses."""
+        if seed is not None:
+            self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
+        return [seed] * self.num_envs
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -1,0 +1,307 @@
+"""Many environments as one set of arrays: the engine behind every face of the environment."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_rl.core import layout as L
+from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.metrics import Outcome
+from lepton_rl.core.placement import Floats, empty_allocation
+from lepton_rl.envs.batch_kernel import (
+    ENERGY_BUSY,
+    ENERGY_IDLE,
+    INVALID,
+    RETURN,
+    SCALE,
+    STEPS,
+    TALLY_COLUMNS,
+    WAITING_RATE,
+    move_to_decision,
+    observe,
+    step_all,
+)
+from lepton_rl.envs.codec import Codec, Observation, as_observation, idle_share
+from lepton_rl.envs.episodes import Episodes
+from lepton_rl.envs.features import CONTEXT_FEATURES, STATIC_COLUMNS, UNKNOWN_TIME, Singles, static_features
+from lepton_rl.envs.objective import Objective
+from lepton_rl.errors import ConfigError
+from lepton_rl.simulator import Blocking, Rule, Timing, run_trace
+from lepton_rl.simulator.events import warm_up
+from lepton_rl.simulator.state import check_fits, job_table, truth_table
+from lepton_rl.workloads import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class _Tables:
+    """One trace, ready to be cut into episodes."""
+
+    trace: Trace
+    jobs: Floats
+    truth: Floats
+    prices: Floats
+    static: Singles
+
+
+@dataclass(frozen=True, eq=False)
+class EnvironmentView:
+    """One environment for people: GPUs by number, waiting jobs in window order; times in seconds."""
+
+    time: float
+    gpu_load: Floats  # (GPUs,), 0-1
+    power_w: float
+    running: int
+    queue_gpus: Floats  # (waiting,)
+    queue_time: Floats  # (waiting,), requested
+    queue_wait: Floats  # (waiting,)
+    queue_fits: NDArray[np.bool_]  # (waiting,)
+
+
+class EnvironmentBatch:
+    """`count` environments with the same cluster, codec and objective, and their own episodes.
+
+    Rewards are minus the objective's cost over the time that passed, divided by `scale`: 1, or with
+    `relative_to_heuristic` the cost that the window's key order with head-of-line blocking has on the same jobs.
+    The arrays of an observation are overwritten by the next step.
+    """
+
+    def __init__(
+        self,
+        episodes: Episodes,
+        cluster: ClusterSpec,
+        codec: Codec,
+        objective: Objective,
+        count: int = 1,
+        relative_to_heuristic: bool = False,
+    ) -> None:
+        if count < 1:
+            raise ConfigError(f"a batch needs 1 environment or more, not {count}")
+        self.episodes = episodes
+        self.cluster = cluster
+        self.codec = codec
+        self.objective = objective
+        self.count = count
+        self.relative_to_heuristic = relative_to_heuristic
+        whole = all(bool((trace.gpus >= 1).all()) for trace in episodes.traces)
+        self._rules, self._settings = codec.arrays(whole)
+        self._warmup_rules = self._rules.copy()
+        self._warmup_rules[L.BLOCKING] = Blocking.HEAD
+        self._tables = [self._prepare(trace) for trace in episodes.traces]
+        self._allocate(whole)
+        self.windows = np.zeros((count, 2), np.int64)
+        """(trace, first job) of each environment's episode."""
+
+    def _prepare(self, trace: Trace) -> _Tables:
+        check_fits(trace, self.cluster)
+        jobs = job_table(trace)
+        unknown = np.isnan(jobs[:, L.REQUESTED])
+        jobs[unknown, L.REQUESTED] = UNKNOWN_TIME
+        jobs[:, L.PREDICTED] = jobs[:, L.REQUESTED]
+        key = {"fcfs": L.SUBMIT, "sjf": L.REQUESTED, "smallest": L.GPUS}
+        if self.codec.key == "saf":
+            jobs[:, L.SCORE] = jobs[:, L.REQUESTED] * jobs[:, L.GPUS] / L.MILLI
+        else:
+            jobs[:, L.SCORE] = jobs[:, key[self.codec.key]]
+        if self.codec.key == "smallest":
+            jobs[:, L.SCORE] /= L.MILLI
+        static = np.empty((len(trace), STATIC_COLUMNS), np.float32)
+        memory = int(self.cluster.gpu_memory_gib * L.MIB_PER_GIB)
+        static_features(jobs, self.cluster.gpus, memory, self.codec.key == "fcfs", static)
+        prices = self.objective.prices(trace.run_time, self.episodes.jobs)
+        return _Tables(trace, jobs, truth_table(trace), prices, static)
+
+    def _allocate(self, whole: bool) -> None:
+        count, length, cluster, codec = self.count, self.episodes.length, self.cluster, self.codec
+        self._most_running = min(length, cluster.gpus if whole else cluster.gpus * L.MILLI)
+        self._jobs = np.zeros((count, length, L.JOB_COLUMNS))
+        self._truth = np.zeros((count, length, L.TRUTH_COLUMNS))
+        self._prices = np.zeros((count, length, 3))
+        self._static = np.zeros((count, length, STATIC_COLUMNS), np.float32)
+        self._queue = np.zeros((count, length), np.int32)
+        self._run_end = np.zeros((count, 2, self._most_running))
+        self._run_job = np.zeros((count, 2, self._most_running), np.int32)
+        memory = int(cluster.gpu_memory_gib * L.MIB_PER_GIB)
+        self._empty = empty_allocation(cluster.nodes, cluster.gpus_per_node, memory)
+        self._gpus, self._nodes, self._bits, self._totals = (
+            np.stack([array] * count) for array in self._empty
+        )
+        self._clock = np.zeros((count, L.CLOCK_COLUMNS))
+        self._counts = np.zeros((count, L.COUNT_COLUMNS), np.int64)
+        self._tally = np.zeros((count, TALLY_COLUMNS))
+        self._free_after = np.zeros(max(self._most_running, 1))
+        self._rows = np.zeros((count, codec.window, len(codec.feature_names)), np.float32)
+        self._context = np.zeros((count, len(CONTEXT_FEATURES)), np.float32)
+        self._machine = np.zeros((count, 3, codec.shapes(cluster)["load"][0]), np.float32)
+        self._mask = np.zeros((count, codec.window + 1), np.bool_)
+        self.rewards = np.zeros(count)
+        self.terminated = np.zeros(count, np.bool_)
+        self._idle_share = idle_share(cluster)
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory that the environments take (the traces not counted)."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """Valid actions, shape (count, window + 1)."""
+        return self._mask
+
+    def observation(self) -> Observation:
+        """Return the present observation of all environments: views, overwritten by the next step."""
+        return as_observation(self.codec, self._machine, self._rows, self._context, self._mask)
+
+    def observation_of(self, env: int) -> Observation:
+        """Return a copy of one environment's observation."""
+        return {name: array[env].copy() for name, array in self.observation().items()}
+
+    def reset(self, env: int, window: tuple[int, int]) -> None:
+        """Begin the episode `window` (trace, first job) in one environment and show its first decision."""
+        trace_index, first = window
+        tables = self._tables[trace_index]
+        last = first + self.episodes.length
+        warmup = self.episodes.warmup
+        self.windows[env] = window
+        self._jobs[env] = tables.jobs[first:last]
+        self._jobs[env, :, L.ID] -= first
+        self._truth[env] = tables.truth[first:last]
+        self._prices[env] = tables.prices[first:last]
+        self._prices[env, :warmup] = 0.0
+        self._static[env] = tables.static[first:last]
+        for name, array in zip(("_gpus", "_nodes", "_bits", "_totals"), self._empty, strict=True):
+            getattr(self, name)[env] = array
+        self._totals[env, L.TOUCHED] = -1  # the whole table must be shown anew
+        self._clock[env] = 0.0
+        self._clock[env, L.NOW] = tables.trace.submit_time[first]
+        self._clock[env, L.TIMER] = np.inf
+        self._counts[env] = 0
+        self._counts[env, L.HEAD] = -1
+        self._rows[env] = 0.0
+        self._mask[env] = False
+        tally = self._tally[env]
+        tally[:] = 0.0
+        tally[ENERGY_IDLE], tally[ENERGY_BUSY] = self.objective.energy_rates(self.cluster, self.episodes.jobs)
+        tally[SCALE] = self._heuristic_cost(tables.trace.window(first, self.episodes.length)) if (
+            self.relative_to_heuristic
+        ) else 1.0
+        arrays = self._arrays(env)
+        if warmup:
+            started = np.empty(self._most_running, np.int32)
+            ahead = (array.copy() for array in self._empty)
+            warm_up(*arrays, *ahead, started, warmup, self._warmup_rules, self._settings)
+            waiting = self._queue[env, self._counts[env, L.FRONT] : self._counts[env, L.BACK]]
+            tally[WAITING_RATE] = self._prices[env, waiting, 0].sum()
+        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts = arrays
+        due, cost = move_to_decision(
+            jobs, truth, self._prices[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts,
+            self._rules, self._settings, tally, self.codec.window, False,
+        )  # fmt: skip
+        tally[RETURN] = -cost / tally[SCALE]
+        assert due, "an episode begins with a job that fits the empty cluster"
+        observe(
+            jobs, self._static[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, self._rules,
+            tally, self.codec.full, self._idle_share, self._free_after, self._rows[env], self._context[env],
+            self._machine[env], self._mask[env],
+        )  # fmt: skip
+
+    def _arrays(self, env: int) -> tuple[NDArray[Any], ...]:
+        return (
+            self._jobs[env], self._truth[env], self._queue[env], self._run_end[env], self._run_job[env],
+            self._gpus[env], self._nodes[env], self._bits[env], self._totals[env], self._clock[env],
+            self._counts[env],
+        )  # fmt: skip
+
+    def _heuristic_cost(self, trace: Trace) -> float:
+        rule = Rule(self.codec.rule.order, Blocking.HEAD, self.codec.rule.placement)
+        known = trace if trace.requested != "absent" else trace.with_requested("exact")
+        return self.objective.cost(run_trace(known, self.cluster, rule), self.episodes.warmup)
+
+    def step(self, actions: NDArray[np.int64]) -> int:
+        """Apply one action to each environment; fill `rewards` and `terminated`; return how many ended.
+
+        An action that names no startable job waits for the next event. An ended environment must be reset before
+        the next step.
+        """
+        return int(
+            step_all(
+                actions, self._jobs, self._truth, self._prices, self._static, self._queue, self._run_end,
+                self._run_job, self._gpus, self._nodes, self._bits, self._totals, self._clock, self._counts,
+                self._rules, self._settings, self._tally, self.codec.full, self._idle_share, self._free_after,
+                self._rows, self._context, self._machine, self._mask, self.rewards, self.terminated,
+            )
+        )  # fmt: skip
+
+    def trace_of(self, env: int) -> Trace:
+        """Return the jobs of an environment's episode."""
+        index, first = (int(value) for value in self.windows[env])
+        return self._tables[index].trace.window(first, self.episodes.length)
+
+    def outcome(self, env: int) -> Outcome:
+        """Return the record of an environment's episode; complete once it has ended."""
+        trace = self.trace_of(env)
+        return Outcome(
+            cluster=self.cluster,
+            submit=trace.submit_time,
+            run=trace.run_time,
+            gpus=trace.gpus,
+            first_start=self._truth[env, :, L.FIRST_START].copy(),
+            finish=self._truth[env, :, L.FINISH].copy(),
+            preemptions=self._truth[env, :, L.PREEMPTIONS].astype(np.int64),
+            groups=trace.user if (trace.user >= 0).any() else trace.queue,
+            busy_gpu_seconds=float(self._clock[env, L.BUSY_INTEGRAL]) / L.MILLI,
+            stranded_gpu_seconds=float(self._clock[env, L.STRANDED_INTEGRAL]) / L.MILLI,
+        )
+
+    def episode_info(self, env: int) -> dict[str, Any]:
+        """Return what an ended episode was worth: return, steps, invalid actions and the real metrics."""
+        outcome = self.outcome(env)
+        counted = slice(self.episodes.warmup, None)
+        return {
+            "return": float(self._tally[env, RETURN]),
+            "length": int(self._tally[env, STEPS]),
+            "invalid_actions": int(self._tally[env, INVALID]),
+            "mean_jct": float(outcome.jct[counted].mean()),
+            "mean_bounded_slowdown": float(outcome.bounded_slowdown()[counted].mean()),
+            "utilization": outcome.metrics()["utilization"],
+        }
+
+    def brief(self, env: int) -> dict[str, Any]:
+        """Return time (s), return so far and invalid actions of one environment."""
+        tally = self._tally[env]
+        return {
+            "time": float(self._clock[env, L.NOW]),
+            "return": float(tally[RETURN]),
+            "invalid_actions": int(tally[INVALID]),
+        }
+
+    def view(self, env: int) -> "EnvironmentView":
+        """Return what a picture of one environment shows."""
+        front, back = self._counts[env, L.FRONT], self._counts[env, L.BACK]
+        waiting = self._jobs[env, self._queue[env, front:back]]
+        now = float(self._clock[env, L.NOW])
+        load = 1.0 - self._gpus[env, :, L.FREE] / L.MILLI
+        fits = np.zeros(len(waiting), np.bool_)
+        visible = min(len(waiting), self.codec.window)
+        fits[:visible] = self._mask[env, :visible]
+        spec = self.cluster
+        return EnvironmentView(
+            time=now,
+            gpu_load=load,
+            power_w=float((spec.idle_power_w + (spec.max_power_w - spec.idle_power_w) * load).sum()),
+            running=int(self._counts[env, L.RUNNING]),
+            queue_gpus=waiting[:, L.GPUS] / L.MILLI,
+            queue_time=waiting[:, L.REQUESTED],
+            queue_wait=now - waiting[:, L.SUBMIT],
+            queue_fits=fits,
+        )
+
+    def save_state(self) -> dict[str, NDArray[Any]]:
+        """Return a copy of everything that changes from step to step."""
+        return {name: value.copy() for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Continue from a saved state, bit for bit."""
+        for name, value in state.items():
+            getattr(self, name)[...] = value

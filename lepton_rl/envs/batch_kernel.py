@@ -1,0 +1,212 @@
+"""Episodes of many environments at once: the simulator's events with a learner's decisions between them.
+
+Arrays have a leading axis of environments. A decision is due when a visible job fits; the instants between, where
+nothing could be started, pass by themselves.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_rl.core import layout as L
+from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.placement import Floats, Ints32, Ints64, Words, fits, place
+from lepton_rl.envs.features import Bools, Singles, encode_basic, encode_full, encode_nodes
+from lepton_rl.simulator.ends import add_prediction
+from lepton_rl.simulator.events import move_to_next_event, next_event, set_true_end
+from lepton_rl.simulator.waiting import remove
+
+# prices: float64 (jobs, PRICE_COLUMNS), the objective's share of each job.
+WAITING = 0  # cost of a second of waiting
+SUBMISSION = 1  # cost that no decision changes, charged on arrival
+REFUND = 2  # given back at the start for each second of waiting that the slowdown's floor forgives
+PRICE_COLUMNS = 3
+
+# tally: float64 (TALLY_COLUMNS,)
+WAITING_RATE = 0  # cost of a second with the present queue
+ENERGY_IDLE = 1  # cost of a second of the empty cluster's power
+ENERGY_BUSY = 2  # further cost of a second of one held milli-GPU
+RETURN = 3  # rewards of the episode so far
+STEPS = 4
+INVALID = 5  # actions that named no startable job and were taken as waiting
+SHOWN = 6  # rows of the observation that the last encoding filled
+SCALE = 7  # what rewards are divided by
+TALLY_COLUMNS = 8
+
+Ints8 = NDArray[np.int8]
+
+
+@njit
+def _pay_to_next_event(
+    jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
+    nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+    tally: Floats,
+) -> tuple[bool, float]:  # fmt: skip
+    """Move to the next event; return whether there was one and what the time until it cost."""
+    before = clock[L.NOW]
+    held = totals[L.HELD]
+    arrived = counts[L.ARRIVED]
+    moved = move_to_next_event(
+        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings
+    )
+    if not moved:
+        return False, 0.0
+    rate = tally[WAITING_RATE] + tally[ENERGY_IDLE] + tally[ENERGY_BUSY] * held
+    cost = rate * (clock[L.NOW] - before)
+    for job in range(arrived, counts[L.ARRIVED]):
+        tally[WAITING_RATE] += prices[job, WAITING]
+        cost += prices[job, SUBMISSION]
+    return True, cost
+
+
+@inlined
+def _any_visible_fits(
+    jobs: Floats, queue: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64, counts: Ints64, rules: Ints64, window: int
+) -> bool:
+    if totals[L.HELD] == L.MILLI * gpus.shape[0]:
+        return False
+    front = counts[L.FRONT]
+    for position in range(front, min(front + window, counts[L.BACK])):
+        job = queue[position]
+        if rules[L.COUNTED] == 1:
+            if jobs[job, L.GPUS] <= L.MILLI * totals[L.FREE_WHOLE]:
+                return True
+        elif fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals):
+            return True
+    return False
+
+
+@njit
+def start_job(
+    jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, position: int, run_end: Floats, run_job: Ints32,
+    gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64,
+    settings: Floats, tally: Floats,
+) -> float:  # fmt: skip
+    """Start the fitting job at this position of the queue; return the cost (a refund is negative)."""
+    job = queue[position]
+    place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals)
+    remove(queue, counts, position)
+    now = clock[L.NOW]
+    jobs[job, L.START] = now
+    if rules[L.PREDICTS]:
+        add_prediction(run_end, run_job, counts[L.RUNNING], now + jobs[job, L.PREDICTED], job)
+    set_true_end(jobs, truth, job, run_end, run_job, counts[L.RUNNING], clock)
+    counts[L.RUNNING] += 1
+    tally[WAITING_RATE] -= prices[job, WAITING]
+    if counts[L.FRONT] == counts[L.BACK]:
+        tally[WAITING_RATE] = 0.0  # what rounding has left
+    forgiven = min(now - jobs[job, L.SUBMIT], 10.0 - truth[job, L.RUN])
+    return -prices[job, REFUND] * forgiven if forgiven > 0.0 else 0.0
+
+
+@njit
+def observe(
+    jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
+    bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
+    idle_share: float, free_after: Floats, rows: Singles, context: Singles, machine: Singles, mask: Bools,
+) -> None:  # fmt: skip
+    """Write the whole observation of one environment."""
+    front = counts[L.FRONT]
+    waiting = counts[L.BACK] - front
+    visible = min(waiting, rows.shape[0])
+    if full:
+        encode_full(
+            jobs, static, queue, front, waiting, visible, run_end, run_job, counts[L.RUNNING], gpus, nodes, totals,
+            rules, clock[L.NOW], free_after, rows, context, mask,
+        )  # fmt: skip
+    else:
+        encode_basic(jobs, static, queue, front, visible, gpus, nodes, totals, rules, clock[L.NOW], rows, mask)
+    for place_in_window in range(visible, int(tally[SHOWN])):
+        mask[place_in_window] = False
+        for feature in range(rows.shape[1]):
+            rows[place_in_window, feature] = 0.0
+    tally[SHOWN] = visible
+    mask[rows.shape[0]] = next_event(jobs, run_end, clock, counts) < np.inf
+    encode_nodes(nodes, totals, gpus.shape[0], idle_share, machine)
+
+
+@njit
+def move_to_decision(
+    jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
+    nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+    tally: Floats, window: int, wait: bool,
+) -> tuple[bool, float]:  # fmt: skip
+    """Let time pass until a visible job fits (with `wait`, at least to the next event).
+
+    Returns whether a decision is due (otherwise the episode is over) and what the time cost.
+    """
+    cost = 0.0
+    if not wait and _any_visible_fits(jobs, queue, gpus, nodes, totals, counts, rules, window):
+        return True, cost
+    while True:
+        moved, price = _pay_to_next_event(
+            jobs, truth, prices, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings, tally
+        )
+        if not moved:
+            return False, cost
+        cost += price
+        if _any_visible_fits(jobs, queue, gpus, nodes, totals, counts, rules, window):
+            return True, cost
+
+
+@njit
+def step_all(
+    actions: Ints64, jobs: Floats, truth: Floats, prices: Floats, static: Singles, queue: Ints32, run_end: Floats,
+    run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64,
+    rules: Ints64, settings: Floats, tally: Floats, full: bool, idle_share: float, free_after: Floats, rows: Singles,
+    context: Singles, machine: Singles, mask: Bools, rewards: Floats, terminated: Bools,
+) -> int:  # fmt: skip
+    """Apply one action to each environment and write rewards, observations and ends; return how many ended.
+
+    The observation of an environment that ended is left to the caller, who resets it.
+    """
+    window = rows.shape[1]
+    ended = 0
+    for env in range(actions.shape[0]):
+        action = actions[env]
+        cost = 0.0
+        start = 0 <= action < window and mask[env, action]
+        if start:
+            cost = start_job(
+                jobs[env], truth[env], prices[env], queue[env], counts[env, L.FRONT] + action, run_end[env],
+                run_job[env], gpus[env], nodes[env], bits[env], totals[env], clock[env], counts[env], rules, settings,
+                tally[env],
+            )  # fmt: skip
+        elif action != window or not mask[env, window]:
+            tally[env, INVALID] += 1.0
+        wait = not start and mask[env, window]
+        due, price = move_to_decision(
+            jobs[env], truth[env], prices[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env],
+            bits[env], totals[env], clock[env], counts[env], rules, settings, tally[env], window, wait,
+        )  # fmt: skip
+        reward = -(cost + price) / tally[env, SCALE]
+        rewards[env] = reward
+        tally[env, RETURN] += reward
+        tally[env, STEPS] += 1.0
+        terminated[env] = not due
+        if due:
+            observe(
+                jobs[env], static[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env], bits[env],
+                totals[env], clock[env], counts[env], rules, tally[env], full, idle_share, free_after, rows[env],
+                context[env], machine[env], mask[env],
+            )  # fmt: skip
+        else:
+            ended += 1
+    return ended
+
+
+@njit
+def choose_random(mask: Bools, seeds: Ints64, actions: Ints64) -> None:
+    """Draw a uniformly random valid action for each environment; `seeds` carries the random state."""
+    for env in range(mask.shape[0]):
+        valid = 0
+        for action in range(mask.shape[1]):
+            valid += mask[env, action]
+        state = np.uint64(seeds[env]) * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+        seeds[env] = np.int64(state)
+        wanted = int((state >> np.uint64(33)) % np.uint64(max(valid, 1)))
+        for action in range(mask.shape[1]):
+            if mask[env, action]:
+                if wanted == 0:
+                    actions[env] = action
+                    break
+                wanted -= 1

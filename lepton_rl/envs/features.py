@@ -1,0 +1,286 @@
+"""What a learned policy sees: compiled encoders from packed arrays to float32 features.
+
+Everything is known to a scheduler: times are requested or predicted ones, the visible jobs are those in the window.
+Logarithms bring seconds to about 0-1: `log1p(t) / 12` is 1 at 45 hours. A job without a requested time counts as one
+hour. Rows behind the last waiting job are zero.
+"""
+
+import math
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_rl.core import layout as L
+from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.placement import Floats, Ints32, Ints64, fits
+
+Singles = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+UNKNOWN_TIME = 3600.0
+"""Seconds that a job without a requested time is taken for."""
+LOG_TIME = 12.0
+LOG_WORK = 18.0
+SLOWDOWN_FLOOR = 10.0
+
+
+class FeatureSet(IntEnum):
+    """Which job features the observation has."""
+
+    BASIC = 0
+    FULL = 1
+
+
+BASIC_FEATURES = ("time", "gpus", "area", "share", "wait", "fits", "pressure", "rank")
+FULL_FEATURES = (
+    *BASIC_FEATURES,
+    "memory",
+    "weight",
+    "key_gap",
+    "slowdown",
+    "until_fit",
+    "harmless",
+    "overrun",
+    "free_after",
+    "reserve_room",
+)
+FEATURES = {
+    "time": "log1p(requested time) / 12",
+    "gpus": "log1p(GPUs) / log1p(GPUs of the cluster)",
+    "area": "log1p(GPUs x requested time) / 18",
+    "share": "GPUs / GPUs of the cluster",
+    "wait": "basic: wait / (wait + 1 h); full: log1p(wait) / 12",
+    "fits": "1 when the job could start now",
+    "pressure": "GPUs / (free GPUs + 1), at most 4, / 4",
+    "rank": "position in the window / its size",
+    "memory": "GPU memory asked for on each GPU / memory of a GPU (0 without a figure)",
+    "weight": "(log(1 / max(time, 10) + 2.5 / 3600) + 8) / 8: what a second of its waiting costs",
+    "key_gap": "log1p of the window's key less the first job's, / 18",
+    "slowdown": "log of the bounded slowdown if started now / 8",
+    "until_fit": "log1p(predicted seconds until enough GPUs are free) / 12",
+    "harmless": "1 when starting it now would not delay the predicted start of the first job that does not fit",
+    "overrun": "log1p(seconds by which it would run beyond that start) / 12",
+    "free_after": "(free GPUs - GPUs) / GPUs of the cluster",
+    "reserve_room": "free_after less the reserve rule's margin (rho 0.7, 136 s to 51,200 s)",
+}
+CONTEXT_FEATURES = {
+    "free": "free GPUs / GPUs",
+    "waiting": "log1p(waiting jobs) / 8",
+    "queued_work": "log1p(visible GPUs x requested time / GPUs) / 12",
+    "head_fits": "1 when the first job of the window fits",
+    "shadow": "log1p(predicted seconds until the first job that does not fit could start) / 12",
+    "spare": "GPUs left over then / GPUs",
+    "fitting": "visible jobs that fit / window",
+    "head_size": "GPUs of the first job that does not fit / GPUs",
+    "next_completion": "log1p(predicted seconds to the next completion) / 12",
+    "remaining_work": "log1p(predicted GPU-seconds left on running jobs / GPUs) / 12",
+    "queue_weight": "log1p(sum over visible jobs of 1 / max(time, 10) x 100) / 6",
+    "hidden": "log1p(waiting jobs beyond the window) / 8",
+}
+
+# static: float32 (jobs, STATIC_COLUMNS), what does not change while a job waits.
+S_TIME = 0
+S_GPUS = 1
+S_AREA = 2
+S_SHARE = 3
+S_MEMORY = 4
+S_WEIGHT = 5
+S_KEY = 6
+S_RESERVE = 7
+STATIC_COLUMNS = 8
+
+
+@njit
+def static_features(jobs: Floats, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles) -> None:
+    """Fill the features that do not change while a job waits; jobs[:, SCORE] holds the window's key."""
+    rho, shortest, longest = 0.7, 136.0, 51200.0  # the reserve rule tuned for bounded slowdown
+    for job in range(jobs.shape[0]):
+        time = jobs[job, L.REQUESTED]
+        if not time >= 0.0:
+            time = UNKNOWN_TIME
+        count = jobs[job, L.GPUS] / L.MILLI
+        static[job, S_TIME] = math.log1p(time) / LOG_TIME
+        static[job, S_GPUS] = math.log1p(count) / math.log1p(gpus)
+        static[job, S_AREA] = math.log1p(count * time) / LOG_WORK
+        static[job, S_SHARE] = count / gpus
+        static[job, S_MEMORY] = jobs[job, L.MEMORY] / gpu_memory
+        static[job, S_WEIGHT] = (math.log(1.0 / max(time, SLOWDOWN_FLOOR) + 2.5 / 3600.0) + 8.0) / 8.0
+        static[job, S_KEY] = 0.0 if key_is_time else math.log1p(max(jobs[job, L.SCORE], 0.0)) / LOG_WORK
+        part = math.log(max(time, 1.0) / shortest) / math.log(longest / shortest)
+        static[job, S_RESERVE] = min(rho * min(max(part, 0.0), 1.0), 1.0 - count / gpus)
+
+
+@njit
+def encode_basic(
+    jobs: Floats, static: Singles, queue: Ints32, front: int, visible: int, gpus: Ints32, nodes: Ints32,
+    totals: Ints64, rules: Ints64, now: float, rows: Singles, mask: Bools,
+) -> int:  # fmt: skip
+    """Write BASIC_FEATURES and the mask of the visible jobs; return how many fit."""
+    counted = rules[L.COUNTED] == 1
+    free = totals[L.FREE_WHOLE]
+    free_milli = L.MILLI * free
+    pressure = np.float32(gpus.shape[0] / (4.0 * (free + 1.0)))
+    rank = np.float32(1.0 / rows.shape[0])
+    fitting = 0
+    for place in range(visible):
+        job = queue[front + place]
+        demand = jobs[job, L.GPUS]
+        can_start = demand <= free_milli if counted else fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals)
+        fitting += can_start
+        mask[place] = can_start
+        wait = now - jobs[job, L.SUBMIT]
+        share = static[job, S_SHARE]
+        rows[place, 0] = static[job, S_TIME]
+        rows[place, 1] = static[job, S_GPUS]
+        rows[place, 2] = static[job, S_AREA]
+        rows[place, 3] = share
+        rows[place, 4] = wait / (wait + UNKNOWN_TIME)
+        rows[place, 5] = can_start
+        rows[place, 6] = min(share * pressure, np.float32(1.0))
+        rows[place, 7] = np.float32(place) * rank
+    return fitting
+
+
+@inlined
+def _log_seconds(seconds: float) -> float:
+    return math.log1p(max(seconds, 0.0)) / LOG_TIME
+
+
+@njit
+def _predicted_free(
+    jobs: Floats, run_end: Floats, run_job: Ints32, running: int, free_milli: float, now: float, free_after: Floats,
+    context: Singles, gpus: int,
+) -> None:  # fmt: skip
+    """Write the free milli-GPU after each predicted completion, and what the context says of running jobs."""
+    work = 0.0
+    free = free_milli
+    for index in range(running):
+        demand = jobs[run_job[L.PREDICTED_ENDS, index], L.GPUS]
+        work += demand * max(run_end[L.PREDICTED_ENDS, index] - now, 0.0)
+        free += demand
+        free_after[index] = free
+    context[8] = _log_seconds(run_end[L.PREDICTED_ENDS, 0] - now) if running > 0 else 0.0
+    context[9] = math.log1p(work / (L.MILLI * gpus)) / LOG_TIME
+
+
+@inlined
+def _when_free(free_after: Floats, running: int, demand: float) -> int:
+    """Index of the predicted completion after which `demand` milli-GPU are free (the last one at the latest)."""
+    low = 0
+    high = running - 1
+    while low < high:
+        middle = (low + high) >> 1
+        if free_after[middle] >= demand:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@njit
+def encode_full(
+    jobs: Floats, static: Singles, queue: Ints32, front: int, waiting: int, visible: int, run_end: Floats,
+    run_job: Ints32, running: int, gpus: Ints32, nodes: Ints32, totals: Ints64, rules: Ints64, now: float,
+    free_after: Floats, rows: Singles, context: Singles, mask: Bools,
+) -> int:  # fmt: skip
+    """Write FULL_FEATURES, the context and the mask; return how many visible jobs fit."""
+    fitting = encode_basic(jobs, static, queue, front, visible, gpus, nodes, totals, rules, now, rows, mask)
+    count = gpus.shape[0]
+    free_share = np.float32(totals[L.FREE_WHOLE] / count)
+    free_milli = float(L.MILLI * totals[L.FREE_WHOLE])
+    _predicted_free(jobs, run_end, run_job, running, free_milli, now, free_after, context, count)
+    shadow = np.inf
+    extra = free_milli
+    blocked_share = 0.0
+    for place in range(visible):
+        if not mask[place]:
+            demand = jobs[queue[front + place], L.GPUS]
+            blocked_share = demand / (L.MILLI * count)
+            if running > 0:
+                last = _when_free(free_after, running, demand)
+                shadow = max(run_end[L.PREDICTED_ENDS, last], now)
+                while last + 1 < running and run_end[L.PREDICTED_ENDS, last + 1] <= shadow:
+                    last += 1
+                extra = free_after[last] - demand
+            break
+    work = 0.0
+    weight = 0.0
+    first_key = static[queue[front], S_KEY] if visible > 0 else np.float32(0.0)
+    for place in range(visible):
+        job = queue[front + place]
+        demand = jobs[job, L.GPUS]
+        time = jobs[job, L.PREDICTED]
+        if not time >= 0.0:
+            time = UNKNOWN_TIME
+        wait = now - jobs[job, L.SUBMIT]
+        floor = max(time, SLOWDOWN_FLOOR)
+        work += demand * time
+        weight += 1.0 / floor
+        rows[place, 4] = _log_seconds(wait)
+        rows[place, 8] = static[job, S_MEMORY]
+        rows[place, 9] = static[job, S_WEIGHT]
+        rows[place, 10] = static[job, S_KEY] - first_key
+        rows[place, 11] = math.log(max((wait + time) / floor, 1.0)) / 8.0
+        until = 0.0
+        if not mask[place] and running > 0:
+            until = run_end[L.PREDICTED_ENDS, _when_free(free_after, running, demand)] - now
+        rows[place, 12] = _log_seconds(until) if until > 0.0 else 0.0
+        beyond = now + time - shadow
+        rows[place, 13] = mask[place] and (beyond <= 0.0 or demand <= extra)
+        rows[place, 14] = _log_seconds(beyond) if beyond > 0.0 else 0.0
+        left = free_share - static[job, S_SHARE]
+        rows[place, 15] = left
+        rows[place, 16] = left - static[job, S_RESERVE]
+    context[0] = free_share
+    context[1] = math.log1p(waiting) / 8.0
+    context[2] = math.log1p(work / (L.MILLI * count)) / LOG_TIME
+    context[3] = visible > 0 and mask[0]
+    context[4] = _log_seconds(shadow - now) if shadow < np.inf else 0.0
+    context[5] = min(max(extra / (L.MILLI * count), 0.0), 1.0)
+    context[6] = fitting / rows.shape[0]
+    context[7] = blocked_share
+    context[10] = math.log1p(weight * 100.0) / 6.0
+    context[11] = math.log1p(waiting - visible) / 8.0
+    return fitting
+
+
+@inlined
+def _encode_group(
+    nodes: Ints32, group: int, per_group: int, per_node: int, gpu_memory: float, idle_share: float, machine: Singles
+) -> None:
+    first = group * per_group
+    last = min(first + per_group, nodes.shape[0])
+    busy = 0
+    memory = 0
+    for node in range(first, last):
+        busy += nodes[node, L.BUSY]
+        memory += nodes[node, L.MEMORY_USED]
+    members = float(per_node * (last - first))
+    load = busy / (L.MILLI * members)
+    machine[0, group] = load
+    machine[1, group] = memory / (gpu_memory * members)
+    machine[2, group] = idle_share + (1.0 - idle_share) * load
+
+
+@njit
+def encode_nodes(nodes: Ints32, totals: Ints64, gpus: int, idle_share: float, machine: Singles) -> None:
+    """Write load, memory and power of each group of nodes, 0-1 each, shape (3, groups).
+
+    Load is the part of the GPUs that jobs hold, memory the part of their memory, power the draw
+    `idle + (max - idle) x load` as a part of the maximum. Only nodes that changed since the last call are read:
+    with hundreds of nodes this table would cost more than the rest of the step.
+    """
+    count = nodes.shape[0]
+    groups = machine.shape[1]
+    per_group = (count + groups - 1) // groups
+    per_node = gpus // count
+    gpu_memory = float(totals[L.GPU_MEMORY])
+    touched = totals[L.TOUCHED]
+    if touched < 0:
+        for group in range(groups):
+            _encode_group(nodes, group, per_group, per_node, gpu_memory, idle_share, machine)
+    for index in range(touched):
+        node = totals[L.TOUCHED + 1 + index]
+        _encode_group(nodes, node // per_group, per_group, per_node, gpu_memory, idle_share, machine)
+    totals[L.TOUCHED] = 0

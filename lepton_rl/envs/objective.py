@@ -1,0 +1,56 @@
+"""What a learner is paid: minus the objective, as an exact integral over time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.metrics import JOULES_PER_KWH, SECONDS_PER_HOUR, SLOWDOWN_FLOOR, Outcome
+from lepton_rl.core.placement import Floats
+from lepton_rl.envs.batch_kernel import PRICE_COLUMNS, REFUND, SUBMISSION, WAITING
+from lepton_rl.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A cost per job: `slowdown x mean bounded slowdown + wait_hours x mean wait (h) + jct_hours x mean JCT (h) +
+    energy_kwh x energy of the cluster (kWh) per job`.
+
+    The return of an episode is minus this cost. A slowdown alone is won by parking big jobs: mix in `wait_hours`.
+    """
+
+    slowdown: float = 1.0
+    wait_hours: float = 2.5
+    jct_hours: float = 0.0
+    energy_kwh: float = 0.0
+
+    def __post_init__(self) -> None:
+        weights = (self.slowdown, self.wait_hours, self.jct_hours, self.energy_kwh)
+        if not all(np.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
+            raise ConfigError(f"an objective needs weights of 0 or more and one above 0, not {weights}")
+
+    def cost(self, outcome: Outcome, first: int = 0) -> float:
+        """Return the objective of a finished run; jobs before the index `first` are not counted."""
+        wait = outcome.wait[first:]
+        return float(
+            self.slowdown * outcome.bounded_slowdown()[first:].mean()
+            + self.wait_hours * wait.mean() / SECONDS_PER_HOUR
+            + self.jct_hours * outcome.jct[first:].mean() / SECONDS_PER_HOUR
+            + self.energy_kwh * outcome.energy_joules / JOULES_PER_KWH / len(wait)
+        )
+
+    def prices(self, run: Floats, counted: int) -> Floats:
+        """Return each job's part of the cost, shape (jobs, PRICE_COLUMNS), for a mean over `counted` jobs."""
+        prices = np.zeros((len(run), PRICE_COLUMNS))
+        floor = np.maximum(run, SLOWDOWN_FLOOR)
+        prices[:, WAITING] = self.slowdown / floor + (self.wait_hours + self.jct_hours) / SECONDS_PER_HOUR
+        prices[:, SUBMISSION] = self.slowdown + self.jct_hours * run / SECONDS_PER_HOUR
+        # Below the floor a job's slowdown stays 1 until wait + run reaches it: that waiting is refunded.
+        prices[:, REFUND] = np.where(run < SLOWDOWN_FLOOR, self.slowdown / SLOWDOWN_FLOOR, 0.0)
+        return prices / counted
+
+    def energy_rates(self, cluster: ClusterSpec, counted: int) -> tuple[float, float]:
+        """Return the cost of a second of the idle cluster, and of a second of one held milli-GPU."""
+        per_joule = self.energy_kwh / JOULES_PER_KWH / counted
+        span = cluster.max_power_w - cluster.idle_power_w
+        return per_joule * cluster.idle_power_w * cluster.gpus, per_joule * span / 1000.0

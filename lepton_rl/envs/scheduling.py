@@ -1,0 +1,130 @@
+"""`lepton_rl/Scheduling-v0`: one cluster, one episode at a time."""
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.metrics import Outcome
+from lepton_rl.envs.batch import EnvironmentBatch
+from lepton_rl.envs.codec import Codec, Observation
+from lepton_rl.envs.episodes import Episodes
+from lepton_rl.envs.objective import Objective
+from lepton_rl.envs.render import render_ansi, render_rgb
+from lepton_rl.errors import ConfigError
+from lepton_rl.workloads import Trace, gpu_cluster
+
+DEFAULT_CLUSTER = ClusterSpec(nodes=4, gpus_per_node=8)
+
+
+def default_workload(cluster: ClusterSpec = DEFAULT_CLUSTER, seed: int = 0) -> Trace:
+    """Return the synthetic GPU workload that environments use when they are given none."""
+    return gpu_cluster(n_jobs=20_000, gpus=cluster.gpus, load=1.0, seed=seed)
+
+
+class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
+    """Choose which waiting job starts next on a GPU cluster.
+
+    A decision is due whenever a visible job fits; other instants pass by themselves. Several jobs may be started at
+    one instant, one after the other, and everything may be decided anew at the next event.
+
+    **Action** `Discrete(K + 1)`: 0..K-1 starts the job in that slot of the window on GPUs that the placement chooses;
+    K waits for the next event. `action_masks()` and the observation's `action_mask` hold the valid ones: jobs that
+    fit, and waiting while anything is still to happen. Any other action waits and is counted in
+    `info["invalid_actions"]`.
+
+    **Observation** `Dict`, float32: `load`, `memory`, `power` of each node, 0-1 (above 256 nodes: of groups of
+    neighbouring nodes, at most 256); `queue` (K, F), the K waiting jobs that are first by the window's key, columns
+    `codec.feature_names` explained in `lepton_rl.envs.features.FEATURES`, rows behind the last one zero; `context`
+    (12,), see `CONTEXT_FEATURES` (full features only); `action_mask` (K + 1,) int8. Only what a scheduler can know is
+    shown: requested or predicted times, never true run times.
+
+    **Reward** minus the objective's cost of the time that passed (see `Objective`): rewards of an episode sum to
+    minus the cost computed from its finish times, divided by the heuristic's cost on the same jobs when
+    `relative_to_heuristic`. What was paid before the first decision is in `reset`'s `info["return"]`.
+
+    **Episode** a window of consecutive jobs on an empty cluster (after `warmup` jobs that a heuristic runs, if any).
+    `terminated` when all its jobs have finished; `truncated` only by wrappers such as TimeLimit.
+    `info` has `time` (s), `invalid_actions`, and at the end `episode_metrics` (mean JCT, bounded slowdown, ...).
+
+    Args:
+        workload: A trace, or several; None for a synthetic GPU workload.
+        cluster: The machine.
+        codec: Window, features and placement.
+        objective: What is minimised.
+        jobs: Counted jobs of an episode.
+        warmup: Jobs before them that a heuristic runs.
+        relative_to_heuristic: Divide rewards by the heuristic's cost on the same jobs.
+        render_mode: "ansi" (text) or "rgb_array" (picture) of queue, GPUs and utilisation.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}
+
+    def __init__(
+        self,
+        workload: Trace | list[Trace] | None = None,
+        cluster: ClusterSpec = DEFAULT_CLUSTER,
+        codec: Codec | None = None,
+        objective: Objective | None = None,
+        jobs: int = 256,
+        warmup: int = 0,
+        relative_to_heuristic: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ConfigError(f"render_mode must be 'ansi' or 'rgb_array', not {render_mode!r}")
+        traces = as_traces(workload, cluster)
+        self.codec = codec or Codec()
+        self.cluster = cluster
+        self.render_mode = render_mode
+        self.batch = EnvironmentBatch(
+            Episodes(traces, jobs, warmup), cluster, self.codec, objective or Objective(), 1, relative_to_heuristic
+        )
+        self.observation_space = self.codec.observation_space(cluster)
+        self.action_space = self.codec.action_space()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode; `options={"window": (trace, first_job)}` names it, otherwise it is drawn."""
+        super().reset(seed=seed)
+        window = (options or {}).get("window")
+        self.batch.reset(0, window if window is not None else self.batch.episodes.draw(self.np_random))
+        return self.batch.observation_of(0), self._info()
+
+    def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Start the job in slot `action`, or wait."""
+        self.batch.step(np.array([action], np.int64))
+        terminated = bool(self.batch.terminated[0])
+        info = self._info()
+        if terminated:
+            info["episode_metrics"] = self.batch.episode_info(0)
+        return self.batch.observation_of(0), float(self.batch.rewards[0]), terminated, False, info
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return the valid actions, shape (K + 1,)."""
+        return self.batch.masks[0].copy()
+
+    def outcome(self) -> Outcome:
+        """Return when each job of the episode started and finished (complete once it has ended)."""
+        return self.batch.outcome(0)
+
+    def render(self) -> Any:
+        """Return the present state as text or as a picture (height, width, 3), as `render_mode` says."""
+        if self.render_mode == "ansi":
+            return render_ansi(self.batch)
+        if self.render_mode == "rgb_array":
+            return render_rgb(self.batch)
+        return None
+
+    def _info(self) -> dict[str, Any]:
+        return self.batch.brief(0)
+
+
+def as_traces(workload: Trace | list[Trace] | None, cluster: ClusterSpec) -> list[Trace]:
+    """Return the traces that an environment's workload argument means."""
+    if workload is None:
+        return [default_workload(cluster)]
+    return [workload] if isinstance(workload, Trace) else list(workload)
