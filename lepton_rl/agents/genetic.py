@@ -20,10 +20,11 @@ _LOG = logging.getLogger(__name__)
 SEEDS: tuple[RulePolicy, ...] = (
     *(Priority(score=score) for score in ("fcfs", "sjf", "ljf", "smallest", "saf", "f1", "wfp3", "unicep")),
     Power(),
+    Power(a=-10.0, b=0.001),  # largest first, then shortest: what greedy packs into a pool
     Reserve(),
     Reserve.model_validate(SLOWDOWN_TUNING),
 )
-"""Heuristics whose starts, blocking head and skip, are the first plans, beside the largest jobs first."""
+"""Heuristics whose starts, with blocking head and skip, are the first plans."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +43,10 @@ class Genetic(BaseModel, frozen=True, extra="forbid"):
 
     A plan's cost, over the jobs of the window: bounded slowdowns + jct_weight x hours of completion time +
     node_weight x nodes that gangs touch beyond the fewest. Running jobs end when predicted, nothing arrives.
-    The first plans are what the heuristics of SEEDS would do and the best plan lives on, so that no plan
-    costs more than theirs. One snapshot and one seed give one plan: generations bound the work. The time
-    budget only caps slow machines; `plans_cut_short` counts the plans that it stops, and the first of them
-    is logged.
+    The first plans are what the heuristics of SEEDS would do (scores as they stand now) and the best plan
+    lives on, so that no plan costs more than theirs. One snapshot and one seed give one plan: generations
+    bound the work. The time budget only caps slow machines; `plans_cut_short` counts the plans that it
+    stops, and the first of them is logged.
     """
 
     window: int = Field(default=32, ge=2, le=512, description="waiting jobs planned, smallest area first")
@@ -96,8 +97,12 @@ class Genetic(BaseModel, frozen=True, extra="forbid"):
         # Planning is for when some jobs fit and others do not.
         rule = placement_of(self.placement, Placement.BEST)
         actions = _start(horizon, rows, np.full(len(rows), int(rule)))
-        if len(actions) in (0, len(rows)):
-            return actions
+        if len(actions) == len(rows):  # the window is empty then: see to the rest of the queue
+            for action in actions:
+                snapshot = snapshot.after(action)
+            return [*actions, *self.decide(snapshot)]
+        if not actions:
+            return []
         order, placements, _ = self._search(horizon, snapshot.placement)
         _, begin = plan_starts(horizon, order, placements)
         now = begin[order] == snapshot.time
@@ -158,8 +163,6 @@ class Genetic(BaseModel, frozen=True, extra="forbid"):
 def _first_orders(horizon: Horizon, placement: Placement) -> Ints64:
     """Return the different orders of starts that the heuristics give, one a row."""
     orders = [start_order(horizon, seed.rule(placement), skip) for seed in SEEDS for skip in (False, True)]
-    window = horizon.jobs[horizon.running :]
-    orders.append(np.lexsort((window[:, L.PREDICTED], -window[:, L.GPUS])))
     return np.unique(np.stack(orders), axis=0)
 
 

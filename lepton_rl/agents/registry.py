@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, cast, get_args, get_origin
@@ -123,7 +122,7 @@ def make_policy(
 def with_rules(
     policy: Policy, blocking: BlockingName | None = None, placement: PlacementName | None = None
 ) -> tuple[Policy, tuple[str, ...]]:
-    """Return the policy with these rules where it has them as settings, and a sentence for each that it has not.
+    """Return the policy with the rules that it has as settings, and a sentence for each that it has not.
 
     Raises:
         ConfigError: the policy has the setting, but not that value.
@@ -162,7 +161,9 @@ def _remade(policy: Policy, settings: Mapping[str, object]) -> Policy:
 def _bundle(path: Path, settings: Mapping[str, object]) -> Policy:
     if settings:
         raise BundleError(f"{path}: a bundle takes no settings (here: {', '.join(settings)})")
-    return cast(Policy, import_module("lepton_rl.agents.bundle").load_bundle(path))
+    from lepton_rl.agents.bundle import load_bundle
+
+    return load_bundle(path)
 
 
 def _resolved(path: str, base: Path | None) -> Path:

@@ -47,8 +47,8 @@ def check_requested_times(policy: Policy, trace: Trace) -> None:
     """
     if trace.requested == "absent" and getattr(policy, "needs_requested_times", False):
         raise TraceError(
-            f"{policy_name(policy)} needs requested times and {trace.name} has none; use --requested exact or "
-            "noisy:SIGMA, or a policy without need of them: fcfs, smallest, las, heap_priority, greedy, random"
+            f"{policy_name(policy)} needs requested times and {trace.name} has none; use --requested exact "
+            "or noisy:SIGMA, or a policy that needs none: fcfs, smallest, las, heap_priority, greedy, random"
         )
 
 

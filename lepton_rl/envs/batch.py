@@ -257,6 +257,7 @@ class EnvironmentBatch:
     def episode_info(self, env: int) -> dict[str, Any]:
         """Return what an ended episode was worth: return, steps, invalid actions and the real metrics."""
         outcome = self.outcome(env)
+        metrics = outcome.metrics()
         counted = slice(self.episodes.warmup, None)
         return {
             "return": float(self._tally[env, RETURN]),
@@ -264,7 +265,8 @@ class EnvironmentBatch:
             "invalid_actions": int(self._tally[env, INVALID]),
             "mean_jct": float(outcome.jct[counted].mean()),
             "mean_bounded_slowdown": float(outcome.bounded_slowdown()[counted].mean()),
-            "utilization": outcome.metrics()["utilization"],
+            "utilization": metrics["utilization"],
+            "mean_power_w": metrics["mean_power_w"],
         }
 
     def brief(self, env: int) -> dict[str, Any]:

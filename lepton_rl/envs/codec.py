@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Start
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.core.jit import njit_allocating
-from lepton_rl.core.placement import Floats, Ints32, Ints64, Placement, Words
+from lepton_rl.core.jit import njit
+from lepton_rl.core.placement import Floats, Ints32, Ints64, Placement, held_gpus, place
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.batch_kernel import TALLY_COLUMNS, observe
 from lepton_rl.envs.features import (
@@ -29,7 +29,7 @@ from lepton_rl.errors import BundleError, ConfigError, nearest
 from lepton_rl.simulator import Blocking, Order, Rule, Timing
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.scores import score
-from lepton_rl.simulator.waiting import insert
+from lepton_rl.simulator.waiting import insert, remove
 
 CODEC_VERSION = 1
 MAX_GROUPS = 256
@@ -112,29 +112,9 @@ class Codec:
         """Return the space of one action: start the job in slot 0..K-1, or K to wait."""
         return spaces.Discrete(self.window + 1)
 
-    def encode(self, snapshot: Snapshot) -> tuple[Observation, NDArray[np.int64]]:
-        """Return (observation, ids of the visible jobs in slot order)."""
-        cluster = snapshot.cluster
-        rules, settings = self.arrays(bool((snapshot.jobs[:, L.GPUS] >= L.MILLI).all()))
-        rows = np.zeros((self.window, len(self.feature_names)), np.float32)
-        context = np.zeros(len(CONTEXT_FEATURES), np.float32)
-        machine = np.empty((3, node_groups(cluster.nodes)), np.float32)
-        mask = np.zeros(self.window + 1, np.bool_)
-        visible = np.empty(self.window, np.int64)
-        jobs = snapshot.jobs.copy()
-        totals = snapshot.totals.copy()
-        totals[L.TOUCHED] = -1
-        count = _encode_snapshot(
-            jobs, snapshot.running_count, snapshot.gpus, snapshot.nodes, snapshot.bits, totals, snapshot.time,
-            rules, settings, self.full, self.key == "fcfs", idle_share(cluster), rows, context, machine, mask, visible,
-        )  # fmt: skip
-        mask[self.window] = True  # more jobs may come: a real cluster always may wait
-        observation = as_observation(self, machine, rows, context, mask)
-        return observation, visible[:count]
-
-    def decode(self, action: int, visible: NDArray[np.int64]) -> Start | None:
-        """Return the start that the action means, None for waiting."""
-        return Start(int(visible[action])) if action < len(visible) else None
+    def open(self, snapshot: Snapshot) -> "Decision":
+        """Show a snapshot to a learner; the decision goes on as long as it starts jobs."""
+        return Decision(self, snapshot)
 
     def describe(self) -> dict[str, Any]:
         """Return the codec as plain data, for a bundle."""
@@ -179,42 +159,98 @@ def as_observation(codec: Codec, machine: Singles, rows: Singles, context: Singl
     return observation
 
 
-@njit_allocating
-def _encode_snapshot(
-    jobs: Floats, running: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, now: float, rules: Ints64,
-    settings: Floats, full: bool, key_is_time: bool, idle: float, rows: Singles, context: Singles, machine: Singles,
-    mask: Bools, visible: Ints64,
-) -> int:  # fmt: skip
-    """Rebuild the packed arrays from a snapshot's jobs and encode them; return the number of visible jobs."""
-    total = jobs.shape[0]
-    for row in range(total):
-        if np.isnan(jobs[row, L.REQUESTED]):
-            jobs[row, L.REQUESTED] = UNKNOWN_TIME
-            jobs[row, L.PREDICTED] = UNKNOWN_TIME
-    queue = np.empty(total, np.int32)
-    run_end = np.empty((2, max(running, 1)))
-    run_job = np.empty((2, max(running, 1)), np.int32)
-    clock = np.zeros(L.CLOCK_COLUMNS)
-    clock[L.NOW] = now
+class Decision:
+    """The decisions of one instant: observe, start a job, observe again.
+
+    Attributes:
+        observation: What the learner sees now. (Waiting is always allowed: on a real cluster more may happen.)
+    """
+
+    def __init__(self, codec: Codec, snapshot: Snapshot) -> None:
+        cluster = snapshot.cluster
+        self._codec = codec
+        jobs = snapshot.jobs.copy()
+        self._rules, self._settings = codec.arrays(bool((jobs[:, L.GPUS] >= L.MILLI).all()))
+        self._idle_share = idle_share(cluster)
+        total, running = len(jobs), snapshot.running_count
+        totals = snapshot.totals.copy()
+        totals[L.TOUCHED] = -1
+        self._rows = np.zeros((codec.window, len(codec.feature_names)), np.float32)
+        self._context = np.zeros(len(CONTEXT_FEATURES), np.float32)
+        self._machine = np.empty((3, node_groups(cluster.nodes)), np.float32)
+        self._mask = np.zeros(codec.window + 1, np.bool_)
+        self._static = np.empty((total, STATIC_COLUMNS), np.float32)
+        self._clock = np.zeros(L.CLOCK_COLUMNS)
+        self._clock[L.NOW] = snapshot.time
+        self._counts = np.zeros(L.COUNT_COLUMNS, np.int64)
+        self._tally = np.zeros(TALLY_COLUMNS)
+        self._free_after = np.empty(total)
+        self._jobs = jobs
+        self._state = (
+            np.empty(total, np.int32), np.empty((2, total)), np.empty((2, total), np.int32),
+            snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), totals,
+        )  # fmt: skip
+        self._held = np.empty(cluster.gpus, np.int64)
+        _open(
+            jobs, running, cluster.gpus, int(totals[L.GPU_MEMORY]), codec.key == "fcfs", self._static, *self._state[:3],
+            self._clock, self._counts, self._rules, self._settings,
+        )  # fmt: skip
+        self._observe()
+
+    def _observe(self) -> None:
+        observe(
+            self._jobs, self._static, *self._state, self._clock, self._counts, self._rules, self._tally,
+            self._codec.full, self._idle_share, self._free_after, self._rows, self._context, self._machine, self._mask,
+        )  # fmt: skip
+        self._mask[-1] = True
+        self.observation = as_observation(self._codec, self._machine, self._rows, self._context, self._mask)
+
+    @property
+    def something_fits(self) -> bool:
+        """Whether any visible job could start."""
+        return bool(self._mask[:-1].any())
+
+    @property
+    def visible(self) -> NDArray[np.int64]:
+        """Ids of the visible jobs, in slot order."""
+        front, back = self._counts[L.FRONT], self._counts[L.BACK]
+        rows = self._state[0][front : min(front + self._codec.window, back)]
+        return self._jobs[rows, L.ID].astype(np.int64)
+
+    def start(self, slot: int) -> Start:
+        """Start the fitting job in this slot, observe anew and return the action."""
+        queue, run_end, run_job, gpus, nodes, bits, totals = self._state
+        job = int(queue[self._counts[L.FRONT] + slot])
+        place(int(self._rules[L.PLACEMENT]), self._jobs, job, gpus, nodes, bits, totals)
+        remove(queue, self._counts, self._counts[L.FRONT] + slot)
+        now = self._clock[L.NOW]
+        self._jobs[job, L.START] = now
+        if self._rules[L.PREDICTS]:
+            add_prediction(run_end, run_job, self._counts[L.RUNNING], now + self._jobs[job, L.PREDICTED], job)
+        self._counts[L.RUNNING] += 1
+        count = held_gpus(self._jobs, job, gpus, self._held)
+        self._observe()
+        return Start(int(self._jobs[job, L.ID]), tuple(self._held[:count].tolist()))
+
+
+@njit
+def _open(
+    jobs: Floats, running: int, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles, queue: Ints32,
+    run_end: Floats, run_job: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+) -> None:  # fmt: skip
+    """Rebuild queue and predicted ends from a snapshot's jobs (running ones first)."""
     clock[L.TIMER] = np.inf
-    counts = np.zeros(L.COUNT_COLUMNS, np.int64)
-    counts[L.ARRIVED] = total
-    for row in range(running):
-        if rules[L.PREDICTS]:
-            add_prediction(run_end, run_job, row, jobs[row, L.START] + jobs[row, L.PREDICTED], row)
-        run_end[L.TRUE_ENDS, row] = np.inf  # unknown here, and no feature reads it
+    counts[L.ARRIVED] = jobs.shape[0]
     counts[L.RUNNING] = running
-    for row in range(running, total):
-        jobs[row, L.SCORE] = score(rules[L.ORDER], settings, jobs, row, now)
-        insert(jobs, queue, counts, row)
-    static = np.empty((total, STATIC_COLUMNS), np.float32)
-    static_features(jobs, gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, static)
-    tally = np.zeros(TALLY_COLUMNS)
-    observe(
-        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
-        np.empty(max(running, 1)), rows, context, machine, mask,
-    )  # fmt: skip
-    count = min(total - running, rows.shape[0])
-    for place in range(count):
-        visible[place] = np.int64(jobs[queue[counts[L.FRONT] + place], L.ID])
-    return count
+    for job in range(jobs.shape[0]):
+        if np.isnan(jobs[job, L.REQUESTED]):
+            jobs[job, L.REQUESTED] = UNKNOWN_TIME
+            jobs[job, L.PREDICTED] = UNKNOWN_TIME
+        if job < running:
+            run_end[L.TRUE_ENDS, job] = np.inf  # unknown here, and no feature reads it
+            if rules[L.PREDICTS]:
+                add_prediction(run_end, run_job, job, jobs[job, L.START] + jobs[job, L.PREDICTED], job)
+        else:
+            jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
+            insert(jobs, queue, counts, job)
+    static_features(jobs, gpus, gpu_memory, key_is_time, static)

@@ -1,0 +1,126 @@
+"""A policy bundle: a trained network with its codec, as a folder that needs no torch to run.
+
+    bundle.json    format, codec, network, cluster and experiment it was trained with, versions, validation results
+    weights.npz    the network's arrays, float32
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_rl import __version__
+from lepton_rl.agents.network import NETWORKS, Singles, logits
+from lepton_rl.core.actions import Action
+from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.snapshot import Snapshot
+from lepton_rl.envs.codec import Codec, Observation, node_groups
+from lepton_rl.errors import BundleError
+
+FORMAT = 1
+BUNDLE_FILE = "bundle.json"
+WEIGHTS_FILE = "weights.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedPolicy:
+    """A trained network as a policy. Within an instant it decides until it waits or nothing visible fits.
+
+    Args:
+        codec: How a snapshot becomes an observation.
+        network: "mlp" or "deepsets".
+        weights: The network's arrays by name.
+        cluster: What it was trained on; an mlp runs on no other number of nodes.
+        sample: Draw actions from the policy instead of taking the likeliest.
+        seed: Of the draws.
+        about: Everything else that the bundle says.
+    """
+
+    codec: Codec
+    network: str
+    weights: Mapping[str, Singles]
+    cluster: ClusterSpec
+    sample: bool = False
+    seed: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_generator", np.random.default_rng(self.seed))
+
+    def decide(self, snapshot: Snapshot) -> list[Action]:
+        """Return the starts of this instant, in order.
+
+        Raises:
+            BundleError: the network cannot read this cluster.
+        """
+        if len(snapshot.jobs) == snapshot.running_count:
+            return []
+        if self.network == "mlp" and node_groups(snapshot.cluster.nodes) != node_groups(self.cluster.nodes):
+            raise BundleError(
+                f"this mlp bundle was trained on {self.cluster} and cannot read {snapshot.cluster}; "
+                "a deepsets network can"
+            )
+        decision = self.codec.open(snapshot)
+        actions: list[Action] = []
+        while decision.something_fits:
+            choice = self.choose(decision.observation)
+            if choice == self.codec.window:
+                break
+            actions.append(decision.start(choice))
+        return actions
+
+    def choose(self, observation: Observation) -> int:
+        """Return the action for one observation: a slot, or K to wait."""
+        values = logits(self.network, self.weights, observation)
+        if not self.sample:
+            return int(values.argmax())
+        generator: np.random.Generator = self._generator  # type: ignore[attr-defined]
+        return int((values + generator.gumbel(size=len(values))).argmax())
+
+
+def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -> Path:
+    """Write a bundle; `about` is stored beside codec, network and cluster."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / WEIGHTS_FILE, allow_pickle=False, **{name: np.asarray(array) for name, array in policy.weights.items()})
+    description = {
+        "format": FORMAT,
+        "lepton_rl": __version__,
+        "codec": policy.codec.describe(),
+        "network": policy.network,
+        "cluster": asdict(policy.cluster),
+        "sample": policy.sample,
+        **about,
+    }
+    (folder / BUNDLE_FILE).write_text(json.dumps(description, indent=2) + "\n")
+    return folder
+
+
+def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
+    """Load a bundle folder (or a run folder that holds one as `bundle/`).
+
+    Raises:
+        BundleError: there is none, it is damaged, or another version wrote it.
+    """
+    folder = Path(path)
+    if not (folder / BUNDLE_FILE).is_file() and (folder / "bundle" / BUNDLE_FILE).is_file():
+        folder = folder / "bundle"
+    if not (folder / BUNDLE_FILE).is_file():
+        raise BundleError(f"{path}: no policy bundle here (a bundle is a folder with {BUNDLE_FILE} and {WEIGHTS_FILE})")
+    try:
+        about = json.loads((folder / BUNDLE_FILE).read_text())
+        if about.get("format") != FORMAT:
+            raise BundleError(f"{folder / BUNDLE_FILE}: format {about.get('format')!r}, this lepton_rl reads format {FORMAT}")
+        if about["network"] not in NETWORKS:
+            raise BundleError(f"{folder / BUNDLE_FILE}: unknown network {about['network']!r}; known: {', '.join(NETWORKS)}")
+        codec = Codec.from_description(about["codec"])
+        cluster = ClusterSpec(**about["cluster"])
+        with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as archive:
+            weights: dict[str, NDArray[np.float32]] = {name: archive[name].astype(np.float32) for name in archive.files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{folder}: the bundle is damaged ({error})") from error
+    return LearnedPolicy(codec, about["network"], weights, cluster, bool(about.get("sample")), seed, about)
