@@ -15,7 +15,7 @@ from pymoo.core.problem import Problem
 from pymoo.core.repair import Repair
 from pymoo.operators.crossover.ux import UniformCrossover
 
-from lepton_rl.agents.planning import PLACEMENTS
+from lepton_rl.agents.plan_kernels import PLACEMENTS
 from lepton_rl.core.placement import Floats, Ints64
 
 Improve = Callable[[Ints64, Ints64, int], Floats]

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 from lepton_rl.agents.compiled import PlacementName, RulePolicy, placement_of
 from lepton_rl.agents.greedy import starts
-from lepton_rl.agents.planning import Horizon, improve_plans, place_now, plan_starts, start_order
+from lepton_rl.agents.plan_kernels import NOW
+from lepton_rl.agents.planning import Horizon, improve_plans, plan_starts, start_order, starts_now
 from lepton_rl.agents.priority import SLOWDOWN_TUNING, Power, Priority, Reserve
 from lepton_rl.core import Action, Placement, Snapshot
 from lepton_rl.core import layout as L
@@ -156,7 +157,7 @@ class Genetic(BaseModel, frozen=True, extra="forbid"):
         if cut_short:
             if not self._cut_short:
                 _LOG.warning("genetic: a plan was stopped after %g ms (budget_ms)", self.budget_ms)
-            self._cut_short.append(float(horizon.options[0]))
+            self._cut_short.append(float(horizon.options[NOW]))
         return order, placement_rules, float(costs[best[0]])
 
 
@@ -168,8 +169,4 @@ def _first_orders(horizon: Horizon, placement: Placement) -> Ints64:
 
 def _start(horizon: Horizon, rows: Ints64, rules: Ints64) -> list[Action]:
     """Return the starts of as many of these rows as fit now."""
-    h = horizon
-    started = np.empty(len(rows), np.int64)
-    held = np.empty(len(h.gpus) + len(rows), np.int64)
-    count = place_now(rows, rules, h.jobs, h.gpus, h.nodes, h.bits, h.totals, *h.ahead, started, held)
-    return starts(h.jobs, started[:count], held)
+    return starts(horizon.jobs, *starts_now(horizon, rows, rules))

@@ -14,7 +14,7 @@ from lepton_rl.agents.greedy import Greedy
 from lepton_rl.agents.priority import SCORES, SLOWDOWN_TUNING, HeapPriority, Power, Priority, Random, Reserve
 from lepton_rl.agents.user_file import first_problem, load_policy
 from lepton_rl.core import Policy
-from lepton_rl.errors import BundleError, ConfigError, UnknownPolicy, nearest
+from lepton_rl.errors import ConfigError, UnknownPolicy, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +159,15 @@ def _remade(policy: Policy, settings: Mapping[str, object]) -> Policy:
 
 
 def _bundle(path: Path, settings: Mapping[str, object]) -> Policy:
-    if settings:
-        raise BundleError(f"{path}: a bundle takes no settings (here: {', '.join(settings)})")
     from lepton_rl.agents.bundle import load_bundle
 
-    return load_bundle(path)
+    for key in settings:
+        if key != "seed":
+            raise ConfigError(f"{path}: {key}: unknown setting; a bundle takes only a seed")
+    seed = settings.get("seed", 0)
+    if not isinstance(seed, int):
+        raise ConfigError(f"{path}: seed: {seed!r} should be a whole number")
+    return load_bundle(path, seed=seed)
 
 
 def _resolved(path: str, base: Path | None) -> Path:

@@ -163,7 +163,7 @@ class Decision:
     """The decisions of one instant: observe, start a job, observe again.
 
     Attributes:
-        observation: What the learner sees now. (Waiting is always allowed: on a real cluster more may happen.)
+        observation: What the learner sees now.
     """
 
     def __init__(self, codec: Codec, snapshot: Snapshot) -> None:
@@ -202,7 +202,6 @@ class Decision:
             self._jobs, self._static, *self._state, self._clock, self._counts, self._rules, self._tally,
             self._codec.full, self._idle_share, self._free_after, self._rows, self._context, self._machine, self._mask,
         )  # fmt: skip
-        self._mask[-1] = True
         self.observation = as_observation(self._codec, self._machine, self._rows, self._context, self._mask)
 
     @property

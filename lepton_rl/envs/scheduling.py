@@ -32,8 +32,8 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
 
     **Action** `Discrete(K + 1)`: 0..K-1 starts the job in that slot of the window on GPUs that the placement chooses;
     K waits for the next event. `action_masks()` and the observation's `action_mask` hold the valid ones: jobs that
-    fit, and waiting while anything is still to happen. Any other action waits and is counted in
-    `info["invalid_actions"]`.
+    fit, and waiting while any job runs (an idle cluster must start one). Any other action waits where it can, and is
+    counted in `info["invalid_actions"]`.
 
     **Observation** `Dict`, float32: `load`, `memory`, `power` of each node, 0-1 (above 256 nodes: of groups of
     neighbouring nodes, at most 256); `queue` (K, F), the K waiting jobs that are first by the window's key, columns

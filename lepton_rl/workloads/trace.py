@@ -268,23 +268,29 @@ class Trace:
             note = f"requested times: model of Tsafrir et al. (2005), maximum {times.max():g} s"
         return replace(self, requested_time=times, requested="noisy", notes=(*self.notes, note))
 
-    def fit_to(self, gpus: int, strict: bool = False) -> "Trace":
-        """Leave out the jobs that ask for more GPUs than a cluster of `gpus` has, and say so in `dropped`.
+    def fit_to(self, gpus: int, strict: bool = False, gpu_memory_gib: float = math.inf) -> "Trace":
+        """Leave out the jobs that a cluster of `gpus` GPUs could never run, and say so in `dropped`.
 
-        With `strict`, such a job is an error; so is a trace of which nothing is left.
+        They ask for more GPUs, or for more memory on one than it has. With `strict`, such a job is an error; so
+        is a trace of which nothing is left.
         """
-        large = self.gpus > gpus
+        fitting = self._left_out(self.gpus, gpus, "GPUs", strict)
+        return fitting._left_out(fitting.gpu_memory_gib, gpu_memory_gib, "GiB of GPU memory", strict)
+
+    def _left_out(self, asked: NDArray[np.float64], most: float, unit: str, strict: bool) -> "Trace":
+        """Leave out the jobs that ask for more than `most`."""
+        large = asked > most
         count = int(np.count_nonzero(large))
         if count == 0:
             return self
         jobs = np.flatnonzero(large)[:EXAMPLES]
-        examples = tuple(f"job {self.job_id[i]} asks for {self.gpus[i]:g}" for i in jobs)
+        examples = tuple(f"job {self.job_id[i]} asks for {asked[i]:g}" for i in jobs)
         if strict or count == len(self):
             raise TraceError(
-                f"{self.name}: {count} of {len(self)} jobs ask for more than {gpus} GPUs ({examples[0]})"
+                f"{self.name}: {count} of {len(self)} jobs ask for more than {most:g} {unit} ({examples[0]})"
             )
-        entry = Dropped(f"asks for more than {gpus} GPUs", count, examples)
-        kept = self._take(~large, f"a cluster of {gpus} GPUs")
+        entry = Dropped(f"asks for more than {most:g} {unit}", count, examples)
+        kept = self._take(~large, f"at most {most:g} {unit}")
         return replace(kept, dropped=(*self.dropped, entry))
 
     def offered_load(self, gpus: float) -> float:

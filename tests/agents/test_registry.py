@@ -20,7 +20,7 @@ from lepton_rl.agents import (
     with_rules,
 )
 from lepton_rl.core import Action, Policy, Snapshot
-from lepton_rl.errors import ConfigError, UnknownPolicy
+from lepton_rl.errors import BundleError, ConfigError, UnknownPolicy
 
 NAMES = [
     "fcfs",
@@ -230,6 +230,15 @@ def test_a_pydantic_class_in_a_file(tmp_path: Path) -> None:
     assert isinstance(make_policy(f"{path}:Mine", patience=1), BaseModel)
     with pytest.raises(ConfigError, match=r"Mine: patience: -1 should be greater than or equal to 0$"):
         make_policy(f"{path}:Mine", patience=-1)
+
+
+def test_a_folder_is_a_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no policy bundle here"):
+        make_policy(str(tmp_path))
+    with pytest.raises(ConfigError, match="window: unknown setting; a bundle takes only a seed"):
+        make_policy(str(tmp_path), window=3)
+    with pytest.raises(ConfigError, match="seed: 'a' should be a whole number"):
+        make_policy(str(tmp_path), seed="a")
 
 
 def test_rules_from_outside() -> None:

@@ -20,13 +20,14 @@ class BatchVecEnv(VecEnv):
         seed: Root of the random streams that draw episodes, one spawned for each environment.
     """
 
+    render_mode: str | None = None  # read by VecEnv's constructor
+
     def __init__(self, batch: EnvironmentBatch, seed: int) -> None:
         self.batch = batch
         super().__init__(batch.count, batch.codec.observation_space(batch.cluster), batch.codec.action_space())
         self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(batch.count)]
         self._actions = np.zeros(batch.count, np.int64)
         self._began = time.perf_counter()
-        self.render_mode = None
 
     def reset(self) -> Observation:
         """Begin an episode everywhere."""

@@ -1,0 +1,264 @@
+"""The parts that experiment files share: workloads and clusters."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from lepton_rl.core import ClusterSpec
+from lepton_rl.errors import ConfigError, TraceError, nearest
+from lepton_rl.experiments.loader import InputPath, Section, load, or_value_error, resolved_yaml
+from lepton_rl.workloads import (
+    FORMATS,
+    LUBLIN_256,
+    LUBLIN_256_LOAD,
+    GpuClusterParameters,
+    LublinParameters,
+    Trace,
+    gpu_cluster,
+    lublin,
+    read_trace,
+    resolve_data_path,
+)
+from lepton_rl.workloads.requested import parse_mode
+
+Seed = int | np.random.SeedSequence
+Purpose = Literal["training", "validation", "evaluation"]
+__all__ = [
+    "ClusterConfig",
+    "Section",
+    "Seed",
+    "WorkloadConfig",
+    "load",
+    "resolved_yaml",
+    "seed_for",
+]
+
+_GENERATOR_KEYS = ("gpus", "jobs", "load", "parameters", "seed")
+_PURPOSES: tuple[Purpose, ...] = ("training", "validation", "evaluation")
+
+
+def seed_for(root: int, purpose: Purpose, *indices: int) -> np.random.SeedSequence:
+    """Return the seed of one generated workload: no two purposes or indices share their random numbers."""
+    return np.random.SeedSequence(root, spawn_key=(_PURPOSES.index(purpose), *indices))
+
+
+class WorkloadConfig(Section):
+    """Jobs from a file or from a generator."""
+
+    name: str | None = Field(None, description="for tables; the file's or the generator's name if left out")
+    path: InputPath | None = Field(
+        None, description="trace file, plain or gzip; data:REST is in the data folder"
+    )
+    format: str | None = Field(None, description="format of the file; seen from the content if left out")
+    skip: int = Field(0, ge=0, description="this many first jobs of the file are left out")
+    limit: int | None = Field(None, ge=1, description="jobs that are read, counted after `skip`")
+    part: tuple[float, float] = Field(
+        (0.0, 1.0), description="part of the jobs that is used, e.g. [0.7, 1.0]"
+    )
+    generator: Literal["lublin", "lublin_256", "gpu_cluster"] | None = Field(
+        None, description="synthetic jobs instead of a file"
+    )
+    gpus: int | None = Field(
+        None, ge=1, description="GPUs (processors) of the machine that jobs are generated for"
+    )
+    jobs: int = Field(10_000, ge=1, description="jobs that are generated")
+    load: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="offered load of the generated jobs; 0.9 for gpu_cluster, else the model's own",
+    )
+    parameters: dict[str, Any] = Field(default_factory=dict, description="the generator's other parameters")
+    seed: int | None = Field(None, ge=0, description="of the generator; the experiment's if left out")
+    requested: str = Field(
+        "given", description="requested times: given, exact, noisy:SIGMA, tsafrir or absent"
+    )
+    scale_load: float = Field(1.0, gt=0, description="arrival gaps are divided by this")
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str | None) -> str | None:
+        if value is not None and value not in FORMATS:
+            raise ValueError(
+                f"no trace format is called {value!r}{nearest(value, FORMATS)}; known: {', '.join(FORMATS)}"
+            )
+        return value
+
+    @field_validator("part")
+    @classmethod
+    def _ordered_part(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0.0 <= value[0] < value[1] <= 1.0:
+            raise ValueError(f"must be two numbers with 0 <= first < second <= 1, not {list(value)}")
+        return value
+
+    @field_validator("requested")
+    @classmethod
+    def _known_mode(cls, value: str) -> str:
+        or_value_error(lambda: parse_mode(value))
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.generator is None):
+            raise ValueError("a workload needs either a path or a generator, and not both")
+        if self.generator is None:
+            wrong = [key for key in _GENERATOR_KEYS if getattr(self, key) != _default(type(self), key)]
+            if wrong:
+                raise ValueError(
+                    f"{', '.join(wrong)}: only a generator has that; a file has limit and scale_load"
+                )
+        elif self.generator == "lublin_256" and (self.gpus not in (None, 256) or self.parameters):
+            raise ValueError(
+                "lublin_256 has 256 processors and its own parameters; use generator: lublin for others"
+            )
+        elif self.generator != "lublin_256" and self.gpus is None:
+            raise ValueError(f"generator {self.generator} needs gpus: the size of the machine")
+        else:
+            or_value_error(lambda: self._generator_parameters)
+        return self
+
+    @property
+    def label(self) -> str:
+        """Name in tables."""
+        if self.name is not None:
+            return self.name
+        if self.path is not None:
+            stem = self.path.rsplit("/", 1)[-1].rsplit(":", 1)[-1].removesuffix(".gz")
+            return Path(stem).stem or stem
+        return "lublin_256" if self.generator == "lublin_256" else f"{self.generator}_{self.gpus}"
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether any number of independent traces can be drawn."""
+        return self.generator is not None
+
+    def build(self, seed: Seed = 0) -> Trace:
+        """Return the trace: read or generated, then cut, its load scaled, its requested times set.
+
+        `seed` serves a generator without a seed of its own, and random requested times.
+
+        Raises:
+            TraceError: the file cannot be used, or nothing is left of it.
+        """
+        if self.generator is not None:
+            return self.generate(self.jobs, self.seed if self.seed is not None else seed)
+        assert self.path is not None
+        trace = read_trace(resolve_data_path(self.path, Path()), self.format)
+        if self.skip >= len(trace):
+            raise TraceError(f"{self.label}: skip: {self.skip} leaves no job of {len(trace)}")
+        if self.skip or self.limit is not None:
+            trace = trace[self.skip : None if self.limit is None else self.skip + self.limit]
+        # rounded first: 0.7 * 10 is 7.000...1 elsewhere
+        first, last = (int(round(fraction * len(trace), 9)) for fraction in self.part)
+        if (first, last) != (0, len(trace)):
+            if first == last:
+                raise TraceError(f"{self.label}: part {list(self.part)} holds no job of {len(trace)}")
+            trace = trace[first:last]
+        return self._finished(trace, seed)
+
+    def generate(self, jobs: int, seed: Seed) -> Trace:
+        """Return `jobs` generated jobs; independent traces have seeds from `seed_for`."""
+        if self.generator is None:
+            raise ConfigError(f"{self.label} is a file: independent traces need a generator")
+        made = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        # a child of its own: random requested times do not repeat the generator's numbers
+        drawn = np.random.SeedSequence(made.entropy, spawn_key=(*made.spawn_key, 0))
+        parameters = self._generator_parameters
+        if isinstance(parameters, GpuClusterParameters):
+            assert self.gpus is not None
+            trace = gpu_cluster(jobs, self.gpus, self.load or 0.9, drawn, parameters)
+        else:
+            load = self.load or (LUBLIN_256_LOAD if self.generator == "lublin_256" else None)
+            trace = lublin(jobs, parameters.processors, drawn, load, parameters)
+        return self._finished(trace, made)
+
+    def _finished(self, trace: Trace, seed: Seed) -> Trace:
+        if self.scale_load != 1.0:
+            trace = trace.scale_load(self.scale_load)
+        made = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        drawn = np.random.SeedSequence(made.entropy, spawn_key=(*made.spawn_key, 1))
+        return trace.with_requested(self.requested, rng=np.random.default_rng(drawn))
+
+    @property
+    def _generator_parameters(self) -> LublinParameters | GpuClusterParameters:
+        if self.generator == "lublin_256":
+            return LUBLIN_256
+        base = (
+            GpuClusterParameters()
+            if self.generator == "gpu_cluster"
+            else LublinParameters.for_machine(self.gpus or 1)
+        )
+        known = [field.name for field in dataclasses.fields(base) if field.name != "processors"]
+        values: dict[str, Any] = {}
+        for key, value in self.parameters.items():
+            if key not in known:
+                raise ConfigError(
+                    f"parameters: {key}: unknown{nearest(key, known)}; known: {', '.join(known)}"
+                )
+            like = getattr(base, key)
+            values[key] = _like(key, value, like)
+        return dataclasses.replace(base, **values)
+
+
+class ClusterConfig(Section):
+    """Identical GPUs, as one pool (`gpus`) or on nodes (`nodes` and `gpus_per_node`)."""
+
+    gpus: int | None = Field(None, ge=1, le=1_000_000, description="GPUs of one pool without nodes")
+    nodes: int | None = Field(None, ge=1, le=1_000_000, description="nodes")
+    gpus_per_node: int | None = Field(None, ge=1, le=1_000_000, description="GPUs on each node")
+    gpu_memory_gib: float = Field(
+        ClusterSpec().gpu_memory_gib, gt=0, le=1e6, description="memory of a GPU, GiB"
+    )
+    idle_power_w: float = Field(ClusterSpec().idle_power_w, ge=0, description="power of an idle GPU, W")
+    max_power_w: float = Field(ClusterSpec().max_power_w, ge=0, description="power of a busy GPU, W")
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        if self.gpus is not None and (self.nodes is not None or self.gpus_per_node is not None):
+            raise ValueError("give either gpus (one pool) or nodes and gpus_per_node, not both")
+        if (self.nodes is None) != (self.gpus_per_node is None):
+            raise ValueError("nodes and gpus_per_node belong together")
+        if self.idle_power_w > self.max_power_w:
+            raise ValueError(
+                f"idle_power_w ({self.idle_power_w:g}) must not be above max_power_w ({self.max_power_w:g})"
+            )
+        if (self.nodes or 1) * (self.gpus_per_node or 1) > 1_000_000:
+            raise ValueError("a cluster has at most 1,000,000 GPUs")
+        return self
+
+    def build(self, trace: Trace | None = None) -> ClusterSpec:
+        """Return the cluster; without a size it is one pool of the trace header's MaxNodes, else MaxProcs.
+
+        Raises:
+            ConfigError: neither says how large the cluster is.
+        """
+        if self.nodes is not None and self.gpus_per_node is not None:
+            shape = (self.nodes, self.gpus_per_node)
+        else:
+            machine = trace.machine if trace is not None else None
+            size = self.gpus or (machine and (machine.max_nodes or machine.max_procs))
+            if not size:
+                of = f"; {trace.name} has no header with MaxNodes or MaxProcs" if trace is not None else ""
+                raise ConfigError(f"the cluster has no size: give gpus, or nodes and gpus_per_node{of}")
+            shape = (1, size)
+        return ClusterSpec(*shape, self.gpu_memory_gib, self.idle_power_w, self.max_power_w)
+
+
+def _default(model: type[Section], key: str) -> object:
+    return model.model_fields[key].get_default(call_default_factory=True)
+
+
+def _like(key: str, value: Any, example: Any) -> Any:
+    """Return a generator's parameter with the type of its default."""
+    if isinstance(example, tuple):
+        if not isinstance(value, list | tuple) or not value:
+            raise ConfigError(f"parameters: {key}: must be a list of numbers, not {value!r}")
+        return tuple(_like(key, entry, example[0]) for entry in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"parameters: {key}: must be a number, not {value!r}")
+    if isinstance(example, int) and value != int(value):
+        raise ConfigError(f"parameters: {key}: must be a whole number, not {value!r}")
+    return type(example)(value)

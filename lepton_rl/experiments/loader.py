@@ -1,0 +1,146 @@
+"""From a YAML file and overrides to a checked, frozen model; every complaint names its file and line."""
+
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails
+
+from lepton_rl.errors import ConfigError, LeptonError, nearest
+from lepton_rl.experiments.yaml_tree import CommandLineText, Node, override, read
+from lepton_rl.workloads.formats import DATA_PREFIX
+
+
+class Section(BaseModel):
+    """Base of everything that an experiment file holds: frozen, without unknown keys, infinities and NaN.
+
+    Where None is allowed it is the default, so that `resolved_yaml` may leave it out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def input_path(value: object, info: ValidationInfo) -> object:
+    """Make a path absolute: from the YAML's folder, or from the working directory where an override gave it.
+
+    `data:REST` stays as it is, so that a resolved file serves on another machine.
+    """
+    if not isinstance(value, str) or value.startswith(DATA_PREFIX):
+        return value
+    base = Path() if isinstance(value, CommandLineText) else (info.context or {}).get("base", Path())
+    return str((base / Path(value).expanduser()).absolute())
+
+
+InputPath = Annotated[str, BeforeValidator(input_path)]
+"""A file to read; `lepton_rl.workloads.resolve_data_path` opens `data:REST`."""
+
+
+def load(path: str | Path, model: type[Model], overrides: Iterable[str] = ()) -> Model:
+    """Read one experiment.
+
+    Args:
+        path: the YAML file; relative paths in it start from its folder.
+        model: what the file must hold.
+        overrides: "key.path=value"; relative paths in them start from the working directory.
+
+    Raises:
+        ConfigError: names file, line, key, what is wrong, and the nearest right name.
+    """
+    return checked(tree_of(path, overrides), Path(path).absolute().parent, model)
+
+
+def tree_of(path: str | Path, overrides: Iterable[str] = ()) -> Node:
+    """Read an experiment file with its overrides, unchecked."""
+    tree = read(Path(path))
+    for text in overrides:
+        override(tree, text)
+    return tree
+
+
+def checked(tree: Node, base: Path, model: type[Model]) -> Model:
+    """Return the model that a tree holds."""
+    try:
+        return model.model_validate(tree.plain(), context={"base": base})
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # a misspelt key often leaves another one missing: the misspelling explains both
+        problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
+        raise ConfigError(_sentence(problems[0], tree, model)) from None
+
+
+def resolved_yaml(model: BaseModel) -> str:
+    """Return the whole experiment, defaults included, as a file that `load` reads."""
+    plain = model.model_dump(mode="json", exclude_none=True)
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
+
+
+def or_value_error(check: Callable[[], object]) -> None:
+    """Call `check` in a validator: our own errors become the kind that gets a place in the file."""
+    try:
+        check()
+    except LeptonError as error:
+        raise ValueError(str(error)) from None
+
+
+def _sentence(problem: ErrorDetails, tree: Node, model: type[BaseModel]) -> str:
+    location = problem["loc"]
+    node, path, place = tree.at(location)
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        known = sorted(_fields_at(model, location[:-1]))
+        return f"{place}: {'.'.join(path)}: unknown key{nearest(path[-1], known)}" + (
+            "" if nearest(path[-1], known) else f"; known: {', '.join(known)}"
+        )
+    if kind == "missing":
+        where = ".".join([*path, str(location[-1])])
+        return f"{node.place}: {where}: is missing"
+    name = f"{'.'.join(path)}: " if path else ""
+    if kind == "value_error" and not path:
+        return f"{place}: {message}"
+    if kind == "literal_error":
+        choices = str(problem.get("ctx", {}).get("expected", ""))
+        close = nearest(
+            str(problem["input"]), [word.strip("'") for word in choices.replace(" or ", ", ").split(", ")]
+        )
+        return f"{place}: {name}{_shown(problem['input'])} is not one of {choices}{close}"
+    if kind == "value_error":
+        return f"{place}: {name}{message}"
+    message = message.replace("Input should be", "must be").replace("Input should have", "must have")
+    message = message.replace("a valid dictionary or instance of", "a mapping, as in").split(", unable")[0]
+    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
+    message = message.replace("a valid string", "text").replace("a valid integer", "a whole number")
+    return f"{place}: {name}{message[:1].lower()}{message[1:]}, not {_shown(problem['input'])}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = "nothing" if value is None else repr(str(value)) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> set[str]:
+    """Return the keys that the models at a location know (several where the type is a union)."""
+    candidates = {model}
+    for part in location:
+        fields = [m.model_fields[part].annotation for m in candidates if part in m.model_fields]
+        # a part that is no field is a list's index, a mapping's key or the branch of a union
+        candidates = {found for field in fields for found in _models(field)} if fields else candidates
+    return {name for candidate in candidates for name in candidate.model_fields}
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Annotated, Union, types.UnionType, tuple, list, dict):
+        for part in get_args(annotation):
+            yield from _models(part)

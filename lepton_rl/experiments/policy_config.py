@@ -1,0 +1,79 @@
+"""A policy in an experiment file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationInfo, model_serializer, model_validator
+
+from lepton_rl.agents import make_policy
+from lepton_rl.core import Policy
+from lepton_rl.experiments.loader import Section, input_path, or_value_error
+
+
+class PolicyConfig(Section):
+    """A policy's name, a bundle's path or file.py:Name, alone or in a mapping with settings and a label."""
+
+    name: str = Field(min_length=1, description="a known policy, the path of a bundle, or file.py:Name")
+    label: str = Field("", description="name in tables")
+    settings: dict[str, Any] = Field(default_factory=dict, description="the policy's own settings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_settings(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping):
+            return value
+        if not isinstance(value.get("name"), str):
+            return {key: entry for key, entry in value.items() if key in cls.model_fields}
+        settings = {key: entry for key, entry in value.items() if key not in ("name", "label", "settings")}
+        if settings and "settings" in value:
+            raise ValueError("give settings beside the name, as in {name: sjf, blocking: easy}")
+        name = value["name"]
+        if _is_path(name):
+            name = input_path(name, info)
+        else:
+            or_value_error(lambda: make_policy({"name": name, **(settings or value.get("settings", {}))}))
+        return {
+            "name": name,
+            "label": value.get("label") or "",
+            "settings": settings or value.get("settings", {}),
+        }
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not self.label:
+            object.__setattr__(self, "label", self._own_label())
+        return self
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"name": self.name, "label": self.label, **self.settings}
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether it is a bundle and no heuristic."""
+        return _is_path(self.name) and ".py:" not in self.name
+
+    def build(self, **defaults: object) -> Policy:
+        """Return the policy; `defaults` fill settings that it has and the file does not give."""
+        policy = make_policy({"name": self.name, **self.settings})
+        fields: Mapping[str, object] = getattr(type(policy), "model_fields", {})
+        extra = {key: value for key, value in defaults.items() if key in fields and key not in self.settings}
+        return make_policy({"name": self.name, **self.settings, **extra}) if extra else policy
+
+    def _own_label(self) -> str:
+        if _is_path(self.name):
+            file, _, name = self.name.rpartition(".py:")
+            if file:
+                return name
+            path = Path(self.name)
+            return path.parent.name if path.stem == "bundle" else path.stem
+        blocking = self.settings.get("blocking")
+        placement = self.settings.get("placement")
+        return " ".join([self.name, *(str(word) for word in (blocking, placement) if word is not None)])
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or ".py:" in name or name.endswith((".zip", ".py"))

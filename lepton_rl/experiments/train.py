@@ -1,0 +1,278 @@
+"""`lepton-rl train FILE`: one experiment file in, a run folder with a policy bundle out.
+
+experiment.yaml      the resolved file          run.json           seed, versions, commit, times
+learning_curve.csv   held-out metrics           tensorboard/       the same and the losses
+checkpoint.pt        to resume from             bundle/            the best policy, runs without torch
+model.zip            Stable-Baselines3's own file
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lepton_rl import __version__
+from lepton_rl.agents.bundle import LearnedPolicy, save_bundle
+from lepton_rl.core import ClusterSpec
+from lepton_rl.envs import EnvironmentBatch, Episodes
+from lepton_rl.errors import ConfigError, missing_extra
+from lepton_rl.experiments.config import seed_for
+from lepton_rl.experiments.loader import load, resolved_yaml
+from lepton_rl.experiments.train_config import TrainConfig
+from lepton_rl.workloads import Trace
+
+RUN_FILES = (
+    "experiment.yaml",
+    "run.json",
+    "learning_curve.csv",
+    "checkpoint.pt",
+    "tensorboard",
+    "bundle",
+    "model.zip",
+)
+BUNDLE_FOLDER = "bundle"
+
+
+@dataclass(frozen=True, eq=False)
+class _Setup:
+    """What a training runs on."""
+
+    cluster: ClusterSpec
+    train: EnvironmentBatch
+    validation: EnvironmentBatch
+    windows: Sequence[tuple[int, int]]
+
+
+def train(
+    file: Path,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    seed: int | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Train what the experiment file describes and return the run folder.
+
+    A resumed training continues from its last checkpoint and, on CPU, ends with the weights that an uninterrupted
+    one has. Ctrl-C keeps the best policy so far as a bundle and re-raises.
+
+    Raises:
+        ConfigError: the file is wrong, or the folder holds another run.
+        MissingExtra: torch or Stable-Baselines3 is not installed.
+    """
+    console = console or Console(stderr=True)
+    config = load(file, TrainConfig, [*overrides, *([] if seed is None else [f"seed={seed}"])])
+    folder = out or Path("runs") / config.name
+    text = resolved_yaml(config)
+    _claim(folder, text, resume, overwrite)
+    return _run(config, folder, _prepare(config, console), resume, console)
+
+
+def _claim(folder: Path, text: str, resume: bool, overwrite: bool) -> None:
+    """Make the folder this run's, or refuse."""
+    recorded = folder / "experiment.yaml"
+    if resume:
+        if not (folder / "checkpoint.pt").is_file():
+            raise ConfigError(f"{folder}: there is no checkpoint to resume from")
+        if not recorded.is_file() or recorded.read_text() != text:
+            raise ConfigError(
+                f"{folder}: the experiment differs from the one recorded there; resume with the same file"
+            )
+        return
+    held = [name for name in RUN_FILES if (folder / name).exists()]
+    if held and not overwrite:
+        raise ConfigError(
+            f"{folder} already holds a run ({held[0]}); use --resume, --overwrite or another --out"
+        )
+    for name in held:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        recorded.write_text(text)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written ({error.strerror})") from None
+
+
+def _prepare(config: TrainConfig, console: Console) -> _Setup:
+    traces, held_out = _workloads(config)
+    cluster = config.cluster.build(traces[0])
+    fitted = [trace.fit_to(cluster.gpus) for trace in traces]
+    held_fitted = [trace.fit_to(cluster.gpus) for trace in held_out]
+    for before, after in zip([*traces, *held_out], [*fitted, *held_fitted], strict=True):
+        if len(after) < len(before):
+            console.print(
+                f"{before.name}: {len(before) - len(after)} jobs larger than {cluster} are left out"
+            )
+    codec, objective = config.observation.build(), config.objective.build()
+    relative = config.objective.relative_to_heuristic
+    episodes = Episodes(fitted, config.episode.jobs, config.episode.warmup)
+    batch = EnvironmentBatch(episodes, cluster, codec, objective, config.training.environments, relative)
+    validation_episodes = Episodes(held_fitted, config.episode.jobs, config.episode.warmup)
+    count = config.validation.windows
+    validation = EnvironmentBatch(validation_episodes, cluster, codec, objective, count, relative)
+    generator = np.random.default_rng(seed_for(config.seed, "validation", 1))
+    return _Setup(cluster, batch, validation, [validation_episodes.draw(generator) for _ in range(count)])
+
+
+def _workloads(config: TrainConfig) -> tuple[list[Trace], list[Trace]]:
+    """Return the traces to train on and those to validate on."""
+    trace = config.workload.build(seed_for(config.seed, "training"))
+    if config.validation.workload is not None:
+        return [trace], [config.validation.workload.build(seed_for(config.seed, "validation"))]
+    first, second = trace.split(1.0 - config.validation.fraction)
+    return [first], [second]
+
+
+def _run(config: TrainConfig, folder: Path, setup: _Setup, resume: bool, console: Console) -> Path:
+    try:
+        import torch
+
+        from lepton_rl.agents.sb3.algorithms import make_algorithm
+        from lepton_rl.agents.sb3.evaluation import Evaluation
+        from lepton_rl.agents.sb3.training import Schedule, TrainingCallback
+        from lepton_rl.agents.sb3.vec_env import BatchVecEnv
+    except ImportError as error:
+        raise missing_extra(error.name or "stable-baselines3", "train") from None
+    torch.set_num_threads(config.training.threads)
+    device = _device(config.training.device)
+    env = BatchVecEnv(setup.train, config.seed)
+    schedule = Schedule(
+        config.training.total_steps,
+        config.training.evaluate_every,
+        config.training.checkpoint_every,
+        config.agent.entropy_schedule,
+    )
+    model = make_algorithm(
+        config.agent.algorithm, env, config.agent.algorithm_settings(), config.agent.network_settings(), config.seed,
+        device, str(folder / "tensorboard"),
+    )  # fmt: skip
+    with _progress(console) as progress:
+        task = progress.add_task("training", total=config.training.total_steps, note="")
+
+        def report(steps: int, last: Evaluation | None) -> None:
+            note = (
+                ""
+                if last is None
+                else f"held out: slowdown {last.mean_bounded_slowdown:.2f}, JCT {last.mean_jct:,.0f} s"
+            )
+            progress.update(task, completed=min(steps, config.training.total_steps), note=note)
+
+        callback = TrainingCallback(folder, env, setup.validation, setup.windows, schedule, report)
+        left = config.training.total_steps
+        if resume:
+            # SB3 prepares its logger and buffers for a fresh start; the checkpoint then replaces what it set.
+            callback.resume(model)
+            left -= model.num_timesteps
+        try:
+            if left > 0:
+                model.learn(left, callback, tb_log_name="run", reset_num_timesteps=not resume)
+        except KeyboardInterrupt:
+            _finish(config, folder, setup, callback, device)
+            console.print(
+                f"interrupted; the best policy so far is in {folder / BUNDLE_FOLDER}, --resume continues"
+            )
+            raise
+    model.save(folder / "model.zip")
+    _finish(config, folder, setup, callback, device)
+    return folder
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("training.device is cuda, and torch sees no CUDA GPU here; use auto or cpu")
+    return wanted
+
+
+def _finish(config: TrainConfig, folder: Path, setup: _Setup, callback: Any, device: str) -> None:
+    """Write the bundle of the best weights and the record of the run."""
+    best = callback.best
+    if best.weights is None:
+        return
+    ranges = {name: [low.tolist(), high.tolist()] for name, (low, high) in best.ranges.items()}
+    policy = LearnedPolicy(
+        setup.validation.codec, config.agent.network, best.weights, setup.cluster, best.sample, config.seed
+    )
+    about = {
+        "algorithm": config.agent.algorithm,
+        "objective": config.objective.model_dump(),
+        "trained_steps": callback.num_timesteps,
+        "best_at_steps": best.steps,
+        "validation": best.result,
+        "observation_range": ranges,
+        "experiment": config.model_dump(mode="json"),
+    }
+    save_bundle(folder / BUNDLE_FOLDER, policy, about)
+    record = {
+        "name": config.name,
+        "seed": config.seed,
+        "device": device,
+        "seconds": callback.seconds,
+        "steps": callback.num_timesteps,
+        "validation": best.result,
+        "versions": versions(),
+        "commit": commit(),
+        "machine": {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+        },
+    }
+    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run depends on."""
+    found = {"lepton_rl": __version__}
+    for package in ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "sb3-contrib"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout that runs, with "+" when it has changes; None outside a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+        )
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )

@@ -1,0 +1,168 @@
+"""What an experiment file for training says."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lepton_rl.envs import Codec, Objective
+from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
+from lepton_rl.experiments.loader import ConfigModel
+
+Pair = tuple[float, float]
+
+# What each algorithm reads; the rest of AgentConfig must then be left out.
+_ON_POLICY = ("n_steps", "gae_lambda", "entropy", "value_coefficient", "max_grad_norm")
+_PPO = (*_ON_POLICY, "batch_size", "n_epochs", "clip_range", "target_kl")
+_READS: dict[str, tuple[str, ...]] = {
+    "maskable_ppo": _PPO,
+    "ppo": _PPO,
+    "a2c": _ON_POLICY,
+    "dqn": (
+        "batch_size",
+        "max_grad_norm",
+        "buffer_size",
+        "learning_starts",
+        "train_every",
+        "gradient_steps",
+        "target_update_every",
+        "exploration_fraction",
+        "exploration_final",
+    ),
+}
+_SB3_NAMES = {
+    "value_coefficient": "vf_coef",
+    "train_every": "train_freq",
+    "target_update_every": "target_update_interval",
+    "exploration_final": "exploration_final_eps",
+}
+
+
+class EpisodeConfig(ConfigModel):
+    """Length of an episode."""
+
+    jobs: int = Field(256, ge=1, description="counted jobs of an episode")
+    warmup: int = Field(0, ge=0, description="jobs before them that a heuristic runs")
+
+
+class ObservationConfig(ConfigModel):
+    """What the learner sees and which GPUs its jobs get."""
+
+    window: int = Field(64, ge=1, le=4096, description="visible jobs")
+    key: Literal["fcfs", "sjf", "smallest", "saf"] = Field("saf", description="order of the window")
+    features: Literal["full", "basic"] = Field("full", description="feature set")
+    placement: Literal["first", "best", "worst", "consolidated"] = Field(
+        "first", description="GPUs of a started job"
+    )
+
+    def build(self) -> Codec:
+        """Return the codec."""
+        return Codec(self.window, self.key, self.features, self.placement)
+
+
+class ObjectiveConfig(ConfigModel):
+    """What is minimised, per job."""
+
+    slowdown: float = Field(1.0, ge=0, description="weight of the mean bounded slowdown")
+    wait_hours: float = Field(2.5, ge=0, description="weight of the mean wait in hours")
+    jct_hours: float = Field(0.0, ge=0, description="weight of the mean JCT in hours")
+    energy_kwh: float = Field(0.0, ge=0, description="weight of the energy per job in kWh")
+    relative_to_heuristic: bool = Field(
+        True, description="divide rewards by the heuristic's cost on the same jobs"
+    )
+
+    def build(self) -> Objective:
+        """Return the objective."""
+        return Objective(self.slowdown, self.wait_hours, self.jct_hours, self.energy_kwh)
+
+
+class AgentConfig(ConfigModel):
+    """Algorithm and network. Settings that are left out have the algorithm's own default."""
+
+    algorithm: Literal["maskable_ppo", "ppo", "a2c", "dqn"] = Field(
+        "maskable_ppo", description="SB3 algorithm"
+    )
+    network: Literal["mlp", "deepsets"] = Field("deepsets", description="policy network")
+    width: int = Field(32, ge=1, description="units of the network shared by the jobs (deepsets)")
+    critic_width: int = Field(64, ge=1, description="units of the critic's layers, and of the mlp's")
+    learning_rate: float | Pair = Field((1e-3, 1e-4), description="step size, or its first and last value")
+    gamma: float = Field(0.9997, gt=0, le=1, description="discount per decision; near 1, or jobs get parked")
+    n_steps: int | None = Field(None, ge=1, description="steps of each environment in a rollout")
+    batch_size: int | None = Field(None, ge=1, description="minibatch")
+    n_epochs: int | None = Field(None, ge=1, description="passes over a rollout")
+    gae_lambda: float | None = Field(None, ge=0, le=1, description="of generalised advantage estimation")
+    clip_range: float | None = Field(None, gt=0, description="of PPO")
+    target_kl: float | None = Field(None, gt=0, description="stop an update beyond this divergence")
+    entropy: float | Pair | None = Field(None, description="entropy coefficient, or its first and last value")
+    value_coefficient: float | None = Field(None, ge=0, description="weight of the value loss")
+    max_grad_norm: float | None = Field(None, gt=0, description="gradient clipping")
+    buffer_size: int | None = Field(None, ge=1, description="replayed steps (dqn)")
+    learning_starts: int | None = Field(None, ge=0, description="steps before the first update (dqn)")
+    train_every: int | None = Field(None, ge=1, description="steps of each environment between updates (dqn)")
+    gradient_steps: int | None = Field(None, ge=1, description="updates each time (dqn)")
+    target_update_every: int | None = Field(None, ge=1, description="steps between target updates (dqn)")
+    exploration_fraction: float | None = Field(
+        None, ge=0, le=1, description="part of training that explores (dqn)"
+    )
+    exploration_final: float | None = Field(None, ge=0, le=1, description="exploration that stays (dqn)")
+
+    @model_validator(mode="after")
+    def _only_what_is_read(self) -> Self:
+        known = {name for names in _READS.values() for name in names}
+        for name in sorted(known - set(_READS[self.algorithm])):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is not a setting of {self.algorithm}")
+        return self
+
+    @property
+    def entropy_schedule(self) -> Pair | None:
+        """First and last entropy coefficient, when it changes."""
+        return self.entropy if isinstance(self.entropy, tuple) else None
+
+    def algorithm_settings(self) -> dict[str, Any]:
+        """Return SB3's keyword arguments."""
+        settings: dict[str, Any] = {"learning_rate": self.learning_rate, "gamma": self.gamma}
+        for name in _READS[self.algorithm]:
+            value = getattr(self, name)
+            if value is not None and name != "entropy":
+                settings[_SB3_NAMES.get(name, name)] = value
+        if self.entropy is not None:
+            settings["ent_coef"] = self.entropy[0] if isinstance(self.entropy, tuple) else self.entropy
+        return settings
+
+    def network_settings(self) -> dict[str, Any]:
+        """Return what the policy class takes."""
+        return {"network": self.network, "width": self.width, "critic_width": self.critic_width}
+
+
+class TrainingConfig(ConfigModel):
+    """How long and where."""
+
+    environments: int = Field(64, ge=1, description="environments stepped together")
+    total_steps: int = Field(1_000_000, ge=1, description="environment steps in all")
+    evaluate_every: int = Field(100_000, ge=1, description="steps between evaluations on held-out windows")
+    checkpoint_every: int = Field(100_000, ge=1, description="steps between checkpoints")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch computes")
+    threads: int = Field(1, ge=1, description="threads of torch; one is fastest on shared cores")
+
+
+class ValidationConfig(ConfigModel):
+    """Held-out windows that choose the best weights; never those of a benchmark."""
+
+    windows: int = Field(16, ge=1, description="windows")
+    fraction: float = Field(0.2, gt=0, lt=1, description="last part of the workload kept for them")
+    workload: WorkloadConfig | None = Field(None, description="another workload to draw them from")
+
+
+class TrainConfig(ConfigModel):
+    """One training."""
+
+    name: str = Field(description="of the run folder")
+    seed: int = Field(0, ge=0, description="root of all randomness")
+    workload: WorkloadConfig
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    episode: EpisodeConfig = Field(default_factory=EpisodeConfig)
+    observation: ObservationConfig = Field(default_factory=ObservationConfig)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    agent: AgentConfig = Field(default_factory=AgentConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    validation: ValidationConfig = Field(default_factory=ValidationConfig)
