@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl import __version__
-from lepton_rl.agents.network import NETWORKS, Singles, logits
+from lepton_rl.agents.network import NETWORKS, Forward, Singles, forward
 from lepton_rl.core.actions import Action
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.snapshot import Snapshot
@@ -51,6 +51,7 @@ class LearnedPolicy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_generator", np.random.default_rng(self.seed))
+        object.__setattr__(self, "_forward", forward(self.network, self.weights))
 
     def decide(self, snapshot: Snapshot) -> list[Action]:
         """Return the starts of this instant, in order.
@@ -76,7 +77,8 @@ class LearnedPolicy:
 
     def choose(self, observation: Observation) -> int:
         """Return the action for one observation: a slot, or K to wait."""
-        values = logits(self.network, self.weights, observation)
+        compute: Forward = self._forward  # type: ignore[attr-defined]
+        values = compute(observation)
         if not self.sample:
             return int(values.argmax())
         generator: np.random.Generator = self._generator  # type: ignore[attr-defined]

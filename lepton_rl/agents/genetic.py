@@ -43,11 +43,11 @@ class Genetic(BaseModel, frozen=True, extra="forbid"):
     """Plans order and placement of the queue by a genetic algorithm and starts what its best plan starts now.
 
     A plan's cost, over the jobs of the window: bounded slowdowns + jct_weight x hours of completion time +
-    node_weight x nodes that gangs touch beyond the fewest. Running jobs end when predicted, nothing arrives.
-    The first plans are what the heuristics of SEEDS would do (scores as they stand now) and the best plan
-    lives on, so that no plan costs more than theirs. One snapshot and one seed give one plan: generations
-    bound the work. The time budget only caps slow machines; `plans_cut_short` counts the plans that it
-    stops, and the first of them is logged.
+    node_weight x nodes beyond the fewest of gangs that start now. Running jobs end when predicted, nothing
+    arrives, later starts are planned by counting GPUs. The first plans are what the heuristics of SEEDS would
+    do (scores as they stand now) and the best plan lives on, so that no plan costs more than theirs. One
+    snapshot and one seed give one plan: generations bound the work. The time budget only caps slow machines;
+    `plans_cut_short` counts the plans that it stops, and the first of them is logged.
     """
 
     window: int = Field(default=32, ge=2, le=512, description="waiting jobs planned, smallest area first")
@@ -138,7 +138,7 @@ class Genetic(BaseModel, frozen=True, extra="forbid"):
         def improve(orders: Ints64, placements: Ints64, moves: int) -> Floats:
             if fixed:
                 placements[:] = int(rule)
-            return improve_plans(horizon, orders, placements, moves, fixed, state)
+            return improve_plans(horizon, orders, placements, moves, not fixed, state)
 
         orders = _first_orders(horizon, rule)
         placements = np.full(orders.shape, int(rule))

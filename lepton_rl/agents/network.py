@@ -1,78 +1,169 @@
-"""The two policy networks as plain arrays: what a bundle holds, run with NumPy alone.
+"""The two policy networks without torch: what a bundle holds, run by compiled loops over its arrays.
 
 `agents.sb3.networks` trains the same functions in torch; the weight names are shared and a test holds both to the
 same choices.
 
 - `mlp`: tanh layers on the flattened observation.
 - `deepsets`: one small network shared by all slots of the queue. Each job's features pass a relu layer; the mean over
-  visible jobs and the sum over fitting ones, the context and the pooled node table make the pool; a second relu layer
+  visible jobs and the sum over fitting ones, the pooled node table and the context make the pool; a second relu layer
   reads job and pool, and gives one logit a job. The wait logit and the value read the pool alone. Reordering the slots
   reorders the logits, and neither K nor the number of nodes is built into the weights (Zaheer et al. 2017).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton_rl.core.jit import inlined, njit
 from lepton_rl.envs.codec import Observation
 
 Singles = NDArray[np.float32]
 Weights = Mapping[str, Singles]
+Forward = Callable[[Observation], Singles]
 
 NETWORKS = ("mlp", "deepsets")
-FIT_POOL_SCALE = np.float32(1 / 16)
+FIT_POOL_SCALE = 1 / 16
 """The sum over fitting jobs is brought near 1 for the dozen that usually fit."""
-INVALID_LOGIT = np.float32(-1e8)
+INVALID_LOGIT = -1e8
 VISIBLE_FEATURE = 1  # "gpus" is above 0 for every job and 0 in empty rows
 FITS_FEATURE = 5
 NODE_ENTRIES = ("load", "memory", "power")
 
 
-def logits(kind: str, weights: Weights, observation: Observation) -> Singles:
-    """Return the masked logits of one observation, shape (K + 1,)."""
-    compute = _deepsets if kind == "deepsets" else _mlp
-    values = compute(weights, observation)
-    return np.where(observation["action_mask"].astype(np.bool_), values, INVALID_LOGIT)
+def forward(kind: str, weights: Weights) -> Forward:
+    """Return the function from an observation to its masked logits, shape (K + 1,)."""
+    return _deepsets(weights) if kind == "deepsets" else _mlp(weights)
+
+
+def _mlp(weights: Weights) -> Forward:
+    """Layers alternate with their activations: actor.0, actor.2, ..."""
+    layers = [
+        (weights[f"actor.{layer}.weight"], weights[f"actor.{layer}.bias"])
+        for layer in range(0, 2 * len(weights), 2)
+        if f"actor.{layer}.weight" in weights
+    ]
+    last, bias = weights["logits.weight"], weights["logits.bias"]
+
+    def compute(observation: Observation) -> Singles:
+        hidden = flat_input(observation)
+        for matrix, offset in layers:
+            hidden = np.tanh(matrix @ hidden + offset)
+        values: Singles = last @ hidden + bias
+        return np.where(observation["action_mask"] != 0, values, np.float32(INVALID_LOGIT))
+
+    return compute
 
 
 def flat_input(observation: Observation) -> Singles:
-    """Return the observation without its mask as one vector, in the order that the mlp was trained with."""
-    parts = [observation[name].ravel() for name in sorted(observation) if name != "action_mask"]
-    return np.concatenate(parts)
+    """Return the observation without its mask as one vector, entries in the order of their names."""
+    return np.concatenate([observation[name].ravel() for name in sorted(observation) if name != "action_mask"])
 
 
-def _mlp(weights: Weights, observation: Observation) -> Singles:
-    hidden = flat_input(observation)
-    layer = 0
-    while f"actor.{layer}.weight" in weights:
-        hidden = np.tanh(weights[f"actor.{layer}.weight"] @ hidden + weights[f"actor.{layer}.bias"])
-        layer += 2  # layers alternate with their activations
-    values: Singles = weights["logits.weight"] @ hidden + weights["logits.bias"]
-    return values
+def _deepsets(weights: Weights) -> Forward:
+    def transposed(name: str) -> Singles:
+        return np.ascontiguousarray(weights[name].T)
+
+    arrays: tuple[Any, ...] = (
+        transposed("job.weight"), weights["job.bias"], transposed("mix_job.weight"), transposed("mix_pool.weight"),
+        weights["mix_pool.bias"], weights["job_logit.weight"][0], weights["job_logit.bias"],
+        transposed("wait_hidden.weight"), weights["wait_hidden.bias"], weights["wait_logit.weight"][0],
+        weights["wait_logit.bias"],
+    )  # fmt: skip
+    nothing = np.zeros(0, np.float32)
+
+    def compute(observation: Observation) -> Singles:
+        queue = observation["queue"]
+        logits = np.empty(len(queue) + 1, np.float32)
+        jobs = np.empty((len(queue), len(arrays[1])), np.float32)
+        pool = np.zeros(len(arrays[3]), np.float32)
+        hidden = np.empty((2, len(arrays[1])), np.float32)
+        _deepsets_logits(
+            queue, observation["load"], observation["memory"], observation["power"],
+            observation.get("context", nothing), observation["action_mask"], *arrays, jobs, pool, hidden, logits,
+        )  # fmt: skip
+        return logits
+
+    return compute
 
 
-def pooled_nodes(observation: Mapping[str, Any]) -> Singles:
-    """Return mean, lowest and highest of load, memory and power, shape (9,)."""
-    table = [observation[name] for name in NODE_ENTRIES]
-    return np.array([reduced for row in table for reduced in (row.mean(), row.min(), row.max())], np.float32)
+@inlined
+def _pool_node_entry(values: Singles, pool: Singles, offset: int) -> None:
+    """Write mean, lowest and highest of one row of the node table."""
+    total = np.float32(0.0)
+    low = values[0]
+    high = values[0]
+    for index in range(values.shape[0]):
+        total += values[index]
+        low = min(low, values[index])
+        high = max(high, values[index])
+    pool[offset] = total / np.float32(values.shape[0])
+    pool[offset + 1] = low
+    pool[offset + 2] = high
 
 
-def _deepsets(weights: Weights, observation: Observation) -> Singles:
-    queue = observation["queue"]
-    visible = int(np.count_nonzero(queue[:, VISIBLE_FEATURE]))
-    shown = queue[:visible]  # empty rows stand behind the last job and add nothing to the pools
-    jobs = np.maximum(shown @ weights["job.weight"].T + weights["job.bias"], 0)
-    mean_pool = jobs.sum(0) / np.float32(max(visible, 1))
-    fit_pool = (shown[:, FITS_FEATURE] @ jobs) * FIT_POOL_SCALE
-    parts = [mean_pool, fit_pool, pooled_nodes(observation)]
-    if "context" in observation:
-        parts.append(observation["context"])
-    pool = np.concatenate(parts)
-    mixed = np.maximum(jobs @ weights["mix_job.weight"].T + (weights["mix_pool.weight"] @ pool + weights["mix_pool.bias"]), 0)
-    waiting = np.maximum(weights["wait_hidden.weight"] @ pool + weights["wait_hidden.bias"], 0)
-    values = np.full(len(queue) + 1, INVALID_LOGIT, np.float32)
-    values[:visible] = mixed @ weights["job_logit.weight"][0] + weights["job_logit.bias"][0]
-    values[-1] = waiting @ weights["wait_logit.weight"][0] + weights["wait_logit.bias"][0]
-    return values
+@inlined
+def _head(source: Singles, matrix: Singles, hidden: Singles, offset: Singles, last: Singles, bias: Singles) -> float:
+    """Return last . relu(offset + source @ matrix) + bias; the inner loop runs over contiguous outputs."""
+    width = hidden.shape[0]
+    for unit in range(width):
+        hidden[unit] = offset[unit]
+    for row in range(matrix.shape[0]):
+        value = source[row]
+        if value != np.float32(0.0):  # relu leaves half of them 0
+            for unit in range(width):
+                hidden[unit] += value * matrix[row, unit]
+    total = bias[0]
+    for unit in range(width):
+        total += last[unit] * max(hidden[unit], np.float32(0.0))
+    return total
+
+
+@njit
+def _deepsets_logits(
+    queue: Singles, load: Singles, memory: Singles, power: Singles, context: Singles, mask: NDArray[np.int8],
+    job_weight: Singles, job_bias: Singles, mix_job: Singles, mix_pool: Singles, mix_bias: Singles,
+    job_logit: Singles, job_logit_bias: Singles, wait_weight: Singles, wait_bias: Singles, wait_logit: Singles,
+    wait_logit_bias: Singles, jobs: Singles, pool: Singles, hidden: Singles, logits: Singles,
+) -> None:  # fmt: skip
+    """Weights are transposed to (inputs, outputs); `jobs`, `pool` (zeros) and `hidden` (2, width) are room to work in."""
+    width = job_bias.shape[0]
+    slots = queue.shape[0]
+    visible = 0
+    while visible < slots and queue[visible, VISIBLE_FEATURE] > 0.0:
+        visible += 1
+    for slot in range(visible):
+        for unit in range(width):
+            jobs[slot, unit] = job_bias[unit]
+        for feature in range(queue.shape[1]):
+            value = queue[slot, feature]
+            for unit in range(width):
+                jobs[slot, unit] += value * job_weight[feature, unit]
+        fit = queue[slot, FITS_FEATURE]
+        for unit in range(width):
+            value = max(jobs[slot, unit], np.float32(0.0))
+            jobs[slot, unit] = value
+            pool[unit] += value
+            pool[width + unit] += fit * value
+    for unit in range(width):
+        pool[unit] /= np.float32(max(visible, 1))
+        pool[width + unit] *= np.float32(FIT_POOL_SCALE)
+    _pool_node_entry(load, pool, 2 * width)
+    _pool_node_entry(memory, pool, 2 * width + 3)
+    _pool_node_entry(power, pool, 2 * width + 6)
+    for index in range(context.shape[0]):
+        pool[2 * width + 9 + index] = context[index]
+    from_pool = hidden[0]
+    for unit in range(width):
+        from_pool[unit] = mix_bias[unit]
+    for row in range(mix_pool.shape[0]):
+        for unit in range(width):
+            from_pool[unit] += pool[row] * mix_pool[row, unit]
+    for slot in range(slots):
+        logits[slot] = INVALID_LOGIT
+        if slot < visible and mask[slot] != 0:
+            logits[slot] = _head(jobs[slot], mix_job, hidden[1], from_pool, job_logit, job_logit_bias)
+    logits[slots] = INVALID_LOGIT
+    if mask[slots] != 0:
+        logits[slots] = _head(pool, wait_weight, hidden[1], wait_bias, wait_logit, wait_logit_bias)

@@ -1,7 +1,8 @@
 """What a plan costs, and how it is improved: compiled functions over the arrays of a `Horizon`.
 
-A plan is an order of starts and a placement for each job of the window (0 is the window's first). The arrays
-named `ahead_...` and row 0 of `run_end` and `run_job` are scratch: the cluster as the plan foresees it.
+A plan is an order of starts and a placement for each job of the window (0 is the window's first). What
+starts now is placed on the real GPUs; later starts are planned by counting, shares summed, as conservative
+backfilling does.
 """
 
 import numpy as np
@@ -9,17 +10,7 @@ import numpy as np
 from lepton_rl.core import layout as L
 from lepton_rl.core.jit import inlined, njit, njit_allocating
 from lepton_rl.core.metrics import SECONDS_PER_HOUR, SLOWDOWN_FLOOR
-from lepton_rl.core.placement import (
-    Floats,
-    Ints32,
-    Ints64,
-    Placement,
-    Words,
-    copy_allocation,
-    held_gpus,
-    place,
-    release,
-)
+from lepton_rl.core.placement import Floats, Ints32, Ints64, Placement, Words, held_gpus, place, release
 from lepton_rl.simulator.ends import pop_end, push_end
 from lepton_rl.simulator.scores import margin, score
 
@@ -28,58 +19,8 @@ PLACEMENTS = len(Placement)
 # options: float64 (OPTION_COLUMNS,)
 NOW = 0
 JCT_WEIGHT = 1  # cost of an hour of completion time, in bounded slowdowns
-NODE_WEIGHT = 2  # cost of each node that a gang touches beyond the fewest, in bounded slowdowns
+NODE_WEIGHT = 2  # cost of each node beyond the fewest of a gang that starts now, in bounded slowdowns
 OPTION_COLUMNS = 3
-
-
-@inlined
-def _restore(
-    running: int, counted: bool, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64,
-) -> None:  # fmt: skip
-    """Make the scratch the present again."""
-    for index in range(running):
-        run_end[0, index] = run_end[1, index]
-        run_job[0, index] = run_job[1, index]
-    if counted:
-        ahead_totals[L.FREE_WHOLE] = totals[L.FREE_WHOLE]
-        ahead_totals[L.HELD] = totals[L.HELD]
-    else:
-        copy_allocation(gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
-
-
-@inlined
-def _take(
-    jobs: Floats, row: int, rule: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, counted: bool
-) -> bool:
-    """Hold GPUs in the scratch; return False when the job does not fit."""
-    if counted:
-        size = int(jobs[row, L.GPUS]) // L.MILLI
-        if totals[L.FREE_WHOLE] < size:
-            return False
-        totals[L.FREE_WHOLE] -= size
-        totals[L.HELD] += size * L.MILLI
-        return True
-    return place(rule, jobs, row, gpus, nodes, bits, totals)
-
-
-@inlined
-def _next_end(
-    jobs: Floats, run_end: Floats, run_job: Ints32, size: int, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, counted: bool,
-) -> int:  # fmt: skip
-    """Let the jobs that end next give their GPUs back; return how many still run."""
-    time = run_end[0, 0]
-    while size > 0 and run_end[0, 0] <= time:
-        row = pop_end(run_end, run_job, size)
-        size -= 1
-        if counted:
-            count = int(jobs[row, L.GPUS]) // L.MILLI
-            totals[L.FREE_WHOLE] += count
-            totals[L.HELD] -= count * L.MILLI
-        else:
-            release(jobs, row, gpus, gpus, nodes, bits, totals)
-    return size
 
 
 @inlined
@@ -98,88 +39,78 @@ def _extra_nodes(jobs: Floats, row: int, gpus: Ints32, per_node: int, seen: Ints
 
 @njit
 def plan_cost(
-    orders: Ints64, placements: Ints64, plan: int, jobs: Floats, running: int, counted: bool, run_end:
-    Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, ahead_gpus: Ints32,
-    ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64, begin: Floats, seen: Ints64, options:
-    Floats, bound: float,
+    orders: Ints64, placements: Ints64, plan: int, jobs: Floats, running: int, placing: bool, run_end: Floats,
+    run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, begin: Floats, seen: Ints64,
+    options: Floats, bound: float,
 ) -> float:  # fmt: skip
     """Return the cost of starting the window strictly in the order of one plan; write the starts to `begin`.
 
-    Row `plan` of `orders` and `placements` holds it; job 0 is the first of the window. The cost is bounded
-    slowdowns plus JCT_WEIGHT x hours of completion time plus NODE_WEIGHT x extra nodes, summed over the
-    window. Stops early, with infinity, once the cost passes `bound`.
+    Row `plan` of `orders` and `placements` holds it. The cost is bounded slowdowns plus JCT_WEIGHT x hours of
+    completion time plus NODE_WEIGHT x extra nodes, summed over the window. Stops early, with infinity, once
+    the cost passes `bound`. GPUs are given back in the end: the four arrays of the cluster stay as they are.
     """
-    _restore(
-        running,
-        counted,
-        run_end,
-        run_job,
-        gpus,
-        nodes,
-        bits,
-        totals,
-        ahead_gpus,
-        ahead_nodes,
-        ahead_bits,
-        ahead_totals,
-    )
-    per_node = gpus.shape[0] // nodes.shape[0]
-    now = options[NOW]
-    size = running
-    cost = 0.0
+    for index in range(running):
+        run_end[0, index] = run_end[1, index]
+        run_job[0, index] = run_job[1, index]
     for node in range(seen.shape[0]):
         seen[node] = -1
+    per_node = gpus.shape[0] // nodes.shape[0]
+    free = float(L.MILLI * gpus.shape[0] - totals[L.HELD])
+    now = options[NOW]
+    size = running
+    placed = 0
+    cost = 0.0
     for index in range(orders.shape[1]):
-        row = running + orders[plan, index]
-        rule = placements[plan, orders[plan, index]]
-        while not _take(jobs, row, rule, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, counted):
-            if size == 0:
-                return float(np.inf)
+        job = orders[plan, index]
+        row = running + job
+        fits = free >= jobs[row, L.GPUS]
+        if fits and placing and now == options[NOW]:
+            fits = place(placements[plan, job], jobs, row, gpus, nodes, bits, totals)
+            if fits:
+                placed += 1
+                if jobs[row, L.GPUS] > L.MILLI:
+                    cost += options[NODE_WEIGHT] * _extra_nodes(jobs, row, gpus, per_node, seen)
+        while not fits:
             now = run_end[0, 0]
-            size = _next_end(
-                jobs, run_end, run_job, size, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, counted
-            )
+            while size > 0 and run_end[0, 0] <= now:
+                free += jobs[pop_end(run_end, run_job, size), L.GPUS]
+                size -= 1
+            fits = free >= jobs[row, L.GPUS]
+        free -= jobs[row, L.GPUS]
         begin[row] = now
         push_end(run_end, run_job, size, now + jobs[row, L.PREDICTED], row)
         size += 1
         jct = now + jobs[row, L.PREDICTED] - jobs[row, L.SUBMIT]
         cost += max(1.0, jct / max(jobs[row, L.REQUESTED], SLOWDOWN_FLOOR))
         cost += options[JCT_WEIGHT] * jct / SECONDS_PER_HOUR
-        if not counted and jobs[row, L.GPUS] > L.MILLI:
-            cost += options[NODE_WEIGHT] * _extra_nodes(jobs, row, ahead_gpus, per_node, seen)
         if cost > bound:
-            return float(np.inf)
-    return cost
+            cost = np.inf
+            break
+    for index in range(placed):
+        release(jobs, running + orders[plan, index], gpus, gpus, nodes, bits, totals)
+    return float(cost)
 
 
 @njit_allocating
 def starts_of_rule(
-    order_rule: int, skip: bool, placement: int, settings: Floats, jobs: Floats, running: int, counted: bool,
-    run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, ahead_gpus:
-    Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64, now: float, sequence: Ints64,
+    order_rule: int, skip: bool, settings: Floats, jobs: Floats, running: int, run_end: Floats, run_job:
+    Ints32, capacity: float, held: float, now: float, sequence: Ints64,
 ) -> None:  # fmt: skip
-    """Write the order in which a heuristic starts the window's jobs, with no job arriving, to `sequence`."""
-    _restore(
-        running,
-        counted,
-        run_end,
-        run_job,
-        gpus,
-        nodes,
-        bits,
-        totals,
-        ahead_gpus,
-        ahead_nodes,
-        ahead_bits,
-        ahead_totals,
-    )
+    """Write the order in which a heuristic starts the window's jobs, with no job arriving, to `sequence`.
+
+    Scores are those of now; `capacity` and `held` are milli-GPU.
+    """
+    for index in range(running):
+        run_end[0, index] = run_end[1, index]
+        run_job[0, index] = run_job[1, index]
     waiting = jobs.shape[0] - running
-    capacity = L.MILLI * gpus.shape[0]
+    gpus = int(capacity) // L.MILLI
     scores = np.empty(waiting)
     done = np.zeros(waiting, np.bool_)
     for index in range(waiting):
         scores[index] = score(order_rule, settings, jobs, running + index, now)
     ranked = np.argsort(scores, kind="mergesort")
+    free = capacity - held
     size = running
     count = 0
     time = now
@@ -188,23 +119,21 @@ def starts_of_rule(
             if done[index]:
                 continue
             row = running + index
-            room = margin(settings, jobs, row, gpus.shape[0])
-            allowed = room <= 0.0 or jobs[row, L.GPUS] + room <= capacity - ahead_totals[L.HELD]
-            if allowed and _take(
-                jobs, row, placement, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, counted
-            ):
+            room = max(margin(settings, jobs, row, gpus), 0.0)
+            if jobs[row, L.GPUS] + room <= free:
                 done[index] = True
                 sequence[count] = index
                 count += 1
+                free -= jobs[row, L.GPUS]
                 push_end(run_end, run_job, size, time + jobs[row, L.PREDICTED], row)
                 size += 1
             elif not skip:
                 break
         if count < waiting:
             time = run_end[0, 0]
-            size = _next_end(
-                jobs, run_end, run_job, size, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, counted
-            )
+            while size > 0 and run_end[0, 0] <= time:
+                free += jobs[pop_end(run_end, run_job, size), L.GPUS]
+                size -= 1
 
 
 @inlined
@@ -231,15 +160,14 @@ def _move(orders: Ints64, plan: int, source: int, target: int) -> None:
 
 @njit
 def improve(
-    orders: Ints64, placements: Ints64, costs: Floats, moves: int, fixed: bool, state: Words, jobs: Floats,
-    running: int, counted: bool, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64, begin:
-    Floats, seen: Ints64, options: Floats,
+    orders: Ints64, placements: Ints64, costs: Floats, moves: int, replacing: bool, state: Words, jobs:
+    Floats, running: int, placing: bool, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits:
+    Words, totals: Ints64, begin: Floats, seen: Ints64, options: Floats,
 ) -> None:  # fmt: skip
     """Cost each plan (one a row), then try `moves` small changes on it and keep those that do not cost more.
 
-    A change takes one job to another place of the order or, one time in four unless placements are `fixed`,
-    gives it another placement.
+    A change takes one job to another place of the order or, one time in eight where `replacing`, gives it
+    another placement.
     """
     waiting = orders.shape[1]
     for plan in range(orders.shape[0]):
@@ -247,7 +175,7 @@ def improve(
         for trial in range(moves + 1):
             source = _draw(state, waiting)
             target = _draw(state, waiting)
-            replace = not fixed and not counted and _draw(state, 4) == 0
+            replace = replacing and _draw(state, 8) == 0
             former = placements[plan, source]
             if trial == 0:  # the plan as it came
                 replace = False
@@ -257,8 +185,8 @@ def improve(
             else:
                 _move(orders, plan, source, target)
             cost = plan_cost(
-                orders, placements, plan, jobs, running, counted, run_end, run_job, gpus, nodes, bits, totals,
-                ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, begin, seen, options, best,
+                orders, placements, plan, jobs, running, placing, run_end, run_job, gpus, nodes, bits,
+                totals, begin, seen, options, best,
             )  # fmt: skip
             if cost <= best:
                 best = cost
@@ -272,17 +200,17 @@ def improve(
 @njit_allocating
 def place_now(
     rows: Ints64, rules: Ints64, jobs: Floats, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64,
-    ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64, started: Ints64, held:
-    Ints64,
+    started: Ints64, held: Ints64,
 ) -> int:  # fmt: skip
-    """Hold GPUs, in the scratch made present, for as many rows as fit; list them and their GPUs."""
-    copy_allocation(gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
+    """List the rows that fit now, one after the other, and their GPUs; return how many. None stays held."""
     count = 0
     offset = 0
     for index in range(rows.shape[0]):
         row = rows[index]
-        if place(rules[index], jobs, row, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals):
-            offset += held_gpus(jobs, row, ahead_gpus, held[offset:])
+        if place(rules[index], jobs, row, gpus, nodes, bits, totals):
+            offset += held_gpus(jobs, row, gpus, held[offset:])
             started[count] = row
             count += 1
+    for index in range(count):
+        release(jobs, started[index], gpus, gpus, nodes, bits, totals)
     return count

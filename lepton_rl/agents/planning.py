@@ -1,4 +1,4 @@
-"""Plans over one snapshot, an order of starts becomes start times, predicted from requested times.
+"""Plans over one snapshot: an order of starts becomes start times, predicted from requested times.
 
 A plan starts jobs strictly in its order, each as soon as the one before it has started and its GPUs are
 free. For gangs of whole GPUs every schedule is reached so: run its jobs in the order of their starts and
@@ -23,17 +23,13 @@ class Horizon:
 
     jobs: Floats  # (running + window, JOB_COLUMNS)
     running: int
-    counted: bool  # counting free GPUs decides: one pool, whole GPUs
+    placing: bool  # whether it matters which GPUs a job gets: several nodes, or shares
     run_end: Floats  # (2, running + window): scratch heap; predicted ends of the running jobs, ascending
     run_job: Ints32  # (2, running + window): their rows
-    gpus: Ints32  # (GPUs, GPU_COLUMNS): now
+    gpus: Ints32  # (GPUs, GPU_COLUMNS)
     nodes: Ints32  # (nodes, NODE_COLUMNS)
     bits: Words  # (nodes, words)
     totals: Ints64  # (TOTAL_COLUMNS,)
-    ahead_gpus: Ints32  # the same four as they will be, scratch
-    ahead_nodes: Ints32
-    ahead_bits: Words
-    ahead_totals: Ints64
     begin: Floats  # (running + window,): planned starts, scratch
     seen: Ints64  # (nodes,): scratch
     options: Floats  # (OPTION_COLUMNS,)
@@ -56,26 +52,17 @@ class Horizon:
         return cls(
             jobs=jobs,
             running=running,
-            counted=len(snapshot.nodes) == 1 and bool((jobs[:, L.GPUS] >= L.MILLI).all()),
+            placing=len(snapshot.nodes) > 1 or bool((jobs[running:, L.GPUS] < L.MILLI).any()),
             run_end=run_end,
             run_job=run_job,
             gpus=snapshot.gpus.copy(),  # kernels are compiled for writeable arrays
             nodes=snapshot.nodes.copy(),
             bits=snapshot.bits.copy(),
             totals=snapshot.totals.copy(),
-            ahead_gpus=snapshot.gpus.copy(),
-            ahead_nodes=snapshot.nodes.copy(),
-            ahead_bits=snapshot.bits.copy(),
-            ahead_totals=snapshot.totals.copy(),
             begin=np.zeros(len(jobs)),
             seen=np.zeros(len(snapshot.nodes), np.int64),
             options=np.array((snapshot.time, jct_weight, node_weight)),
         )
-
-    @property
-    def ahead(self) -> tuple[Ints32, Ints32, Words, Ints64]:
-        """The scratch allocation."""
-        return self.ahead_gpus, self.ahead_nodes, self.ahead_bits, self.ahead_totals
 
     @property
     def waiting(self) -> int:
@@ -100,24 +87,25 @@ def predicted_ends(running: Floats, now: float) -> Floats:
 def start_order(horizon: Horizon, rule: Rule, skip: bool) -> Ints64:
     """Return the window's jobs in the order in which the rule would start them if nothing else arrived."""
     _, settings = rule.arrays(True, Timing())
-    sequence = np.zeros(horizon.waiting, np.int64)
     h = horizon
+    sequence = np.zeros(h.waiting, np.int64)
+    capacity = float(L.MILLI * len(h.gpus))
     starts_of_rule(
-        int(rule.order), skip, int(rule.placement), settings, h.jobs, h.running, h.counted, h.run_end,
-        h.run_job, h.gpus, h.nodes, h.bits, h.totals, *h.ahead, float(h.options[NOW]), sequence,
+        int(rule.order), skip, settings, h.jobs, h.running, h.run_end, h.run_job, capacity,
+        float(h.totals[L.HELD]), float(h.options[NOW]), sequence,
     )  # fmt: skip
     return sequence
 
 
 def improve_plans(
-    horizon: Horizon, orders: Ints64, placements: Ints64, moves: int, fixed: bool, state: Words
+    horizon: Horizon, orders: Ints64, placements: Ints64, moves: int, replacing: bool, state: Words
 ) -> Floats:
     """Improve the plans in place (rows of both arrays) and return their costs."""
     costs = np.empty(len(orders))
     h = horizon
     improve(
-        orders, placements, costs, moves, fixed, state, h.jobs, h.running, h.counted, h.run_end, h.run_job,
-        h.gpus, h.nodes, h.bits, h.totals, *h.ahead, h.begin, h.seen, h.options,
+        orders, placements, costs, moves, replacing and h.placing, state, h.jobs, h.running, h.placing,
+        h.run_end, h.run_job, h.gpus, h.nodes, h.bits, h.totals, h.begin, h.seen, h.options,
     )  # fmt: skip
     return costs
 
@@ -126,8 +114,8 @@ def plan_starts(horizon: Horizon, order: Ints64, placements: Ints64) -> tuple[fl
     """Return the plan's cost and the planned start of each job of the window, seconds."""
     h = horizon
     cost = plan_cost(
-        order[None], placements[None], 0, h.jobs, h.running, h.counted, h.run_end, h.run_job, h.gpus,
-        h.nodes, h.bits, h.totals, *h.ahead, h.begin, h.seen, h.options, np.inf,
+        order[None], placements[None], 0, h.jobs, h.running, h.placing, h.run_end, h.run_job, h.gpus, h.nodes,
+        h.bits, h.totals, h.begin, h.seen, h.options, np.inf,
     )  # fmt: skip
     return float(cost), h.begin[h.running :].copy()
 
@@ -137,5 +125,5 @@ def starts_now(horizon: Horizon, rows: Ints64, rules: Ints64) -> tuple[Ints64, I
     h = horizon
     started = np.empty(len(rows), np.int64)
     held = np.empty(len(h.gpus) + len(rows), np.int64)
-    count = place_now(rows, rules, h.jobs, h.gpus, h.nodes, h.bits, h.totals, *h.ahead, started, held)
+    count = place_now(rows, rules, h.jobs, h.gpus, h.nodes, h.bits, h.totals, started, held)
     return started[:count], held

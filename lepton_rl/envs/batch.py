@@ -25,7 +25,7 @@ from lepton_rl.envs.batch_kernel import (
 )
 from lepton_rl.envs.codec import Codec, Observation, as_observation, idle_share
 from lepton_rl.envs.episodes import Episodes
-from lepton_rl.envs.features import CONTEXT_FEATURES, STATIC_COLUMNS, UNKNOWN_TIME, Singles, static_features
+from lepton_rl.envs.features import CONTEXT_FEATURES, STATIC_COLUMNS, UNKNOWN_TIME, Singles, all_static_features
 from lepton_rl.envs.objective import Objective
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Blocking, Rule, Timing, run_trace
@@ -108,7 +108,7 @@ class EnvironmentBatch:
             jobs[:, L.SCORE] /= L.MILLI
         static = np.empty((len(trace), STATIC_COLUMNS), np.float32)
         memory = int(self.cluster.gpu_memory_gib * L.MIB_PER_GIB)
-        static_features(jobs, self.cluster.gpus, memory, self.codec.key == "fcfs", static)
+        all_static_features(jobs, self.cluster.gpus, memory, self.codec.key == "fcfs", static)
         prices = self.objective.prices(trace.run_time, self.episodes.jobs)
         return _Tables(trace, jobs, truth_table(trace), prices, static)
 

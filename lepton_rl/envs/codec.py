@@ -11,7 +11,7 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Start
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.jit import njit
-from lepton_rl.core.placement import Floats, Ints32, Ints64, Placement, held_gpus, place
+from lepton_rl.core.placement import Floats, Ints32, Ints64, Placement, Words, held_gpus, place
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.batch_kernel import TALLY_COLUMNS, observe
 from lepton_rl.envs.features import (
@@ -168,41 +168,34 @@ class Decision:
 
     def __init__(self, codec: Codec, snapshot: Snapshot) -> None:
         cluster = snapshot.cluster
+        total, running = len(snapshot.jobs), snapshot.running_count
         self._codec = codec
         jobs = snapshot.jobs.copy()
-        self._rules, self._settings = codec.arrays(bool((jobs[:, L.GPUS] >= L.MILLI).all()))
-        self._idle_share = idle_share(cluster)
-        total, running = len(jobs), snapshot.running_count
+        rules, self._settings = codec.arrays(bool((jobs[:, L.GPUS] >= L.MILLI).all()))
+        self._placement = int(rules[L.PLACEMENT])
+        self._predicts = bool(rules[L.PREDICTS])
         totals = snapshot.totals.copy()
         totals[L.TOUCHED] = -1
         self._rows = np.zeros((codec.window, len(codec.feature_names)), np.float32)
         self._context = np.zeros(len(CONTEXT_FEATURES), np.float32)
         self._machine = np.empty((3, node_groups(cluster.nodes)), np.float32)
         self._mask = np.zeros(codec.window + 1, np.bool_)
-        self._static = np.empty((total, STATIC_COLUMNS), np.float32)
         self._clock = np.zeros(L.CLOCK_COLUMNS)
         self._clock[L.NOW] = snapshot.time
         self._counts = np.zeros(L.COUNT_COLUMNS, np.int64)
-        self._tally = np.zeros(TALLY_COLUMNS)
-        self._free_after = np.empty(total)
+        self._counts[L.RUNNING] = running
         self._jobs = jobs
-        self._state = (
-            np.empty(total, np.int32), np.empty((2, total)), np.empty((2, total), np.int32),
-            snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), totals,
+        self._key_is_time = codec.key == "fcfs"
+        self._queue = np.empty(total, np.int32)
+        self._ends = (np.empty((2, total)), np.empty((2, total), np.int32))
+        self._allocation = (snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), totals)
+        self._observed = (
+            jobs, np.empty((total, STATIC_COLUMNS), np.float32), self._queue, *self._ends, *self._allocation,
+            self._clock, self._counts, rules, np.zeros(TALLY_COLUMNS), codec.full, idle_share(cluster), np.empty(total),
+            self._rows, self._context, self._machine, self._mask,
         )  # fmt: skip
-        self._held = np.empty(cluster.gpus, np.int64)
-        _open(
-            jobs, running, cluster.gpus, int(totals[L.GPU_MEMORY]), codec.key == "fcfs", self._static, *self._state[:3],
-            self._clock, self._counts, self._rules, self._settings,
-        )  # fmt: skip
-        self._observe()
-
-    def _observe(self) -> None:
-        observe(
-            self._jobs, self._static, *self._state, self._clock, self._counts, self._rules, self._tally,
-            self._codec.full, self._idle_share, self._free_after, self._rows, self._context, self._machine, self._mask,
-        )  # fmt: skip
-        self.observation = as_observation(self._codec, self._machine, self._rows, self._context, self._mask)
+        _open(*self._observed, self._settings, self._key_is_time)
+        self.observation = as_observation(codec, self._machine, self._rows, self._context, self._mask)
 
     @property
     def something_fits(self) -> bool:
@@ -213,34 +206,38 @@ class Decision:
     def visible(self) -> NDArray[np.int64]:
         """Ids of the visible jobs, in slot order."""
         front, back = self._counts[L.FRONT], self._counts[L.BACK]
-        rows = self._state[0][front : min(front + self._codec.window, back)]
+        rows = self._queue[front : min(front + self._codec.window, back)]
         return self._jobs[rows, L.ID].astype(np.int64)
 
     def start(self, slot: int) -> Start:
         """Start the fitting job in this slot, observe anew and return the action."""
-        queue, run_end, run_job, gpus, nodes, bits, totals = self._state
-        job = int(queue[self._counts[L.FRONT] + slot])
-        place(int(self._rules[L.PLACEMENT]), self._jobs, job, gpus, nodes, bits, totals)
-        remove(queue, self._counts, self._counts[L.FRONT] + slot)
-        now = self._clock[L.NOW]
-        self._jobs[job, L.START] = now
-        if self._rules[L.PREDICTS]:
-            add_prediction(run_end, run_job, self._counts[L.RUNNING], now + self._jobs[job, L.PREDICTED], job)
+        gpus, nodes, bits, totals = self._allocation
+        position = int(self._counts[L.FRONT]) + slot
+        job = int(self._queue[position])
+        place(self._placement, self._jobs, job, gpus, nodes, bits, totals)
+        remove(self._queue, self._counts, position)
+        self._jobs[job, L.START] = self._clock[L.NOW]
+        if self._predicts:
+            end = self._clock[L.NOW] + self._jobs[job, L.PREDICTED]
+            add_prediction(*self._ends, self._counts[L.RUNNING], end, job)
         self._counts[L.RUNNING] += 1
-        count = held_gpus(self._jobs, job, gpus, self._held)
-        self._observe()
-        return Start(int(self._jobs[job, L.ID]), tuple(self._held[:count].tolist()))
+        held = np.empty(len(gpus), np.int64)
+        count = held_gpus(self._jobs, job, gpus, held)
+        _look_again(*self._observed, self._key_is_time)
+        return Start(int(self._jobs[job, L.ID]), tuple(held[:count].tolist()))
 
 
 @njit
 def _open(
-    jobs: Floats, running: int, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles, queue: Ints32,
-    run_end: Floats, run_job: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+    jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
+    bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
+    idle: float, free_after: Floats, rows: Singles, context: Singles, machine: Singles, mask: Bools, settings: Floats,
+    key_is_time: bool,
 ) -> None:  # fmt: skip
-    """Rebuild queue and predicted ends from a snapshot's jobs (running ones first)."""
+    """Rebuild queue and predicted ends from a snapshot's jobs (running ones first) and observe."""
     clock[L.TIMER] = np.inf
+    running = counts[L.RUNNING]
     counts[L.ARRIVED] = jobs.shape[0]
-    counts[L.RUNNING] = running
     for job in range(jobs.shape[0]):
         if np.isnan(jobs[job, L.REQUESTED]):
             jobs[job, L.REQUESTED] = UNKNOWN_TIME
@@ -252,4 +249,26 @@ def _open(
         else:
             jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
             insert(jobs, queue, counts, job)
-    static_features(jobs, gpus, gpu_memory, key_is_time, static)
+    front = counts[L.FRONT]
+    for position in range(front, min(front + rows.shape[0], counts[L.BACK])):
+        static_features(jobs, queue[position], gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, static)
+    observe(
+        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
+        free_after, rows, context, machine, mask,
+    )  # fmt: skip
+
+
+@njit
+def _look_again(
+    jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
+    bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
+    idle: float, free_after: Floats, rows: Singles, context: Singles, machine: Singles, mask: Bools, key_is_time: bool,
+) -> None:  # fmt: skip
+    """Observe after one job has left the window: the one that moved in has no static features yet."""
+    last = counts[L.FRONT] + rows.shape[0] - 1
+    if last < counts[L.BACK]:
+        static_features(jobs, queue[last], gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, static)
+    observe(
+        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
+        free_after, rows, context, machine, mask,
+    )  # fmt: skip

@@ -23,6 +23,10 @@ UNKNOWN_TIME = 3600.0
 LOG_TIME = 12.0
 LOG_WORK = 18.0
 SLOWDOWN_FLOOR = 10.0
+# The reserve rule as tuned for bounded slowdown (agents.priority).
+RESERVE_RHO = 0.7
+RESERVE_SHORTEST = 136.0
+RESERVE_LONGEST = 51_200.0
 
 
 class FeatureSet(IntEnum):
@@ -92,23 +96,28 @@ STATIC_COLUMNS = 8
 
 
 @njit
-def static_features(jobs: Floats, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles) -> None:
-    """Fill the features that do not change while a job waits; jobs[:, SCORE] holds the window's key."""
-    rho, shortest, longest = 0.7, 136.0, 51200.0  # the reserve rule tuned for bounded slowdown
+def static_features(jobs: Floats, job: int, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles) -> None:
+    """Fill what does not change while the job waits; jobs[job, SCORE] holds the window's key."""
+    time = jobs[job, L.REQUESTED]
+    if not time >= 0.0:
+        time = UNKNOWN_TIME
+    count = jobs[job, L.GPUS] / L.MILLI
+    static[job, S_TIME] = math.log1p(time) / LOG_TIME
+    static[job, S_GPUS] = math.log1p(count) / math.log1p(gpus)
+    static[job, S_AREA] = math.log1p(count * time) / LOG_WORK
+    static[job, S_SHARE] = count / gpus
+    static[job, S_MEMORY] = jobs[job, L.MEMORY] / gpu_memory
+    static[job, S_WEIGHT] = (math.log(1.0 / max(time, SLOWDOWN_FLOOR) + 2.5 / 3600.0) + 8.0) / 8.0
+    static[job, S_KEY] = 0.0 if key_is_time else math.log1p(max(jobs[job, L.SCORE], 0.0)) / LOG_WORK
+    part = math.log(max(time, 1.0) / RESERVE_SHORTEST) / math.log(RESERVE_LONGEST / RESERVE_SHORTEST)
+    static[job, S_RESERVE] = min(RESERVE_RHO * min(max(part, 0.0), 1.0), 1.0 - count / gpus)
+
+
+@njit
+def all_static_features(jobs: Floats, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles) -> None:
+    """Fill the static features of every job."""
     for job in range(jobs.shape[0]):
-        time = jobs[job, L.REQUESTED]
-        if not time >= 0.0:
-            time = UNKNOWN_TIME
-        count = jobs[job, L.GPUS] / L.MILLI
-        static[job, S_TIME] = math.log1p(time) / LOG_TIME
-        static[job, S_GPUS] = math.log1p(count) / math.log1p(gpus)
-        static[job, S_AREA] = math.log1p(count * time) / LOG_WORK
-        static[job, S_SHARE] = count / gpus
-        static[job, S_MEMORY] = jobs[job, L.MEMORY] / gpu_memory
-        static[job, S_WEIGHT] = (math.log(1.0 / max(time, SLOWDOWN_FLOOR) + 2.5 / 3600.0) + 8.0) / 8.0
-        static[job, S_KEY] = 0.0 if key_is_time else math.log1p(max(jobs[job, L.SCORE], 0.0)) / LOG_WORK
-        part = math.log(max(time, 1.0) / shortest) / math.log(longest / shortest)
-        static[job, S_RESERVE] = min(rho * min(max(part, 0.0), 1.0), 1.0 - count / gpus)
+        static_features(jobs, job, gpus, gpu_memory, key_is_time, static)
 
 
 @njit

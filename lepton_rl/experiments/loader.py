@@ -74,6 +74,14 @@ def checked(tree: Node, base: Path, model: type[Model]) -> Model:
         raise ConfigError(_sentence(problems[0], tree, model)) from None
 
 
+def options(model: type[Model], **values: Any) -> Model:
+    """Return the model made of command-line options; relative paths start from the working directory."""
+    try:
+        return model.model_validate({key: value for key, value in values.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(_sentence(error.errors(include_url=False)[0], Node({}, "", {}), model)) from None
+
+
 def resolved_yaml(model: BaseModel) -> str:
     """Return the whole experiment, defaults included, as a file that `load` reads."""
     plain = model.model_dump(mode="json", exclude_none=True)

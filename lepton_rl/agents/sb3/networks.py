@@ -88,7 +88,7 @@ class DeepSetsNetwork(nn.Module):
         count = visible.sum(1, keepdim=True).clamp(min=1)
         mean_pool = torch.bmm(visible.unsqueeze(1), jobs).squeeze(1) / count
         fits = queue[..., FITS_FEATURE].unsqueeze(1)
-        fit_pool = torch.bmm(fits, jobs).squeeze(1) * float(FIT_POOL_SCALE)
+        fit_pool = torch.bmm(fits, jobs).squeeze(1) * FIT_POOL_SCALE
         nodes = [
             reduced
             for name in NODE_ENTRIES
@@ -136,7 +136,7 @@ def _zeroed(layer: nn.Linear) -> nn.Linear:
 
 def masked(values: Tensor, observation: Arrays) -> Tensor:
     """Put invalid actions out of reach."""
-    return values.masked_fill(observation["action_mask"] == 0, float(INVALID_LOGIT))
+    return values.masked_fill(observation["action_mask"] == 0, INVALID_LOGIT)
 
 
 class _SchedulingActorCritic:

@@ -1,0 +1,99 @@
+"""The command line `lepton-rl`: parses, calls one function, prints.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 done; 2 the user's error, told in at
+most three lines; 130 interrupted. Commands import what they need when they run, so that `--help` is quick.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from lepton_rl import __version__
+from lepton_rl.cli import experiments, listings, simulation, traces
+from lepton_rl.errors import LeptonError
+
+MOST_LINES = 3
+MOST_CHARACTERS = 600
+
+app = typer.Typer(
+    name="lepton-rl",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=False,
+    help="Schedule jobs on GPU clusters: simulate, benchmark and train policies.",
+    epilog="Example: lepton-rl simulate --trace jobs.csv --policy sjf --nodes 64 --gpus-per-node 8",
+)
+app.command("simulate")(simulation.simulate)
+app.command("train")(experiments.train)
+app.command("benchmark")(experiments.benchmark)
+app.command("evaluate")(simulation.evaluate)
+app.command("policies")(listings.policies)
+app.add_typer(traces.app, name="traces")
+app.add_typer(listings.configs, name="configs")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lepton-rl {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
+        return code
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # nobody reads on; without this Python would complain once more while it shuts down
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except LeptonError as error:
+        return _complain(str(error))
+    except OSError as error:
+        return _complain(f"{error.filename or 'input/output'}: {error.strerror or error}")
+    except MemoryError:
+        return _complain("there is not enough memory for this")
+
+
+def _run(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(arguments, prog_name="lepton-rl", standalone_mode=False)
+    except Exception as error:
+        # the parser's usage errors; its exception classes have moved between modules
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        context = getattr(error, "ctx", None)
+        hint = f"\nsee: {context.command_path} --help" if context is not None else ""
+        return _complain(f"{message()}{hint}")
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str) -> int:
+    lines = [line for line in message.splitlines() if line.strip()][:MOST_LINES]
+    text = "\n".join(
+        line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..." for line in lines
+    )
+    print(f"error: {text}", file=sys.stderr)
+    return 2

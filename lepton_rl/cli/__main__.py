@@ -1,0 +1,7 @@
+"""`python -m lepton_rl.cli`."""
+
+import sys
+
+from lepton_rl.cli import main
+
+sys.exit(main())

@@ -1,0 +1,70 @@
+"""`lepton-rl policies` and `lepton-rl configs`: what there is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lepton_rl.cli.printing import note, print_json
+
+configs = typer.Typer(
+    rich_markup_mode=None,
+    help="List the experiment files that come with lepton_rl, and copy them.",
+    epilog="Example: lepton-rl configs copy benchmark/quickstart.yaml",
+)
+
+
+@configs.callback(invoke_without_command=True)
+def _group(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def policies(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List every policy that has a name, with its settings.
+
+    Example: lepton-rl policies
+    """
+    from dataclasses import asdict
+
+    from lepton_rl.agents import policies as known
+
+    if json:
+        print_json({"policies": [asdict(info) for info in known()]})
+        return
+    width = max(len(info.name) for info in known())
+    for info in known():
+        typer.echo(f"{info.name:<{width}}  {info.summary}")
+        settings = ", ".join(f"{setting.name}={setting.default}" for setting in info.settings)
+        typer.echo(f"{'':<{width}}  {settings}")
+
+
+@configs.command("list")
+def list_configs() -> None:
+    """Print the name and the first line of every experiment file.
+
+    Example: lepton-rl configs list
+    """
+    from lepton_rl.experiments.shipped import shipped_configs
+
+    found = shipped_configs()
+    width = max(len(config.name) for config in found)
+    for config in found:
+        typer.echo(f"{config.name:<{width}}  {config.summary}")
+
+
+@configs.command("copy")
+def copy_config(
+    name: Annotated[str, typer.Argument(help="As `configs list` prints it, e.g. benchmark/quickstart.yaml.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to copy into.")] = Path(),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Copy an experiment file into a folder, to change it.
+
+    Example: lepton-rl configs copy benchmark/quickstart.yaml experiments
+    """
+    from lepton_rl.experiments.shipped import copy_shipped
+
+    note(f"copied to {copy_shipped(name, folder, overwrite)}")

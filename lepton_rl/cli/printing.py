@@ -1,0 +1,47 @@
+"""What the commands print besides their results."""
+
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lepton_rl.workloads import Trace
+
+
+def note(text: str) -> None:
+    """Print one line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object; numbers are unrounded, what is no number is null."""
+    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def announce_compilation() -> None:
+    """Say that the first run takes longer, where no compiled kernel is at hand."""
+    from lepton_rl.core.jit import kernel_cache_folder
+
+    folder = kernel_cache_folder()
+    if folder is None or not any(folder.glob("*.nbi")):
+        note("compiling the simulator for this machine (once, about half a minute)")
+
+
+def note_losses(trace: "Trace") -> None:
+    """Name what was left out of a trace, and what was read otherwise than written."""
+    for entry in trace.dropped:
+        named = "; ".join(entry.examples) + ("; ..." if entry.count > len(entry.examples) else "")
+        note(f"{trace.name}: dropped {entry.count} ({entry.reason}): {named}")
+    for text in trace.notes:
+        note(f"{trace.name}: {text}")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

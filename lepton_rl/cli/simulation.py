@@ -1,0 +1,215 @@
+"""`lepton-rl simulate` and `lepton-rl evaluate`: one trace, one policy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lepton_rl.cli.printing import announce_compilation, note, note_losses, print_json
+from lepton_rl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lepton_rl.core import ClusterSpec, Policy
+    from lepton_rl.experiments.simulate import Simulation
+    from lepton_rl.workloads import Trace
+
+TraceFile = Annotated[
+    str, typer.Option("--trace", help="Workload file, plain or gzip; data:REST is in the data folder.")
+]
+Gpus = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="GPUs of one pool without nodes.")]
+Nodes = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Nodes of the cluster.")]
+GpusPerNode = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="GPUs on each node.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first jobs, by submit time.")]
+Format = Annotated[str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")]
+Requested = Annotated[str, typer.Option(help="Requested times: given, exact, noisy:SIGMA, tsafrir, absent.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace with jobs larger than the cluster.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of random requested times and policies.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JobsOut = Annotated[Path | None, typer.Option(help="CSV with the times of every job.")]
+
+
+def simulate(
+    trace: TraceFile,
+    policy: Annotated[str, typer.Option(help="Name, path of a bundle, or path/to/file.py:Name.")],
+    gpus: Gpus = None,
+    nodes: Nodes = None,
+    gpus_per_node: GpusPerNode = None,
+    blocking: Annotated[
+        str | None, typer.Option(help="head, skip, easy or conservative; default head, or the policy's own.")
+    ] = None,
+    placement: Annotated[
+        str | None,
+        typer.Option(help="first, best, worst or consolidated; default first, or the policy's own."),
+    ] = None,
+    limit: Limit = None,
+    jobs_out: JobsOut = None,
+    requested: Requested = "given",
+    preemption_cost: Annotated[
+        float, typer.Option(min=0, help="Seconds that a preemption adds (checkpoint and restore).")
+    ] = 0.0,
+    quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted.")] = 0.0,
+    format: Format = None,
+    strict: Strict = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Run a trace under a policy and print what it was worth.
+
+    Without a size, the cluster is the one that the SWF header names (MaxNodes, else MaxProcs).
+
+    Example: lepton-rl simulate --trace jobs.swf --policy sjf --blocking easy --gpus 512
+    """
+    from lepton_rl.agents import with_rules
+    from lepton_rl.agents.compiled import BlockingName, PlacementName
+    from lepton_rl.experiments.policy_config import PolicyConfig
+    from lepton_rl.simulator import Timing
+
+    chosen = PolicyConfig(name=policy).build(seed=seed)
+    chosen, unused = with_rules(
+        chosen,
+        _choice("--blocking", blocking, BlockingName),
+        _choice("--placement", placement, PlacementName),
+    )
+    for text in unused:
+        note(text)
+    simulation = _simulation(
+        trace, chosen, _size(gpus, nodes, gpus_per_node), limit, format, requested, strict, seed,
+        Timing(preemption_cost, quantum),
+    )  # fmt: skip
+    if jobs_out is not None:
+        simulation.write_jobs(jobs_out)
+    if json:
+        print_json(simulation.summary())
+    else:
+        _print_table([simulation])
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="Folder of a trained policy, or of the run that trained it.")],
+    trace: TraceFile,
+    against: Annotated[
+        str, typer.Option(help="Heuristics to compare with, by comma; empty for none.")
+    ] = "fcfs,sjf,saf",
+    gpus: Gpus = None,
+    nodes: Nodes = None,
+    gpus_per_node: GpusPerNode = None,
+    limit: Limit = None,
+    jobs_out: JobsOut = None,
+    requested: Requested = "given",
+    format: Format = None,
+    strict: Strict = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Run a trained policy on a whole trace, beside some heuristics.
+
+    One trace has no interval: `lepton-rl benchmark` compares on many windows.
+
+    Example: lepton-rl evaluate runs/quickstart/bundle --trace jobs.csv --gpus 64
+    """
+    from lepton_rl.experiments.policy_config import PolicyConfig
+
+    learned = PolicyConfig(name=f"./{bundle}" if "/" not in bundle else bundle)
+    if not learned.is_learned:
+        raise ConfigError(f"{bundle}: is a policy's file, not a bundle; use lepton-rl simulate --policy")
+    rivals = [PolicyConfig(name=name.strip()) for name in against.split(",") if name.strip()]
+    size = _size(gpus, nodes, gpus_per_node)
+    simulations = [
+        _simulation(
+            trace, config.build(seed=seed), size, limit, format, requested, strict, seed, quiet=index > 0,
+            name=config.label,
+        )
+        for index, config in enumerate([learned, *rivals])
+    ]  # fmt: skip
+    if jobs_out is not None:
+        simulations[0].write_jobs(jobs_out)
+    if json:
+        others = {simulation.policy: simulation.summary() for simulation in simulations[1:]}
+        print_json({**simulations[0].summary(), "against": others})
+    else:
+        _print_table(simulations)
+
+
+def _size(gpus: int | None, nodes: int | None, gpus_per_node: int | None) -> dict[str, int]:
+    """Return the size options that were given, once they make sense together."""
+    if gpus is not None and (nodes is not None or gpus_per_node is not None):
+        raise ConfigError("give either --gpus (one pool) or --nodes and --gpus-per-node, not both")
+    if (nodes is None) != (gpus_per_node is None):
+        raise ConfigError("--nodes and --gpus-per-node belong together")
+    given = {"gpus": gpus, "nodes": nodes, "gpus_per_node": gpus_per_node}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _simulation(
+    file: str, policy: "Policy", size: dict[str, int], limit: int | None, format: str | None, requested: str,
+    strict: bool, seed: int, timing: Any = None, quiet: bool = False, name: str | None = None,
+) -> "Simulation":  # fmt: skip
+    from dataclasses import replace
+
+    from lepton_rl.experiments.simulate import simulate as run
+
+    announce_compilation()
+    trace, cluster = _workload(file, size, limit, format, requested, seed)
+    done = run(trace, cluster, policy, strict=strict, timing=timing)
+    if not quiet:
+        note_losses(done.trace)
+    return done if name is None else replace(done, policy=name)
+
+
+def _workload(
+    file: str, size: dict[str, int], limit: int | None, format: str | None, requested: str, seed: int
+) -> "tuple[Trace, ClusterSpec]":
+    from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
+    from lepton_rl.experiments.loader import options
+
+    cluster_config = options(ClusterConfig, **size)
+    trace = options(WorkloadConfig, path=file, format=format, limit=limit, requested=requested).build(seed)
+    cluster = cluster_config.build(trace)
+    header = trace.machine
+    if not size and header and header.max_nodes and header.max_procs not in (None, header.max_nodes):
+        note(
+            f"{trace.name}: the header names MaxNodes {header.max_nodes} and MaxProcs {header.max_procs}; "
+            f"the cluster has {cluster.gpus} GPUs (--gpus chooses)"
+        )
+    return trace, cluster
+
+
+def _choice(option: str, value: str | None, choices: Any) -> Any:
+    """Return a value that is one of a Literal's words."""
+    from typing import get_args
+
+    from lepton_rl.errors import nearest
+
+    known = get_args(choices)
+    if value is not None and value not in known:
+        raise ConfigError(f"{option}: {value!r} is not one of {', '.join(known)}{nearest(value, known)}")
+    return value
+
+
+def _print_table(simulations: "list[Simulation]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lepton_rl.core.metrics import DESCRIPTIONS
+    from lepton_rl.experiments.simulate import LEADING_KEYS
+
+    first = simulations[0]
+    cluster = first.outcome.cluster
+    title = (
+        f"{first.trace.name}: {len(first.trace):,} jobs on {cluster}, requested times {first.trace.requested}"
+    )
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("metric")
+    for simulation in simulations:
+        table.add_column(simulation.policy, justify="right")
+    summaries = [simulation.summary() for simulation in simulations]
+    table.add_row("jobs left out: too large", *(f"{summary['dropped']:,}" for summary in summaries))
+    for name in (*LEADING_KEYS, *(key for key in DESCRIPTIONS if key not in LEADING_KEYS)):
+        table.add_row(DESCRIPTIONS[name], *(_figure(summary[name]) for summary in summaries))
+    Console(soft_wrap=True).print(table)
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"

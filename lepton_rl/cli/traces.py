@@ -1,0 +1,118 @@
+"""`lepton-rl traces`: look at workloads, and make them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lepton_rl.cli.printing import note, note_losses, print_json
+from lepton_rl.errors import ConfigError
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    help="Describe workload files, and make new ones.",
+    epilog="Example: lepton-rl traces describe jobs.swf --gpus 256,512",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _group(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def describe(
+    file: Annotated[
+        str, typer.Argument(help="Workload file, plain or gzip; data:REST is in the data folder.")
+    ],
+    gpus: Annotated[str, typer.Option(help="Cluster sizes for the offered load, by comma.")] = "",
+    plot: Annotated[Path | None, typer.Option(help="Picture of arrivals and distributions.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print what a trace holds: counts, quantiles, offered load, and what was dropped.
+
+    Example: lepton-rl traces describe jobs.swf --gpus 256,512 --plot jobs.png
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from lepton_rl.workloads import describe as describe_trace
+    from lepton_rl.workloads import plot_trace, read_trace, resolve_data_path
+
+    sizes = _sizes(gpus)
+    trace = read_trace(resolve_data_path(file, Path()), format)
+    machine = trace.machine
+    header = machine and (machine.max_nodes or machine.max_procs)
+    description = describe_trace(trace, sizes or ([header] if header else []))
+    if plot is not None:
+        plot_trace(trace, plot)
+    if json:
+        print_json(description.to_dict())
+        return
+    table = Table(show_header=False, box=None, pad_edge=False, title=trace.name, title_justify="left")
+    for what, figures in description.rows():
+        table.add_row(what, figures)
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def template() -> None:
+    """Print a workload of one's own in the plain CSV, with every column explained.
+
+    Example: lepton-rl traces template > jobs.csv
+    """
+    from lepton_rl.workloads import csv_template
+
+    typer.echo(csv_template(), nl=False)
+
+
+@app.command()
+def generate(
+    model: Annotated[Literal["lublin", "gpu"], typer.Argument(help="lublin (Lublin-Feitelson) or gpu.")],
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .swf (also .gz) or .npz.")],
+    jobs: Annotated[int, typer.Option(min=1, max=100_000_000, help="Number of jobs.")] = 10_000,
+    load: Annotated[
+        float | None, typer.Option(help="Offered load; 0.9 for gpu, the model's own for lublin.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, max=1_000_000, help="GPUs (processors) of the machine.")] = 256,
+    requested: Annotated[
+        str, typer.Option(help="Requested times: exact, noisy:SIGMA, tsafrir, absent.")
+    ] = "exact",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same jobs.")] = 0,
+) -> None:
+    """Write a synthetic workload.
+
+    Example: lepton-rl traces generate gpu --jobs 5000 --gpus 512 --load 0.9 --seed 1 --out jobs.csv
+    """
+    from lepton_rl.experiments.config import WorkloadConfig
+    from lepton_rl.experiments.loader import options
+    from lepton_rl.workloads import write_csv, write_swf
+
+    name = out.name.removesuffix(".gz")
+    suffix = Path(name).suffix
+    if suffix not in (".csv", ".swf", ".npz"):
+        raise ConfigError(f"{out}: the name must end in .csv, .swf or .npz, which is the format")
+    workload = options(
+        WorkloadConfig, generator="gpu_cluster" if model == "gpu" else model, gpus=gpus, jobs=jobs, load=load,
+        requested=requested, seed=seed,
+    )  # fmt: skip
+    trace = workload.build()
+    if suffix == ".npz":
+        trace.save(out)
+    else:
+        (write_csv if suffix == ".csv" else write_swf)(trace, out)
+    note(f"{out}: {len(trace):,} jobs, offered load {trace.offered_load(gpus):.3f} on {gpus} GPUs")
+    if requested != "exact":
+        note_losses(trace)
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = next((part for part in sizes if not part.isdecimal() or int(part) < 1), None)
+    if wrong is not None:
+        raise ConfigError(f"--gpus: {wrong!r} is no number of GPUs; write e.g. 256,512")
+    return [int(part) for part in sizes]

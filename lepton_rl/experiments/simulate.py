@@ -1,0 +1,105 @@
+"""One trace under one policy: the figures, and what became of each job."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lepton_rl.agents import policy_name, run_policy
+from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy
+from lepton_rl.errors import ConfigError
+from lepton_rl.simulator import Timing
+from lepton_rl.workloads import Trace
+
+LEADING_KEYS = (
+    "mean_jct", "mean_wait", "p50_jct", "p99_jct", "makespan", "mean_bounded_slowdown", "utilization",
+    "preemptions", "throughput", "energy_kwh", "mean_power_w",
+)  # fmt: skip
+"""The order in which a summary names its metrics; the others follow."""
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A finished run.
+
+    Attributes:
+        policy: its name.
+        trace: the jobs that ran.
+        dropped: jobs that the cluster could never run.
+        outcome: when each job started and finished.
+    """
+
+    policy: str
+    trace: Trace
+    dropped: int
+    outcome: Outcome
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures as plain values for JSON: times in seconds, units as in `core.metrics`."""
+        metrics: dict[str, float | int | None] = {
+            name: value if math.isfinite(value) else None for name, value in self.outcome.metrics().items()
+        }
+        metrics["preemptions"] = int(self.outcome.preemptions.sum())
+        rest = [name for name in metrics if name not in LEADING_KEYS]
+        return {
+            "jobs": len(self.trace),
+            "dropped": self.dropped,
+            **{name: metrics[name] for name in (*LEADING_KEYS, *rest)},
+            "policy": self.policy,
+            "trace": self.trace.name,
+            "requested": self.trace.requested,
+            "cluster": {
+                "nodes": self.outcome.cluster.nodes,
+                "gpus_per_node": self.outcome.cluster.gpus_per_node,
+            },
+            "left_out": [
+                {"reason": entry.reason, "count": entry.count, "examples": list(entry.examples)}
+                for entry in self.trace.dropped
+            ],
+        }
+
+    def write_jobs(self, path: Path) -> None:
+        """Write one CSV row for each job; times are seconds after the file's first submission."""
+        try:
+            with path.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(self._job_lines())
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+    def _job_lines(self) -> Iterator[str]:
+        yield "job_id,submit_time,start_time,finish_time,wait,jct,gpus,preemptions\n"
+        outcome = self.outcome
+        columns = zip(
+            self.trace.job_id.tolist(), outcome.submit.tolist(), outcome.first_start.tolist(),
+            outcome.finish.tolist(), outcome.wait.tolist(), outcome.jct.tolist(), outcome.gpus.tolist(),
+            outcome.preemptions.tolist(), strict=True,
+        )  # fmt: skip
+        for job, submit, start, finish, wait, jct, gpus, preemptions in columns:
+            yield f"{job},{submit!r},{start!r},{finish!r},{wait!r},{jct!r},{gpus:g},{preemptions}\n"
+
+
+def simulate(
+    trace: Trace,
+    cluster: ClusterSpec,
+    policy: Policy,
+    *,
+    strict: bool = False,
+    placement: Placement = Placement.FIRST,
+    timing: Timing | None = None,
+) -> Simulation:
+    """Run `trace` on `cluster` under `policy`.
+
+    Jobs that the cluster could never run are left out and counted; with `strict` they are an error.
+
+    Args:
+        trace: the workload.
+        cluster: the machine.
+        policy: who decides.
+        strict: refuse a trace with a job that is too large.
+        placement: chooses the GPUs where the policy does not.
+        timing: what preemption costs.
+    """
+    fitting = trace.fit_to(cluster.gpus, strict, cluster.gpu_memory_gib)
+    outcome = run_policy(policy, fitting, cluster, timing, placement)
+    return Simulation(policy_name(policy), fitting, len(trace) - len(fitting), outcome)
