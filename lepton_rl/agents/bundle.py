@@ -1,7 +1,7 @@
 """A policy bundle: a trained network with its codec, as a folder that needs no torch to run.
 
-    bundle.json    format, codec, network, cluster and experiment it was trained with, versions, validation results
-    weights.npz    the network's arrays, float32
+bundle.json    format, codec, network, cluster and experiment it was trained with, versions, validation results
+weights.npz    the network's arrays, float32
 """
 
 import json
@@ -88,7 +88,11 @@ class LearnedPolicy:
 def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -> Path:
     """Write a bundle; `about` is stored beside codec, network and cluster."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / WEIGHTS_FILE, allow_pickle=False, **{name: np.asarray(array) for name, array in policy.weights.items()})
+    np.savez(
+        folder / WEIGHTS_FILE,
+        allow_pickle=False,
+        **{name: np.asarray(array) for name, array in policy.weights.items()},
+    )
     description = {
         "format": FORMAT,
         "lepton_rl": __version__,
@@ -112,17 +116,25 @@ def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
     if not (folder / BUNDLE_FILE).is_file() and (folder / "bundle" / BUNDLE_FILE).is_file():
         folder = folder / "bundle"
     if not (folder / BUNDLE_FILE).is_file():
-        raise BundleError(f"{path}: no policy bundle here (a bundle is a folder with {BUNDLE_FILE} and {WEIGHTS_FILE})")
+        raise BundleError(
+            f"{path}: no policy bundle here (a bundle is a folder with {BUNDLE_FILE} and {WEIGHTS_FILE})"
+        )
     try:
         about = json.loads((folder / BUNDLE_FILE).read_text())
         if about.get("format") != FORMAT:
-            raise BundleError(f"{folder / BUNDLE_FILE}: format {about.get('format')!r}, this lepton_rl reads format {FORMAT}")
+            raise BundleError(
+                f"{folder / BUNDLE_FILE}: format {about.get('format')!r}, this lepton_rl reads format {FORMAT}"
+            )
         if about["network"] not in NETWORKS:
-            raise BundleError(f"{folder / BUNDLE_FILE}: unknown network {about['network']!r}; known: {', '.join(NETWORKS)}")
+            raise BundleError(
+                f"{folder / BUNDLE_FILE}: unknown network {about['network']!r}; known: {', '.join(NETWORKS)}"
+            )
         codec = Codec.from_description(about["codec"])
         cluster = ClusterSpec(**about["cluster"])
         with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as archive:
-            weights: dict[str, NDArray[np.float32]] = {name: archive[name].astype(np.float32) for name in archive.files}
+            weights: dict[str, NDArray[np.float32]] = {
+                name: archive[name].astype(np.float32) for name in archive.files
+            }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise BundleError(f"{folder}: the bundle is damaged ({error})") from error
     return LearnedPolicy(codec, about["network"], weights, cluster, bool(about.get("sample")), seed, about)

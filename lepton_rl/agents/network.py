@@ -58,14 +58,16 @@ def _mlp(weights: Weights) -> Forward:
 
 def flat_input(observation: Observation) -> Singles:
     """Return the observation without its mask as one vector, entries in the order of their names."""
-    return np.concatenate([observation[name].ravel() for name in sorted(observation) if name != "action_mask"])
+    return np.concatenate(
+        [observation[name].ravel() for name in sorted(observation) if name != "action_mask"]
+    )
 
 
 def _deepsets(weights: Weights) -> Forward:
     def transposed(name: str) -> Singles:
         return np.ascontiguousarray(weights[name].T)
 
-    arrays: tuple[Any, ...] = (
+    arrays: Any = (
         transposed("job.weight"), weights["job.bias"], transposed("mix_job.weight"), transposed("mix_pool.weight"),
         weights["mix_pool.bias"], weights["job_logit.weight"][0], weights["job_logit.bias"],
         transposed("wait_hidden.weight"), weights["wait_hidden.bias"], weights["wait_logit.weight"][0],
@@ -79,7 +81,7 @@ def _deepsets(weights: Weights) -> Forward:
         jobs = np.empty((len(queue), len(arrays[1])), np.float32)
         pool = np.zeros(len(arrays[3]), np.float32)
         hidden = np.empty((2, len(arrays[1])), np.float32)
-        _deepsets_logits(
+        _deepsets_logits(  # type: ignore[call-arg]
             queue, observation["load"], observation["memory"], observation["power"],
             observation.get("context", nothing), observation["action_mask"], *arrays, jobs, pool, hidden, logits,
         )  # fmt: skip
@@ -104,7 +106,9 @@ def _pool_node_entry(values: Singles, pool: Singles, offset: int) -> None:
 
 
 @inlined
-def _head(source: Singles, matrix: Singles, hidden: Singles, offset: Singles, last: Singles, bias: Singles) -> float:
+def _head(
+    source: Singles, matrix: Singles, hidden: Singles, offset: Singles, last: Singles, bias: Singles
+) -> float:
     """Return last . relu(offset + source @ matrix) + bias; the inner loop runs over contiguous outputs."""
     width = hidden.shape[0]
     for unit in range(width):

@@ -24,11 +24,15 @@ class ClusterSpec:
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.gpus_per_node < 1:
-            raise ConfigError(f"a cluster needs at least 1 node and 1 GPU per node, not {self.nodes} x {self.gpus_per_node}")
+            raise ConfigError(
+                f"a cluster needs at least 1 node and 1 GPU per node, not {self.nodes} x {self.gpus_per_node}"
+            )
         if not self.gpu_memory_gib > 0:
             raise ConfigError(f"gpu_memory_gib must be above 0, not {self.gpu_memory_gib}")
         if not 0 <= self.idle_power_w <= self.max_power_w:
-            raise ConfigError(f"power must satisfy 0 <= idle ({self.idle_power_w} W) <= max ({self.max_power_w} W)")
+            raise ConfigError(
+                f"power must satisfy 0 <= idle ({self.idle_power_w} W) <= max ({self.max_power_w} W)"
+            )
 
     @classmethod
     def pool(cls, gpus: int) -> "ClusterSpec":

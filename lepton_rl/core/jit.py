@@ -60,7 +60,7 @@ def _install_cache_locator() -> bool:
     except ImportError:  # a numba that moved its cache: its defaults serve
         return True
 
-    class KernelLocator(_CacheLocator):  # type: ignore[misc]
+    class KernelLocator(_CacheLocator):
         def __init__(self, py_func: Any, py_file: str) -> None:
             self._line = py_func.__code__.co_firstlineno
             self._py_file = py_file

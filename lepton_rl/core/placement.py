@@ -40,7 +40,9 @@ class Placement(IntEnum):
 _FIRST, _BEST, _WORST, _CONSOLIDATED = (int(rule) for rule in Placement)
 
 
-def empty_allocation(nodes: int, gpus_per_node: int, gpu_memory_mib: int) -> tuple[Ints32, Ints32, Words, Ints64]:
+def empty_allocation(
+    nodes: int, gpus_per_node: int, gpu_memory_mib: int
+) -> tuple[Ints32, Ints32, Words, Ints64]:
     """Return (gpus, nodes, bits, totals) of a cluster on which nothing runs."""
     gpus = np.empty((nodes * gpus_per_node, L.GPU_COLUMNS), np.int32)
     gpus[:] = (L.MILLI, gpu_memory_mib, -1)
@@ -125,7 +127,9 @@ def _link(jobs: Floats, job: int, gpus: Ints32, tail: int, gpu: int) -> None:
 
 
 @inlined
-def _mark_held(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, node: int, per_node: int) -> None:
+def _mark_held(
+    gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, node: int, per_node: int
+) -> None:
     """Take one wholly free GPU out of the free sets."""
     place = gpu - node * per_node
     bits[node, place >> 6] &= ~(np.uint64(1) << np.uint64(place & 63))
@@ -135,7 +139,15 @@ def _mark_held(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints6
 
 @inlined
 def _take_from_node(
-    jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, node: int, count: int, tail: int
+    jobs: Floats,
+    job: int,
+    gpus: Ints32,
+    nodes: Ints32,
+    bits: Words,
+    totals: Ints64,
+    node: int,
+    count: int,
+    tail: int,
 ) -> int:
     """Hold the `count` lowest free GPUs of a node; return the gang's new last GPU."""
     per_node = gpus.shape[0] // nodes.shape[0]
@@ -191,7 +203,9 @@ def _nodes_needed(nodes: Ints32, count: int) -> int:
     total = nodes.shape[0]
     left = count
     used = 0
-    ceiling = np.int32(2147483647)  # nodes are visited by free GPUs downward, whole groups of equals at a time
+    ceiling = np.int32(
+        2147483647
+    )  # nodes are visited by free GPUs downward, whole groups of equals at a time
     while used < total:
         best = np.int32(0)
         equals = 0
@@ -270,7 +284,9 @@ def hold_share(
 
 
 @njit
-def place(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64) -> bool:
+def place(
+    rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64
+) -> bool:
     """Choose and hold the job's GPUs; return False, with nothing changed, when it does not fit."""
     if not fits(rule, jobs, job, gpus, nodes, totals):
         return False
@@ -332,7 +348,9 @@ def _count_free(nodes: Ints32, totals: Ints64, node: int, count: int) -> None:
 
 
 @inlined
-def release(jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64) -> None:
+def release(
+    jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64
+) -> None:
     """Give the job's GPUs back. `chain` is the array whose NEXT links name them (`gpus` itself, or a copy's original)."""
     per_node = gpus.shape[0] // nodes.shape[0]
     demand = int(jobs[job, L.GPUS])

@@ -156,9 +156,8 @@ class Snapshot:
         """
         start = isinstance(action, Start)
         row = self._row(action.job, running=not start)
-        jobs, gpus, nodes, bits, totals = (
-            array.copy() for array in (self.jobs, self.gpus, self.nodes, self.bits, self.totals)
-        )
+        jobs, gpus, nodes = self.jobs.copy(), self.gpus.copy(), self.nodes.copy()
+        bits, totals = self.bits.copy(), self.totals.copy()
         if isinstance(action, Start):
             take_gpus(action, jobs, row, self.placement, gpus, nodes, bits, totals)
             jobs[row, L.START] = self.time
@@ -196,7 +195,9 @@ class Snapshot:
 def check_quantum(job: int, age: float, quantum: float) -> None:
     """Refuse to preempt a run that is younger than the quantum (both in seconds)."""
     if age < quantum:
-        raise IllegalAction(f"job {job} has run {age:g} s of its {quantum:g} s quantum and cannot be preempted yet")
+        raise IllegalAction(
+            f"job {job} has run {age:g} s of its {quantum:g} s quantum and cannot be preempted yet"
+        )
 
 
 def take_gpus(
@@ -225,13 +226,19 @@ def take_gpus(
         raise IllegalAction(f"job {action.job} needs {needed} different GPUs, the action names {chosen}")
     for gpu in chosen:
         if not 0 <= gpu < len(gpus):
-            raise IllegalAction(f"job {action.job}: there is no GPU {gpu}; the cluster has GPUs 0 to {len(gpus) - 1}")
+            raise IllegalAction(
+                f"job {action.job}: there is no GPU {gpu}; the cluster has GPUs 0 to {len(gpus) - 1}"
+            )
         if gpus[gpu, L.FREE] < min(demand, L.MILLI):
             free = gpus[gpu, L.FREE] / L.MILLI
-            raise IllegalAction(f"job {action.job} needs {min(demand, L.MILLI) / L.MILLI:g} of GPU {gpu}, {free:g} is free")
+            raise IllegalAction(
+                f"job {action.job} needs {min(demand, L.MILLI) / L.MILLI:g} of GPU {gpu}, {free:g} is free"
+            )
         if demand < L.MILLI and gpus[gpu, L.MEMORY_FREE] < share_memory(jobs, row, totals):
             free_gib = gpus[gpu, L.MEMORY_FREE] / L.MIB_PER_GIB
-            raise IllegalAction(f"job {action.job} does not fit the {free_gib:g} GiB that are free on GPU {gpu}")
+            raise IllegalAction(
+                f"job {action.job} does not fit the {free_gib:g} GiB that are free on GPU {gpu}"
+            )
     if demand < L.MILLI:
         hold_share(jobs, row, gpus, nodes, bits, totals, chosen[0])
         return

@@ -25,10 +25,16 @@ from lepton_rl.envs.batch_kernel import (
 )
 from lepton_rl.envs.codec import Codec, Observation, as_observation, idle_share
 from lepton_rl.envs.episodes import Episodes
-from lepton_rl.envs.features import CONTEXT_FEATURES, STATIC_COLUMNS, UNKNOWN_TIME, Singles, all_static_features
+from lepton_rl.envs.features import (
+    CONTEXT_FEATURES,
+    STATIC_COLUMNS,
+    UNKNOWN_TIME,
+    Singles,
+    all_static_features,
+)
 from lepton_rl.envs.objective import Objective
 from lepton_rl.errors import ConfigError
-from lepton_rl.simulator import Blocking, Rule, Timing, run_trace
+from lepton_rl.simulator import Blocking, Rule, run_trace
 from lepton_rl.simulator.events import warm_up
 from lepton_rl.simulator.state import check_fits, job_table, truth_table
 from lepton_rl.workloads import Trace
@@ -124,9 +130,9 @@ class EnvironmentBatch:
         self._run_job = np.zeros((count, 2, self._most_running), np.int32)
         memory = int(cluster.gpu_memory_gib * L.MIB_PER_GIB)
         self._empty = empty_allocation(cluster.nodes, cluster.gpus_per_node, memory)
-        self._gpus, self._nodes, self._bits, self._totals = (
-            np.stack([array] * count) for array in self._empty
-        )
+        gpus, nodes, bits, totals = self._empty
+        self._gpus, self._nodes = np.stack([gpus] * count), np.stack([nodes] * count)
+        self._bits, self._totals = np.stack([bits] * count), np.stack([totals] * count)
         self._clock = np.zeros((count, L.CLOCK_COLUMNS))
         self._counts = np.zeros((count, L.COUNT_COLUMNS), np.int64)
         self._tally = np.zeros((count, TALLY_COLUMNS))
@@ -170,8 +176,7 @@ class EnvironmentBatch:
         self._prices[env] = tables.prices[first:last]
         self._prices[env, :warmup] = 0.0
         self._static[env] = tables.static[first:last]
-        for name, array in zip(("_gpus", "_nodes", "_bits", "_totals"), self._empty, strict=True):
-            getattr(self, name)[env] = array
+        self._gpus[env], self._nodes[env], self._bits[env], self._totals[env] = self._empty
         self._totals[env, L.TOUCHED] = -1  # the whole table must be shown anew
         self._clock[env] = 0.0
         self._clock[env, L.NOW] = tables.trace.submit_time[first]
@@ -183,17 +188,24 @@ class EnvironmentBatch:
         tally = self._tally[env]
         tally[:] = 0.0
         tally[ENERGY_IDLE], tally[ENERGY_BUSY] = self.objective.energy_rates(self.cluster, self.episodes.jobs)
-        tally[SCALE] = self._heuristic_cost(tables.trace.window(first, self.episodes.length)) if (
-            self.relative_to_heuristic
-        ) else 1.0
-        arrays = self._arrays(env)
+        tally[SCALE] = (
+            self._heuristic_cost(tables.trace.window(first, self.episodes.length))
+            if (self.relative_to_heuristic)
+            else 1.0
+        )
+        jobs, truth, queue = self._jobs[env], self._truth[env], self._queue[env]
+        run_end, run_job = self._run_end[env], self._run_job[env]
+        gpus, nodes, bits, totals = self._gpus[env], self._nodes[env], self._bits[env], self._totals[env]
+        clock, counts = self._clock[env], self._counts[env]
         if warmup:
-            started = np.empty(self._most_running, np.int32)
-            ahead = (array.copy() for array in self._empty)
-            warm_up(*arrays, *ahead, started, warmup, self._warmup_rules, self._settings)
+            ahead_gpus, ahead_nodes, ahead_bits, ahead_totals = self._empty
+            warm_up(
+                jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, ahead_gpus.copy(),
+                ahead_nodes.copy(), ahead_bits.copy(), ahead_totals.copy(), np.empty(self._most_running, np.int32),
+                warmup, self._warmup_rules, self._settings,
+            )  # fmt: skip
             waiting = self._queue[env, self._counts[env, L.FRONT] : self._counts[env, L.BACK]]
             tally[WAITING_RATE] = self._prices[env, waiting, 0].sum()
-        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts = arrays
         due, cost = move_to_decision(
             jobs, truth, self._prices[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts,
             self._rules, self._settings, tally, self.codec.window, False,
@@ -204,13 +216,6 @@ class EnvironmentBatch:
             jobs, self._static[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, self._rules,
             tally, self.codec.full, self._idle_share, self._free_after, self._rows[env], self._context[env],
             self._machine[env], self._mask[env],
-        )  # fmt: skip
-
-    def _arrays(self, env: int) -> tuple[NDArray[Any], ...]:
-        return (
-            self._jobs[env], self._truth[env], self._queue[env], self._run_end[env], self._run_job[env],
-            self._gpus[env], self._nodes[env], self._bits[env], self._totals[env], self._clock[env],
-            self._counts[env],
         )  # fmt: skip
 
     def _heuristic_cost(self, trace: Trace) -> float:

@@ -60,7 +60,14 @@ def _pay_to_next_event(
 
 @inlined
 def _any_visible_fits(
-    jobs: Floats, queue: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64, counts: Ints64, rules: Ints64, window: int
+    jobs: Floats,
+    queue: Ints32,
+    gpus: Ints32,
+    nodes: Ints32,
+    totals: Ints64,
+    counts: Ints64,
+    rules: Ints64,
+    window: int,
 ) -> bool:
     if totals[L.HELD] == L.MILLI * gpus.shape[0]:
         return False
@@ -114,13 +121,17 @@ def observe(
             rules, clock[L.NOW], free_after, rows, context, mask,
         )  # fmt: skip
     else:
-        encode_basic(jobs, static, queue, front, visible, gpus, nodes, totals, rules, clock[L.NOW], rows, mask)
+        encode_basic(
+            jobs, static, queue, front, visible, gpus, nodes, totals, rules, clock[L.NOW], rows, mask
+        )
     for place_in_window in range(visible, int(tally[SHOWN])):
         mask[place_in_window] = False
         for feature in range(rows.shape[1]):
             rows[place_in_window, feature] = 0.0
     tally[SHOWN] = visible
-    mask[rows.shape[0]] = counts[L.RUNNING] > 0  # an idle cluster has nothing to wait for that a scheduler can know
+    mask[rows.shape[0]] = (
+        counts[L.RUNNING] > 0
+    )  # an idle cluster has nothing to wait for that a scheduler can know
     encode_nodes(nodes, totals, gpus.shape[0], idle_share, machine)
 
 
@@ -139,7 +150,21 @@ def move_to_decision(
         return True, cost
     while True:
         moved, price = _pay_to_next_event(
-            jobs, truth, prices, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings, tally
+            jobs,
+            truth,
+            prices,
+            queue,
+            run_end,
+            run_job,
+            gpus,
+            nodes,
+            bits,
+            totals,
+            clock,
+            counts,
+            rules,
+            settings,
+            tally,
         )
         if not moved:
             return False, cost

@@ -65,7 +65,9 @@ class Codec:
             ("placement", self.placement, tuple(p.name.lower() for p in Placement)),
         ):
             if value not in known:
-                raise ConfigError(f"{name} {value!r} is unknown{nearest(value, known)}; known: {', '.join(known)}")
+                raise ConfigError(
+                    f"{name} {value!r} is unknown{nearest(value, known)}; known: {', '.join(known)}"
+                )
 
     @property
     def full(self) -> bool:
@@ -81,7 +83,9 @@ class Codec:
     def rule(self) -> Rule:
         """The window's order as a compiled rule; predicted ends are kept when features need them."""
         return Rule(
-            WINDOW_KEYS[self.key], Blocking.EASY if self.full else Blocking.HEAD, Placement[self.placement.upper()]
+            WINDOW_KEYS[self.key],
+            Blocking.EASY if self.full else Blocking.HEAD,
+            Placement[self.placement.upper()],
         )
 
     def arrays(self, whole_gpus: bool) -> tuple[Ints64, Floats]:
@@ -130,7 +134,9 @@ class Codec:
         settings = dict(data)
         version = settings.pop("version", None)
         if version != CODEC_VERSION:
-            raise BundleError(f"the bundle's codec has version {version}, this lepton_rl reads version {CODEC_VERSION}")
+            raise BundleError(
+                f"the bundle's codec has version {version}, this lepton_rl reads version {CODEC_VERSION}"
+            )
         return cls(**settings)
 
 
@@ -145,7 +151,9 @@ def idle_share(cluster: ClusterSpec) -> float:
     return cluster.idle_power_w / cluster.max_power_w if cluster.max_power_w > 0 else 0.0
 
 
-def as_observation(codec: Codec, machine: Singles, rows: Singles, context: Singles, mask: Bools) -> Observation:
+def as_observation(
+    codec: Codec, machine: Singles, rows: Singles, context: Singles, mask: Bools
+) -> Observation:
     """Name the arrays (any leading axes) as an observation, without copying."""
     observation: Observation = {
         "load": machine[..., 0, :],
@@ -207,7 +215,8 @@ class Decision:
         """Ids of the visible jobs, in slot order."""
         front, back = self._counts[L.FRONT], self._counts[L.BACK]
         rows = self._queue[front : min(front + self._codec.window, back)]
-        return self._jobs[rows, L.ID].astype(np.int64)
+        ids: NDArray[np.int64] = self._jobs[rows, L.ID].astype(np.int64)
+        return ids
 
     def start(self, slot: int) -> Start:
         """Start the fitting job in this slot, observe anew and return the action."""

@@ -25,7 +25,9 @@ class Episodes:
 
     def __post_init__(self) -> None:
         if self.jobs < 1 or self.warmup < 0:
-            raise ConfigError(f"an episode needs 1 job or more and no negative warm-up, not {self.jobs} and {self.warmup}")
+            raise ConfigError(
+                f"an episode needs 1 job or more and no negative warm-up, not {self.jobs} and {self.warmup}"
+            )
         shortest = min((len(trace) for trace in self.traces), default=0)
         if shortest < self.length:
             raise ConfigError(

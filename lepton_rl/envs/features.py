@@ -96,7 +96,9 @@ STATIC_COLUMNS = 8
 
 
 @njit
-def static_features(jobs: Floats, job: int, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles) -> None:
+def static_features(
+    jobs: Floats, job: int, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles
+) -> None:
     """Fill what does not change while the job waits; jobs[job, SCORE] holds the window's key."""
     time = jobs[job, L.REQUESTED]
     if not time >= 0.0:
@@ -135,7 +137,9 @@ def encode_basic(
     for place in range(visible):
         job = queue[front + place]
         demand = jobs[job, L.GPUS]
-        can_start = demand <= free_milli if counted else fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals)
+        can_start = (
+            demand <= free_milli if counted else fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals)
+        )
         fitting += can_start
         mask[place] = can_start
         wait = now - jobs[job, L.SUBMIT]
@@ -256,7 +260,13 @@ def encode_full(
 
 @inlined
 def _encode_group(
-    nodes: Ints32, group: int, per_group: int, per_node: int, gpu_memory: float, idle_share: float, machine: Singles
+    nodes: Ints32,
+    group: int,
+    per_group: int,
+    per_node: int,
+    gpu_memory: float,
+    idle_share: float,
+    machine: Singles,
 ) -> None:
     first = group * per_group
     last = min(first + per_group, nodes.shape[0])

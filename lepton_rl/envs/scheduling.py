@@ -1,9 +1,10 @@
 """`lepton_rl/Scheduling-v0`: one cluster, one episode at a time."""
 
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from lepton_rl.core.cluster import ClusterSpec
@@ -60,7 +61,10 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         render_mode: "ansi" (text) or "rgb_array" (picture) of queue, GPUs and utilisation.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}
+    metadata: dict[str, Any] = {  # noqa: RUF012 - as gymnasium.Env declares it
+        "render_modes": ["ansi", "rgb_array"],
+        "render_fps": 10,
+    }
 
     def __init__(
         self,
@@ -80,9 +84,14 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         self.cluster = cluster
         self.render_mode = render_mode
         self.batch = EnvironmentBatch(
-            Episodes(traces, jobs, warmup), cluster, self.codec, objective or Objective(), 1, relative_to_heuristic
+            Episodes(traces, jobs, warmup),
+            cluster,
+            self.codec,
+            objective or Objective(),
+            1,
+            relative_to_heuristic,
         )
-        self.observation_space = self.codec.observation_space(cluster)
+        self.observation_space = cast(spaces.Space[Observation], self.codec.observation_space(cluster))
         self.action_space = self.codec.action_space()
 
     def reset(
@@ -105,7 +114,8 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the valid actions, shape (K + 1,)."""
-        return self.batch.masks[0].copy()
+        mask: NDArray[np.bool_] = self.batch.masks[0].copy()
+        return mask
 
     def outcome(self) -> Outcome:
         """Return when each job of the episode started and finished (complete once it has ended)."""

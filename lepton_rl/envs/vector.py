@@ -1,6 +1,6 @@
 """The vector form of `lepton_rl/Scheduling-v0`: many clusters in one process, stepped by one compiled call."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -30,7 +30,10 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         copy: Return copies of the observation arrays; False returns views that the next step overwrites.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+    metadata: dict[str, Any] = {  # noqa: RUF012 - as gymnasium declares it
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "render_modes": [],
+    }
 
     def __init__(
         self,
@@ -68,14 +71,16 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         `options={"reset_mask": array}` resets only the environments that it marks.
         """
         if isinstance(seed, int):
-            self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
+            self.generators = [
+                np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)
+            ]
         elif seed is not None:
             for env, own in enumerate(seed):
                 if own is not None:
                     self.generators[env] = np.random.default_rng(own)
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
-        for env in np.flatnonzero(mask):
-            self.batch.reset(int(env), self.batch.episodes.draw(self.generators[env]))
+        for env in np.flatnonzero(mask).tolist():
+            self.batch.reset(env, self.batch.episodes.draw(self.generators[env]))
         return self._observation(), {}
 
     def step(

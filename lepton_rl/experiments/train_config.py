@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from lepton_rl.envs import Codec, Objective
 from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
-from lepton_rl.experiments.loader import ConfigModel
+from lepton_rl.experiments.loader import Section
 
 Pair = tuple[float, float]
 
@@ -37,14 +37,14 @@ _SB3_NAMES = {
 }
 
 
-class EpisodeConfig(ConfigModel):
+class EpisodeConfig(Section):
     """Length of an episode."""
 
     jobs: int = Field(256, ge=1, description="counted jobs of an episode")
     warmup: int = Field(0, ge=0, description="jobs before them that a heuristic runs")
 
 
-class ObservationConfig(ConfigModel):
+class ObservationConfig(Section):
     """What the learner sees and which GPUs its jobs get."""
 
     window: int = Field(64, ge=1, le=4096, description="visible jobs")
@@ -59,7 +59,7 @@ class ObservationConfig(ConfigModel):
         return Codec(self.window, self.key, self.features, self.placement)
 
 
-class ObjectiveConfig(ConfigModel):
+class ObjectiveConfig(Section):
     """What is minimised, per job."""
 
     slowdown: float = Field(1.0, ge=0, description="weight of the mean bounded slowdown")
@@ -75,7 +75,7 @@ class ObjectiveConfig(ConfigModel):
         return Objective(self.slowdown, self.wait_hours, self.jct_hours, self.energy_kwh)
 
 
-class AgentConfig(ConfigModel):
+class AgentConfig(Section):
     """Algorithm and network. Settings that are left out have the algorithm's own default."""
 
     algorithm: Literal["maskable_ppo", "ppo", "a2c", "dqn"] = Field(
@@ -134,7 +134,7 @@ class AgentConfig(ConfigModel):
         return {"network": self.network, "width": self.width, "critic_width": self.critic_width}
 
 
-class TrainingConfig(ConfigModel):
+class TrainingConfig(Section):
     """How long and where."""
 
     environments: int = Field(64, ge=1, description="environments stepped together")
@@ -145,7 +145,7 @@ class TrainingConfig(ConfigModel):
     threads: int = Field(1, ge=1, description="threads of torch; one is fastest on shared cores")
 
 
-class ValidationConfig(ConfigModel):
+class ValidationConfig(Section):
     """Held-out windows that choose the best weights; never those of a benchmark."""
 
     windows: int = Field(16, ge=1, description="windows")
@@ -153,7 +153,7 @@ class ValidationConfig(ConfigModel):
     workload: WorkloadConfig | None = Field(None, description="another workload to draw them from")
 
 
-class TrainConfig(ConfigModel):
+class TrainConfig(Section):
     """One training."""
 
     name: str = Field(description="of the run folder")

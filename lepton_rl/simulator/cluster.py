@@ -61,7 +61,9 @@ class SimulatedCluster:
         )  # fmt: skip
         if not moved and s.counts[L.BACK] > s.counts[L.FRONT]:
             waiting = int(s.counts[L.BACK] - s.counts[L.FRONT])
-            raise IllegalAction(f"the policy leaves {waiting} jobs waiting for ever on an idle cluster: it must start one")
+            raise IllegalAction(
+                f"the policy leaves {waiting} jobs waiting for ever on an idle cluster: it must start one"
+            )
         return bool(moved)
 
     def snapshot(self) -> Snapshot:

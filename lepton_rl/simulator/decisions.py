@@ -63,11 +63,11 @@ def decide(snapshot: Snapshot, rule: Rule) -> list[Action]:
     started = np.empty(total, np.int32)
     preempted = np.empty(total, np.int32)
     held = np.empty(len(snapshot.gpus) + total, np.int64)
-    allocation = (snapshot.gpus, snapshot.nodes, snapshot.bits, snapshot.totals)
-    layers = [array.copy() for array in (*allocation, *allocation)]
     starts, stops = _pass_on_snapshot(
-        jobs, *layers, snapshot.time, rules, settings, started, preempted, held
-    )
+        jobs, snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), snapshot.totals.copy(),
+        snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), snapshot.totals.copy(), snapshot.time,
+        rules, settings, started, preempted, held,
+    )  # fmt: skip
     names = jobs[:, L.ID].astype(np.int64)
     actions: list[Action] = [Preempt(int(names[row])) for row in preempted[:stops]]
     offset = 0

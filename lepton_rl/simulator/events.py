@@ -87,7 +87,14 @@ def set_true_end(
 
 @njit
 def forget_true_end(
-    jobs: Floats, truth: Floats, job: int, run_end: Floats, run_job: Ints32, size: int, clock: Floats, settings: Floats
+    jobs: Floats,
+    truth: Floats,
+    job: int,
+    run_end: Floats,
+    run_job: Ints32,
+    size: int,
+    clock: Floats,
+    settings: Floats,
 ) -> None:
     """Take a job that was preempted now out of a heap of `size` jobs; it owes the restart cost."""
     remove_end(run_end, run_job, size, job)

@@ -21,7 +21,17 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.jit import inlined, njit, njit_allocating
-from lepton_rl.core.placement import Floats, Ints32, Ints64, Words, copy_allocation, copy_gpus, fits, place, release
+from lepton_rl.core.placement import (
+    Floats,
+    Ints32,
+    Ints64,
+    Words,
+    copy_allocation,
+    copy_gpus,
+    fits,
+    place,
+    release,
+)
 from lepton_rl.simulator.ends import add_prediction, drop_prediction
 from lepton_rl.simulator.scores import running_score, score
 from lepton_rl.simulator.waiting import find, insert, remove, reorder
@@ -41,7 +51,14 @@ _HEAD, _SKIP, _EASY, _CONSERVATIVE = (int(rule) for rule in Blocking)
 
 @inlined
 def _begin(
-    jobs: Floats, job: int, run_end: Floats, run_job: Ints32, started: Ints32, clock: Floats, counts: Ints64, rules: Ints64
+    jobs: Floats,
+    job: int,
+    run_end: Floats,
+    run_job: Ints32,
+    started: Ints32,
+    clock: Floats,
+    counts: Ints64,
+    rules: Ints64,
 ) -> None:
     """Book a job whose GPUs are held as started now."""
     jobs[job, L.START] = clock[L.NOW]
@@ -144,7 +161,9 @@ def _find_shadow(
                 shadow = end
         else:
             release(jobs, job, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
-            if shadow == np.inf and fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals):
+            if shadow == np.inf and fits(
+                rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals
+            ):
                 shadow = end
     clock[L.SHADOW] = shadow
     clock[L.EXTRA] = free - jobs[head, L.GPUS]
@@ -197,8 +216,12 @@ def _backfill_easy(
         start = False
         if not counted:
             start = place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals)
-            if start and not harmless and not _stays_behind_head(
-                jobs, job, head, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, rules
+            if (
+                start
+                and not harmless
+                and not _stays_behind_head(
+                    jobs, job, head, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, rules
+                )
             ):
                 release(jobs, job, gpus, gpus, nodes, bits, totals)
                 start = False
@@ -276,7 +299,9 @@ def _start_reserved(
             free[size] = free[size - 1] + demand
             size += 1
     position = counts[L.FRONT]
-    while position < counts[L.BACK] and free[0] > 0:  # later plans cannot start now and nothing is kept of them
+    while (
+        position < counts[L.BACK] and free[0] > 0
+    ):  # later plans cannot start now and nothing is kept of them
         job = queue[position]
         demand = jobs[job, L.GPUS]
         length = jobs[job, L.PREDICTED]
@@ -359,7 +384,22 @@ def _fill_anew(
         else:
             full = full or rules[L.BLOCKING] == _HEAD
             if jobs[job, L.FIRST_GPU] >= 0:
-                _stop(jobs, job, queue, run_end, run_job, gpus, nodes, bits, totals, preempted, clock, counts, rules, settings)
+                _stop(
+                    jobs,
+                    job,
+                    queue,
+                    run_end,
+                    run_job,
+                    gpus,
+                    nodes,
+                    bits,
+                    totals,
+                    preempted,
+                    clock,
+                    counts,
+                    rules,
+                    settings,
+                )
     if chosen == 0 and counts[L.PREEMPTED] == 0:
         return
     open_to_start = True
@@ -391,7 +431,20 @@ def scheduling_pass(
     if counts[L.FRONT] < counts[L.BACK]:
         if rules[L.PREEMPTIVE]:
             _fill_anew(
-                jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, preempted, clock, counts, rules, settings
+                jobs,
+                queue,
+                run_end,
+                run_job,
+                gpus,
+                nodes,
+                bits,
+                totals,
+                started,
+                preempted,
+                clock,
+                counts,
+                rules,
+                settings,
             )
         else:
             if rules[L.DYNAMIC]:
@@ -400,11 +453,17 @@ def scheduling_pass(
                     jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
                 reorder(jobs, queue, counts)
             if rules[L.BLOCKING] == _SKIP:
-                _start_any(jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules)
+                _start_any(
+                    jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules
+                )
             elif rules[L.BLOCKING] == _CONSERVATIVE:
-                _start_reserved(jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules)
+                _start_reserved(
+                    jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules
+                )
             else:
-                if _start_heads(jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules):
+                if _start_heads(
+                    jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules
+                ):
                     counts[L.HEAD] = -1
                 if rules[L.BLOCKING] == _EASY and counts[L.FRONT] < counts[L.BACK]:
                     _backfill_easy(

@@ -40,9 +40,24 @@ PREEMPTIVE_ORDERS = frozenset({Order.SRTF, Order.LAS})
 TIMELESS_ORDERS = frozenset({Order.FCFS, Order.SMALLEST, Order.LAS, Order.WEIGHTED, Order.RANDOM})
 """Orders that work without requested times."""
 
-(_FCFS, _SJF, _LJF, _SMALLEST, _SAF, _F1, _F2, _F3, _F4, _WFP3, _UNICEP, _SRTF, _LAS, _WEIGHTED, _POWER, _RANDOM) = (
-    int(order) for order in Order
-)
+(
+    _FCFS,
+    _SJF,
+    _LJF,
+    _SMALLEST,
+    _SAF,
+    _F1,
+    _F2,
+    _F3,
+    _F4,
+    _WFP3,
+    _UNICEP,
+    _SRTF,
+    _LAS,
+    _WEIGHTED,
+    _POWER,
+    _RANDOM,
+) = (int(order) for order in Order)
 
 
 @inlined

@@ -98,13 +98,9 @@ def build_state(trace: Trace, cluster: ClusterSpec, rule: Rule, timing: Timing) 
     check_fits(trace, cluster)
     whole = bool((trace.gpus >= 1).all())
     most_running = min(len(trace), cluster.gpus if whole else cluster.gpus * L.MILLI)
-    layers = [
-        np.stack((array, array))
-        for array in empty_allocation(
-            cluster.nodes, cluster.gpus_per_node, int(cluster.gpu_memory_gib * L.MIB_PER_GIB)
-        )
-    ]
-    gpus, nodes, bits, totals = layers
+    gpus, nodes, bits, totals = empty_allocation(
+        cluster.nodes, cluster.gpus_per_node, int(cluster.gpu_memory_gib * L.MIB_PER_GIB)
+    )
     clock = np.zeros(L.CLOCK_COLUMNS)
     clock[L.NOW] = trace.submit_time[0]
     clock[L.TIMER] = trace.submit_time[0] + timing.timer if timing.timer > 0 else np.inf
@@ -117,10 +113,10 @@ def build_state(trace: Trace, cluster: ClusterSpec, rule: Rule, timing: Timing) 
         queue=np.zeros(len(trace), np.int32),
         run_end=np.zeros((2, most_running)),
         run_job=np.zeros((2, most_running), np.int32),
-        gpus=gpus,
-        nodes=nodes,
-        bits=bits,
-        totals=totals,
+        gpus=np.stack((gpus, gpus)),
+        nodes=np.stack((nodes, nodes)),
+        bits=np.stack((bits, bits)),
+        totals=np.stack((totals, totals)),
         started=np.zeros(most_running, np.int32),
         preempted=np.zeros(most_running, np.int32),
         clock=clock,

@@ -22,7 +22,8 @@ def _tame(advantages: NDArray[np.float32]) -> NDArray[np.float32]:
     """Centre advantages, divide by their mean size and clip: dividing by the standard deviation of a heavy tail
     would crush the ordinary steps."""
     centred = advantages - advantages.mean()
-    return np.clip(centred / (np.abs(centred).mean() + 1e-8), -ADVANTAGE_CLIP, ADVANTAGE_CLIP)
+    tamed: NDArray[np.float32] = np.clip(centred / (np.abs(centred).mean() + 1e-8), -ADVANTAGE_CLIP, ADVANTAGE_CLIP)
+    return tamed
 
 
 class RolloutBuffer(DictRolloutBuffer):
@@ -99,10 +100,26 @@ def make_algorithm(
     }
     if name == "maskable_ppo":
         return MaskablePPO(
-            MaskableSchedulingPolicy, rollout_buffer_class=MaskableBuffer, normalize_advantage=False, **common, **settings
+            MaskableSchedulingPolicy,
+            rollout_buffer_class=MaskableBuffer,
+            normalize_advantage=False,
+            **common,
+            **settings,
         )
     if name == "ppo":
-        return PPO(SchedulingPolicy, rollout_buffer_class=RolloutBuffer, normalize_advantage=False, **common, **settings)
+        return PPO(
+            SchedulingPolicy,
+            rollout_buffer_class=RolloutBuffer,
+            normalize_advantage=False,
+            **common,
+            **settings,
+        )
     if name == "a2c":
-        return A2C(SchedulingPolicy, rollout_buffer_class=RolloutBuffer, normalize_advantage=False, **common, **settings)
+        return A2C(
+            SchedulingPolicy,
+            rollout_buffer_class=RolloutBuffer,
+            normalize_advantage=False,
+            **common,
+            **settings,
+        )
     return MaskedDQN(QSchedulingPolicy, **common, **settings)

@@ -78,7 +78,12 @@ def _replay_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
             arrays[name] = {key: values[:filled].copy() for key, values in array.items()}
         else:
             arrays[name] = array[:filled].copy()
-    return {"pos": buffer.pos, "full": buffer.full, "arrays": arrays, "exploration": getattr(model, "exploration_rate", 0)}
+    return {
+        "pos": buffer.pos,
+        "full": buffer.full,
+        "arrays": arrays,
+        "exploration": getattr(model, "exploration_rate", 0),
+    }
 
 
 def _load_replay(model: BaseAlgorithm, saved: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class Evaluation:
 
 def network_of(model: BaseAlgorithm) -> torch.nn.Module:
     """Return the network that chooses actions."""
-    policy = model.policy
+    policy: Any = model.policy
     module = policy.q_net.network if hasattr(policy, "q_net") else policy.network
     assert isinstance(module, torch.nn.Module)
     return module
@@ -64,13 +65,16 @@ def evaluate(
     while running.any():
         observation = batch.observation()
         _widen(ranges, observation)
+        shown: Any = obs_as_tensor(observation, model.device)
         with torch.no_grad():
-            tensors = {name: tensor.float() for name, tensor in obs_as_tensor(observation, model.device).items()}
+            tensors = {
+                name: tensor.float() for name, tensor in shown.items()
+            }
             values = masked(network(tensors)[0], tensors).cpu().numpy()
         if sample:
             values = values + generator.gumbel(size=values.shape)
         batch.step(values.argmax(1).astype(np.int64))
-        for env in np.flatnonzero(batch.terminated):
+        for env in np.flatnonzero(batch.terminated).tolist():
             if running[env]:
                 infos[env] = batch.episode_info(int(env))
                 running[env] = False

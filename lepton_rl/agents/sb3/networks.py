@@ -142,6 +142,16 @@ def masked(values: Tensor, observation: Arrays) -> Tensor:
 class _SchedulingActorCritic:
     """What both actor-critic policies share: our network in the place of SB3's extractor, trunk and heads."""
 
+    # Set by SB3's constructors.
+    observation_space: Any
+    action_space: Any
+    action_dist: Any
+    optimizer_class: Any
+    optimizer_kwargs: Any
+    extract_features: Any
+    parameters: Any
+    network: Any
+
     def __init__(
         self,
         observation_space: spaces.Dict,
@@ -152,7 +162,11 @@ class _SchedulingActorCritic:
         critic_width: int = 64,
         **kwargs: Any,
     ) -> None:
-        self._network_settings = {"network": network, "width": width, "critic_width": critic_width}
+        self._network_settings: dict[str, Any] = {
+            "network": network,
+            "width": width,
+            "critic_width": critic_width,
+        }
         kwargs.setdefault("features_extractor_class", Passthrough)
         kwargs.setdefault("ortho_init", False)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)  # type: ignore[call-arg]
@@ -177,13 +191,17 @@ class _SchedulingActorCritic:
         distribution = self.action_dist.proba_distribution(action_logits=masked(values, observation))
         return distribution, value
 
-    def forward(self, obs: Arrays, deterministic: bool = False, action_masks: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, obs: Arrays, deterministic: bool = False, action_masks: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return (actions, values, log probabilities)."""
         distribution, value = self._both(obs)
         actions = distribution.get_actions(deterministic=deterministic)
         return actions, value, distribution.log_prob(actions)
 
-    def evaluate_actions(self, obs: Arrays, actions: Tensor, action_masks: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate_actions(
+        self, obs: Arrays, actions: Tensor, action_masks: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return (values, log probabilities, entropy) of given actions."""
         distribution, value = self._both(obs)
         return value, distribution.log_prob(actions), distribution.entropy()
@@ -194,7 +212,8 @@ class _SchedulingActorCritic:
 
     def predict_values(self, obs: Arrays) -> Tensor:
         """Return the values alone."""
-        return self.network.values(self.extract_features(obs))
+        values: Tensor = self.network.values(self.extract_features(obs))
+        return values
 
 
 class SchedulingPolicy(_SchedulingActorCritic, MultiInputActorCriticPolicy):  # type: ignore[misc]
@@ -209,11 +228,13 @@ class _SchedulingQNetwork(QNetwork):
     def __init__(self, *args: Any, network: str, width: int, critic_width: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         actions = int(self.action_space.n)
-        self.q_net = nn.Identity()
-        self.network = make_network(network, self.observation_space, actions, width, critic_width)
+        self.q_net = nn.Sequential()
+        space = self.observation_space
+        assert isinstance(space, spaces.Dict)
+        self.network = make_network(network, space, actions, width, critic_width)
 
-    def forward(self, obs: Arrays) -> Tensor:
-        observation = self.extract_features(obs, self.features_extractor)
+    def forward(self, obs: Any) -> Tensor:
+        observation: Any = self.extract_features(obs, self.features_extractor)
         return masked(self.network(observation)[0], observation)
 
 
@@ -230,7 +251,11 @@ class QSchedulingPolicy(DQNPolicy):
         critic_width: int = 64,
         **kwargs: Any,
     ) -> None:
-        self._network_settings = {"network": network, "width": width, "critic_width": critic_width}
+        self._network_settings: dict[str, Any] = {
+            "network": network,
+            "width": width,
+            "critic_width": critic_width,
+        }
         kwargs.setdefault("features_extractor_class", Passthrough)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 

@@ -18,7 +18,16 @@ from lepton_rl.envs.batch import EnvironmentBatch
 
 CHECKPOINT_FILE = "checkpoint.pt"
 CURVE_FILE = "learning_curve.csv"
-CURVE_COLUMNS = ("steps", "seconds", "mode", "cost", "mean_bounded_slowdown", "mean_jct", "utilization", "mean_power_w")
+CURVE_COLUMNS = (
+    "steps",
+    "seconds",
+    "mode",
+    "cost",
+    "mean_bounded_slowdown",
+    "mean_jct",
+    "utilization",
+    "mean_power_w",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +142,9 @@ class TrainingCallback(BaseCallback):
             mode = "sampled" if sample else "greedy"
             for name, value in asdict(result).items():
                 self.logger.record(f"validation/{mode}_{name}", value)
-            self.rows.append({"steps": self.num_timesteps, "seconds": self.seconds, "mode": mode, **asdict(result)})
+            self.rows.append(
+                {"steps": self.num_timesteps, "seconds": self.seconds, "mode": mode, **asdict(result)}
+            )
             if result.cost < self.best.cost:
                 weights = network_weights(self.model)
                 self.best = Best(result.cost, self.num_timesteps, sample, asdict(result), weights, ranges)

@@ -24,7 +24,9 @@ class BatchVecEnv(VecEnv):
 
     def __init__(self, batch: EnvironmentBatch, seed: int) -> None:
         self.batch = batch
-        super().__init__(batch.count, batch.codec.observation_space(batch.cluster), batch.codec.action_space())
+        super().__init__(
+            batch.count, batch.codec.observation_space(batch.cluster), batch.codec.action_space()
+        )
         self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(batch.count)]
         self._actions = np.zeros(batch.count, np.int64)
         self._began = time.perf_counter()
@@ -109,7 +111,9 @@ class BatchVecEnv(VecEnv):
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Spawn new random streams from `seed`, which the next reset uses."""
         if seed is not None:
-            self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
+            self.generators = [
+                np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)
+            ]
         return [seed] * self.num_envs
 
     def close(self) -> None:

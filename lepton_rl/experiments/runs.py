@@ -1,0 +1,104 @@
+"""Run folders: what made a result, enough to make it again."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lepton_rl import __version__
+from lepton_rl.errors import ConfigError
+
+_PACKAGES = ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "sb3-contrib", "pymoo")
+
+
+def provenance() -> dict[str, Any]:
+    """Return versions, commit and machine."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "lepton_rl": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "packages": versions,
+    }
+
+
+def new_folder(name: str) -> Path:
+    """Return a folder in `runs/` that is not there yet, named after the experiment and the time."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path("runs") / f"{name}-{stamp}"
+    count = 1
+    while folder.exists():
+        count += 1
+        folder = Path("runs") / f"{name}-{stamp}-{count}"
+    return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder, or say why not.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except FileExistsError:
+        raise ConfigError(f"{folder}: is a file; a run needs a folder") from None
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is never seen half done."""
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write one JSON object."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def digest_of(path: Path) -> str:
+    """Return a digest of a file's content, or of all files of a folder."""
+    digest = sha256()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        name = str(file.relative_to(path)) if path.is_dir() else file.name
+        digest.update(name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this code runs from, with + for changes; None in a wheel."""
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        commit = _git(here, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()

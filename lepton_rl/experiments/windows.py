@@ -1,0 +1,121 @@
+"""The windows of jobs on which policies are compared: cut from a trace, or generated one by one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lepton_rl.core import ClusterSpec, Outcome
+from lepton_rl.errors import ConfigError
+from lepton_rl.experiments.benchmark_config import BenchmarkWorkload
+from lepton_rl.experiments.config import seed_for
+from lepton_rl.experiments.statistics import block_length
+from lepton_rl.workloads import Dropped, Trace
+
+# On a run's whole length; the others are of the counted jobs alone.
+CLUSTER_METRICS = ("makespan", "utilization", "fragmentation", "throughput", "energy_kwh", "mean_power_w")
+HIGHER_IS_BETTER = ("utilization", "throughput", "fairness")
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """One workload's windows for each seed.
+
+    Attributes:
+        workload: its name.
+        cluster: what they run on.
+        traces: by seed, in order; the same objects for every seed where the windows do not depend on it.
+        counted: rows of each window whose jobs count.
+        block: windows to resample together; None where they overlap.
+        dropped: what was left out of the trace.
+        notes: what readers of the results should know.
+    """
+
+    workload: str
+    cluster: ClusterSpec
+    traces: dict[int, tuple[Trace, ...]]
+    counted: slice
+    block: int | None
+    dropped: tuple[Dropped, ...]
+    notes: tuple[str, ...]
+
+
+def make_windows(config: BenchmarkWorkload, seeds: Sequence[int]) -> Windows:
+    """Cut or generate the windows of a workload.
+
+    Raises:
+        ConfigError: the workload has fewer jobs than the windows need.
+        TraceError: the file cannot be used.
+    """
+    settings = config.windows
+    counted = slice(settings.warmup, settings.warmup + settings.jobs)
+    if settings.kind == "independent":
+        made = {seed: _generated(config, seed) for seed in seeds}
+        first = made[seeds[0]][0]
+        return Windows(config.label, config.cluster.build(first), made, counted, 1, (), first.notes)
+    trace = config.build(seeds[0])
+    cluster = config.cluster.build(trace)
+    fitting = trace.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib)
+    if settings.kind == "disjoint":
+        same = _disjoint(fitting, config)
+        traces = dict.fromkeys(seeds, same)
+        return Windows(
+            config.label, cluster, traces, counted, block_length(len(same)), fitting.dropped, fitting.notes
+        )
+    drawn = {seed: _overlapping(fitting, config, seed) for seed in seeds}
+    notes = (*fitting.notes, "the windows overlap: means only, an interval would be too narrow")
+    return Windows(config.label, cluster, drawn, counted, None, fitting.dropped, notes)
+
+
+def counted_metrics(outcome: Outcome, counted: slice) -> dict[str, float]:
+    """Return the metrics of the counted jobs; those of the cluster are of the whole run."""
+    whole = outcome.metrics()
+    part = replace(
+        outcome,
+        **{
+            name: getattr(outcome, name)[counted]
+            for name in ("submit", "run", "gpus", "first_start", "finish", "preemptions", "groups")
+        },
+    )
+    metrics = part.metrics() | {name: whole[name] for name in CLUSTER_METRICS}
+    return metrics | {"p50_bounded_slowdown": float(np.percentile(part.bounded_slowdown(), 50))}
+
+
+def _disjoint(trace: Trace, config: BenchmarkWorkload) -> tuple[Trace, ...]:
+    """Return windows whose counted jobs do not overlap, spread evenly (warm-up jobs may be another's counted)."""
+    settings = config.windows
+    room = len(trace) - settings.warmup - settings.cooldown
+    possible = max(room, 0) // settings.jobs
+    if possible < settings.count:
+        raise ConfigError(
+            f"{config.label}: {len(trace)} jobs hold {possible} disjoint windows of {settings.jobs} jobs after a "
+            f"warm-up of {settings.warmup}, not {settings.count}; lower windows.count or windows.jobs"
+        )
+    stride = room // settings.count
+    return tuple(trace.windows(settings.span, range(0, stride * settings.count, stride)))
+
+
+def _overlapping(trace: Trace, config: BenchmarkWorkload, seed: int) -> tuple[Trace, ...]:
+    settings = config.windows
+    last = len(trace) - settings.span
+    if last < 0:
+        raise ConfigError(
+            f"{config.label}: a window of {settings.span} jobs does not fit in {len(trace)}; lower windows.jobs"
+        )
+    starts = np.random.default_rng(seed_for(seed, "evaluation")).integers(0, last + 1, settings.count)
+    return tuple(trace.windows(settings.span, starts.tolist()))
+
+
+def _generated(config: BenchmarkWorkload, seed: int) -> tuple[Trace, ...]:
+    settings = config.windows
+    root = seed if config.seed is None else config.seed
+    traces = [
+        config.generate(settings.span, seed_for(root, "evaluation", seed, index)) for index in range(settings.count)
+    ]
+    cluster = config.cluster.build(traces[0])
+    largest = max(float(trace.gpus.max()) for trace in traces)
+    if largest > cluster.gpus:
+        raise ConfigError(
+            f"{config.label}: jobs of {largest:g} GPUs are generated for a cluster of {cluster.gpus}; lower gpus"
+        )
+    return tuple(traces)
