@@ -8,11 +8,11 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lepton_rl import __version__
 from lepton_rl.agents.network import NETWORKS, Forward, Singles, forward
@@ -20,7 +20,7 @@ from lepton_rl.core.actions import Action
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.codec import Codec, Observation, node_groups
-from lepton_rl.errors import BundleError
+from lepton_rl.errors import BundleError, ConfigError
 
 FORMAT = 1
 BUNDLE_FILE = "bundle.json"
@@ -107,34 +107,39 @@ def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -
 
 
 def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
-    """Load a bundle folder (or a run folder that holds one as `bundle/`).
+    """Load a bundle: its folder, a run folder that holds it as `bundle/`, or a zip of either's files.
 
     Raises:
         BundleError: there is none, it is damaged, or another version wrote it.
     """
-    folder = Path(path)
-    if not (folder / BUNDLE_FILE).is_file() and (folder / "bundle" / BUNDLE_FILE).is_file():
-        folder = folder / "bundle"
-    if not (folder / BUNDLE_FILE).is_file():
-        raise BundleError(
-            f"{path}: no policy bundle here (a bundle is a folder with {BUNDLE_FILE} and {WEIGHTS_FILE})"
-        )
+    source = Path(path)
+    if source.is_dir() and not (source / BUNDLE_FILE).is_file():
+        source = source / "bundle"
+    place = f"{source / BUNDLE_FILE}"
     try:
-        about = json.loads((folder / BUNDLE_FILE).read_text())
+        description, archive_bytes = _read(source)
+        about = json.loads(description)
         if about.get("format") != FORMAT:
-            raise BundleError(
-                f"{folder / BUNDLE_FILE}: format {about.get('format')!r}, this lepton_rl reads format {FORMAT}"
-            )
+            raise BundleError(f"{place}: format {about.get('format')!r}, this lepton_rl reads format {FORMAT}")
         if about["network"] not in NETWORKS:
-            raise BundleError(
-                f"{folder / BUNDLE_FILE}: unknown network {about['network']!r}; known: {', '.join(NETWORKS)}"
-            )
+            raise BundleError(f"{place}: unknown network {about['network']!r}; known: {', '.join(NETWORKS)}")
         codec = Codec.from_description(about["codec"])
         cluster = ClusterSpec(**about["cluster"])
-        with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as archive:
-            weights: dict[str, NDArray[np.float32]] = {
-                name: archive[name].astype(np.float32) for name in archive.files
-            }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{folder}: the bundle is damaged ({error})") from error
-    return LearnedPolicy(codec, about["network"], weights, cluster, bool(about.get("sample")), seed, about)
+        with np.load(BytesIO(archive_bytes), allow_pickle=False) as archive:
+            weights = {name: np.asarray(archive[name], np.float32) for name in archive.files}
+        return LearnedPolicy(codec, about["network"], weights, cluster, bool(about.get("sample")), seed, about)
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path}: no policy bundle here (a bundle is a folder with {BUNDLE_FILE} and {WEIGHTS_FILE})"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path}: the bundle is damaged ({error})") from error
+
+
+def _read(source: Path) -> tuple[str, bytes]:
+    """Return the two files of a bundle."""
+    if source.suffix == ".zip":
+        with zipfile.ZipFile(source) as archive:
+            folder = next((name[: -len(BUNDLE_FILE)] for name in archive.namelist() if name.endswith(BUNDLE_FILE)), "")
+            return archive.read(folder + BUNDLE_FILE).decode(), archive.read(folder + WEIGHTS_FILE)
+    return (source / BUNDLE_FILE).read_text(), (source / WEIGHTS_FILE).read_bytes()

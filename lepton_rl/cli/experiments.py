@@ -49,12 +49,12 @@ def benchmark(
     from lepton_rl.experiments.benchmark import benchmark as run
 
     announce_compilation()
-    changes = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
-    result = run(file, changes, out)
+    result = run(file, overrides or [], out, seed)
     if json:
         print_json({"rows": result.rows})
         note(f"run: {result.folder}")
         return
     result.print_tables()
     typer.echo(f"run: {result.folder}")
-    typer.echo(f"report: {result.report}")
+    if result.report is not None:
+        typer.echo(f"report: {result.report}")

@@ -207,7 +207,7 @@ def _nodes_needed(nodes: Ints32, count: int) -> int:
         2147483647
     )  # nodes are visited by free GPUs downward, whole groups of equals at a time
     while used < total:
-        best = np.int32(0)
+        best: Any = np.int32(0)
         equals = 0
         for node in range(total):
             free = nodes[node, L.WHOLE]

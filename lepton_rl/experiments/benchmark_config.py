@@ -17,13 +17,15 @@ class WindowsConfig(Section):
     """The parts of a workload that every policy runs, one by one."""
 
     kind: Literal["disjoint", "independent", "overlapping"] = Field(
-        description="disjoint: counted jobs one after the other through a trace; independent: each generated anew; "
-        "overlapping: random starts in a trace, means without intervals"
+        description="disjoint: counted jobs one after the other through a trace; independent: each generated "
+        "anew; overlapping: random starts in a trace, means without intervals"
     )
     count: int = Field(ENOUGH_WINDOWS, ge=1, le=100_000, description="windows for each seed")
-    jobs: int = Field(1024, ge=1, description="counted jobs in each")
-    warmup: int = Field(0, ge=0, description="jobs before them, which the policy runs too")
-    cooldown: int = Field(0, ge=0, description="jobs after them, so that the counted ones do not see the end")
+    jobs: int = Field(default=1024, ge=1, description="counted jobs in each")
+    warmup: int = Field(default=0, ge=0, description="jobs before them, which the policy runs too")
+    cooldown: int = Field(
+        default=0, ge=0, description="jobs after them, so that the counted ones do not see the end"
+    )
 
     @property
     def span(self) -> int:
@@ -48,13 +50,17 @@ class BenchmarkConfig(Section):
     """Policies x workloads x seeds, every policy on the same windows."""
 
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="of the run folder")
-    description: str = Field("", description="one sentence for the report")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="of windows, requested times and policies")
+    description: str = Field(default="", description="one sentence for the report")
+    seeds: tuple[int, ...] = Field(
+        default=(0,), min_length=1, description="of windows, requested times and policies"
+    )
     workloads: tuple[BenchmarkWorkload, ...] = Field(min_length=1)
     policies: tuple[PolicyConfig, ...] = Field(min_length=1)
-    preemption_cost: float = Field(0.0, ge=0, description="seconds that a preemption adds")
-    quantum: float = Field(0.0, ge=0, description="seconds before a run may be preempted")
-    processes: int | None = Field(None, ge=1, le=1024, description="as many as there are processors if left out")
+    preemption_cost: float = Field(default=0.0, ge=0, description="seconds that a preemption adds")
+    quantum: float = Field(default=0.0, ge=0, description="seconds before a run may be preempted")
+    processes: int | None = Field(
+        default=None, ge=1, le=1024, description="as many as there are processors if left out"
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -85,18 +91,27 @@ class ProtocolConfig(Section):
     """RLScheduler's published evaluation (`simulator.rlscheduler`), on any SWF trace."""
 
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="of the run folder")
-    protocol: Literal["rlscheduler"] = Field(description="the published rules, kept apart from the normal ones")
-    description: str = Field("", description="one sentence for the report")
+    protocol: Literal["rlscheduler"] = Field(
+        description="the published rules, kept apart from the normal ones"
+    )
+    description: str = Field(default="", description="one sentence for the report")
     workload: WorkloadConfig
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
-    seed: int = Field(1, ge=0, description="of the window starts, as the published program draws them")
-    window: int = Field(1024, ge=1, description="jobs of a window")
-    iterations: int = Field(10, ge=1, le=10_000, description="windows")
-    policies: tuple[str, ...] = Field(("fcfs", "wfp3", "unicep", "sjf", "f1"), description="under the published rules")
-    repick_policies: tuple[str, ...] = Field(
-        ("fcfs", "wfp3", "unicep", "sjf", "f1", "saf", "smallest"), description="with the head chosen anew at each event"
+    seed: int = Field(
+        default=1, ge=0, description="of the window starts, as the published program draws them"
     )
-    processes: int | None = Field(None, ge=1, le=1024, description="as many as there are processors if left out")
+    window: int = Field(default=1024, ge=1, description="jobs of a window")
+    iterations: int = Field(default=10, ge=1, le=10_000, description="windows")
+    policies: tuple[str, ...] = Field(
+        default=("fcfs", "wfp3", "unicep", "sjf", "f1"), description="under the published rules"
+    )
+    repick_policies: tuple[str, ...] = Field(
+        default=("fcfs", "wfp3", "unicep", "sjf", "f1", "saf", "smallest"),
+        description="with the head chosen anew at each event",
+    )
+    processes: int | None = Field(
+        default=None, ge=1, le=1024, description="as many as there are processors if left out"
+    )
 
     @field_validator("policies", "repick_policies")
     @classmethod

@@ -15,7 +15,7 @@ class PolicyConfig(Section):
     """A policy's name, a bundle's path or file.py:Name, alone or in a mapping with settings and a label."""
 
     name: str = Field(min_length=1, description="a known policy, the path of a bundle, or file.py:Name")
-    label: str = Field("", description="name in tables")
+    label: str = Field(default="", description="name in tables")
     settings: dict[str, Any] = Field(default_factory=dict, description="the policy's own settings")
 
     @model_validator(mode="before")

@@ -1,8 +1,8 @@
 """Means with intervals from few, heavy-tailed samples: bootstrap, interquartile mean, paired differences.
 
 A sample is one figure for each window of jobs. Windows that are drawn independently are resampled one by one;
-windows that follow each other in one trace are alike, so that runs of neighbours are resampled together (circular
-block bootstrap, Politis and Romano 1992). Windows that overlap get no interval at all.
+windows that follow each other in one trace are alike, so that runs of neighbours are resampled together
+(circular block bootstrap, Politis and Romano 1992). Windows that overlap get no interval at all.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Comparison:
 
 def block_length(n: int) -> int:
     """Return the block for `n` neighbouring windows, of the optimal order n^(1/3) (Kuensch 1989)."""
-    return max(1, round(n ** (1 / 3)))
+    return max(1, int(round(n ** (1 / 3))))
 
 
 def estimate(values: ArrayLike, block: int | None = 1) -> Estimate:
@@ -74,8 +74,10 @@ def estimate_interquartile_mean(values: ArrayLike, block: int | None = 1) -> Est
     return Estimate(interquartile_mean(sample), low, high, len(sample))
 
 
-def compare(values: ArrayLike, rival: ArrayLike, higher_is_better: bool = False, block: int | None = 1) -> Comparison:
-    """Return how `values` differ from the rival's on the same windows; a difference below 1e-9 of it is a tie."""
+def compare(
+    values: ArrayLike, rival: ArrayLike, higher_is_better: bool = False, block: int | None = 1
+) -> Comparison:
+    """Return how `values` differ from the rival's on the same windows; below 1e-9 of them it is a tie."""
     ours, theirs = (np.asarray(sample, dtype=np.float64) for sample in (values, rival))
     difference = ours - theirs
     tied = np.abs(difference) <= _TIE * np.maximum(np.abs(ours), np.abs(theirs))

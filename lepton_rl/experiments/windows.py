@@ -82,14 +82,14 @@ def counted_metrics(outcome: Outcome, counted: slice) -> dict[str, float]:
 
 
 def _disjoint(trace: Trace, config: BenchmarkWorkload) -> tuple[Trace, ...]:
-    """Return windows whose counted jobs do not overlap, spread evenly (warm-up jobs may be another's counted)."""
+    """Return windows spread evenly, no job counted twice (warm-up jobs may be another window's counted)."""
     settings = config.windows
     room = len(trace) - settings.warmup - settings.cooldown
     possible = max(room, 0) // settings.jobs
     if possible < settings.count:
         raise ConfigError(
-            f"{config.label}: {len(trace)} jobs hold {possible} disjoint windows of {settings.jobs} jobs after a "
-            f"warm-up of {settings.warmup}, not {settings.count}; lower windows.count or windows.jobs"
+            f"{config.label}: {len(trace)} jobs hold {possible} disjoint windows of {settings.jobs} jobs after "
+            f"a warm-up of {settings.warmup}, not {settings.count}; lower windows.count or windows.jobs"
         )
     stride = room // settings.count
     return tuple(trace.windows(settings.span, range(0, stride * settings.count, stride)))
@@ -100,9 +100,11 @@ def _overlapping(trace: Trace, config: BenchmarkWorkload, seed: int) -> tuple[Tr
     last = len(trace) - settings.span
     if last < 0:
         raise ConfigError(
-            f"{config.label}: a window of {settings.span} jobs does not fit in {len(trace)}; lower windows.jobs"
+            f"{config.label}: a window of {settings.span} jobs does not fit in {len(trace)}; "
+            "lower windows.jobs"
         )
-    starts = np.random.default_rng(seed_for(seed, "evaluation")).integers(0, last + 1, settings.count)
+    generator = np.random.default_rng(seed_for(seed, "evaluation"))
+    starts = generator.integers(0, last + 1, settings.count)
     return tuple(trace.windows(settings.span, starts.tolist()))
 
 
@@ -110,12 +112,14 @@ def _generated(config: BenchmarkWorkload, seed: int) -> tuple[Trace, ...]:
     settings = config.windows
     root = seed if config.seed is None else config.seed
     traces = [
-        config.generate(settings.span, seed_for(root, "evaluation", seed, index)) for index in range(settings.count)
+        config.generate(settings.span, seed_for(root, "evaluation", seed, index))
+        for index in range(settings.count)
     ]
     cluster = config.cluster.build(traces[0])
     largest = max(float(trace.gpus.max()) for trace in traces)
     if largest > cluster.gpus:
         raise ConfigError(
-            f"{config.label}: jobs of {largest:g} GPUs are generated for a cluster of {cluster.gpus}; lower gpus"
+            f"{config.label}: jobs of {largest:g} GPUs are generated for a cluster of {cluster.gpus}; "
+            "lower gpus"
         )
     return tuple(traces)

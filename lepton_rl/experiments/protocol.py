@@ -1,0 +1,102 @@
+"""RLScheduler's published evaluation as an experiment: both tables of the protocol, on any SWF trace."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from rich.console import Console
+
+from lepton_rl.errors import TraceError
+from lepton_rl.experiments.benchmark_config import ProtocolConfig
+from lepton_rl.experiments.runner import Measurement, Task, run_tasks
+from lepton_rl.experiments.summary import WorkloadSummary, summarize
+from lepton_rl.simulator.rlscheduler import Rule, mean_bounded_slowdown, run_window, start_indices
+from lepton_rl.workloads import Trace
+
+BLOCKING = {"commit": False, "commit-backfill": True, "head": False}
+"""The published blocking rules, and whether they backfill."""
+_PUBLISHED = ("published", "published-wait-fixed")
+
+
+@dataclass(frozen=True, eq=False)
+class ProtocolBench:
+    """What a worker needs: the windows and the size of the machine."""
+
+    windows: tuple[Trace, ...]
+    processors: int
+
+    def measure(self, task: Task) -> Measurement:
+        """Run one window under one of the published rules."""
+        window = self.windows[task.window]
+        rule: Rule = next(rule for rule in get_args(Rule) if rule == task.rule)
+        begun = time.process_time()
+        start = run_window(
+            window.submit_time, window.run_time, window.requested_time, window.gpus,
+            processors=self.processors, rule=rule, score=task.policy,
+            backfill=BLOCKING[task.blocking or "head"],
+        )  # fmt: skip
+        jct = start + window.run_time - window.submit_time
+        metrics = {
+            "mean_bounded_slowdown": mean_bounded_slowdown(start, window.submit_time, window.run_time),
+            "mean_jct": float(np.mean(jct)),
+        }
+        return Measurement(task, metrics, [], round(time.process_time() - begun, 6))
+
+
+def protocol_summaries(config: ProtocolConfig, folder: Path, console: Console) -> tuple[WorkloadSummary, ...]:
+    """Run the protocol.
+
+    Raises:
+        TraceError: the trace is too short for the windows, or cannot be used.
+        ConfigError: neither the file nor its header says how large the machine is.
+    """
+    trace = config.workload.build(config.seed)
+    cluster = config.cluster.build(trace)
+    fitting = trace.fit_to(cluster.gpus)
+    dropped = tuple(
+        f"dropped {entry.count}: {entry.reason} ({entry.examples[0]})" for entry in fitting.dropped
+    )
+    for note in dropped:
+        console.print(f"{config.workload.label}: {note}", highlight=False, markup=False)
+    try:
+        starts = start_indices(config.seed, len(fitting), config.window, config.iterations)
+    except TraceError as error:
+        most = (len(fitting) - 2) // 2
+        hint = f"; window={most} would do" if most >= 1 else ""
+        raise TraceError(f"{config.workload.label}: {error}{hint}") from None
+    in_file_order = _by_job_number(fitting)
+    windows = tuple(in_file_order.windows(config.window, starts))
+    name = config.workload.label
+    kinds = [(rule, blocking, policy) for rule in _PUBLISHED for blocking in ("commit", "commit-backfill")
+             for policy in config.policies]  # fmt: skip
+    kinds += [("repick", "head", policy) for policy in config.repick_policies]
+    tasks = [
+        Task(policy, rule, blocking, name, config.seed, index)
+        for rule, blocking, policy in kinds
+        for index in range(len(starts))
+    ]
+    done = run_tasks(
+        ProtocolBench(windows, cluster.gpus), tasks, folder / "rows.jsonl", config.processes, console
+    )
+    notes = (*dropped, "the published windows overlap and are few: means only, and no ranking of policies")
+    return (
+        summarize(
+            done, name, cluster=f"{cluster.gpus} processors", notes=notes, block=None,
+            windows=f"{len(starts)} windows of {config.window:,} jobs, seed {config.seed}",
+        ),
+    )  # fmt: skip
+
+
+def _by_job_number(trace: Trace) -> Trace:
+    """Return the jobs by number, as the published program orders them, with the file's own submit stamps."""
+    order = np.argsort(trace.job_id, kind="stable")
+    columns = (
+        "job_id", "run_time", "requested_time", "gpus", "gpu_memory_gib", "queue", "user", "project",
+        "compute_intensity", "time_sensitivity",
+    )  # fmt: skip
+    stamps = (trace.submit_time + trace.origin)[order]
+    return replace(
+        trace, submit_time=stamps, origin=0.0, **{name: getattr(trace, name)[order] for name in columns}
+    )

@@ -1,0 +1,168 @@
+"""Many small measurements in parallel: written as they finish, continued where they stopped."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lepton_rl.errors import ConfigError
+
+_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_FEWEST_TO_SHARE = 8  # below that, starting a process costs more than it saves
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One measurement: which policy, under which rules, on which window."""
+
+    policy: str
+    rule: str
+    blocking: str | None
+    workload: str
+    seed: int
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A finished task: its metrics, and its jobs' completion times as counts on a log grid."""
+
+    task: Task
+    metrics: dict[str, float]
+    jct_counts: list[int]
+    seconds: float
+
+    def line(self) -> str:
+        """Return one line of JSON."""
+        plain = asdict(self.task) | {
+            "metrics": self.metrics,
+            "jct_counts": self.jct_counts,
+            "seconds": self.seconds,
+        }
+        return json.dumps(plain) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> "Measurement":
+        """Read what `line` wrote; ValueError, KeyError or TypeError if it is cut short."""
+        plain = json.loads(line)
+        rest = [plain.pop(name) for name in ("metrics", "jct_counts", "seconds")]
+        return cls(Task(**plain), *rest)
+
+
+class Bench(Protocol):
+    """What a worker process holds: everything that tasks speak of. It must be picklable."""
+
+    def measure(self, task: Task) -> Measurement:
+        """Carry out one task."""
+
+
+def run_tasks(
+    bench: Bench, tasks: Sequence[Task], rows_file: Path, processes: int | None, console: Console
+) -> list[Measurement]:
+    """Measure every task that `rows_file` does not hold yet, and return all measurements in the tasks' order.
+
+    Raises:
+        LeptonError: a policy or workload cannot be used; what was measured before is kept.
+    """
+    done = _read_rows(rows_file, set(tasks))
+    left = [task for task in tasks if task not in done]
+    if done:
+        console.print(f"{len(done):,} of {len(tasks):,} rows are there already", highlight=False)
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = min(processes or available, max(1, len(left) // _FEWEST_TO_SHARE))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with rows_file.open("a", encoding="utf-8") as file, Progress(*columns, console=console) as progress:
+            bar = progress.add_task("benchmark", total=len(tasks), completed=len(done))
+            for measurement in _measured(bench, left, count):
+                file.write(measurement.line())
+                file.flush()
+                done[measurement.task] = measurement
+                progress.update(
+                    bar, advance=1, description=f"{measurement.task.policy} on {measurement.task.workload}"
+                )
+            progress.update(bar, description="benchmark")
+    except KeyboardInterrupt:
+        console.print(f"interrupted; --out {rows_file.parent} goes on from here", highlight=False)
+        raise
+    return [done[task] for task in tasks]
+
+
+def _measured(bench: Bench, tasks: Sequence[Task], processes: int) -> Iterator[Measurement]:
+    if processes == 1 or not tasks:
+        yield from map(bench.measure, tasks)
+        return
+    # spawned, not forked: a process that has run numba or torch threads does not survive a fork
+    context = multiprocessing.get_context("spawn")
+    with _one_thread_each(), ProcessPoolExecutor(processes, context, _start_worker, (bench,)) as pool:
+        futures = [pool.submit(_measure, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            raise ConfigError(
+                "a worker process died (out of memory?); try processes=1, finished rows are kept"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+_bench: Bench
+
+
+def _start_worker(bench: Bench) -> None:
+    global _bench
+    _bench = bench
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+
+
+def _measure(task: Task) -> Measurement:
+    return _bench.measure(task)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Limit the workers' numeric libraries to one thread while they start: they share the cores."""
+    before = {name: os.environ.get(name) for name in _THREAD_LIMITS}
+    os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _read_rows(file: Path, wanted: set[Task]) -> dict[Task, Measurement]:
+    """Return the finished rows; a last line that was cut short is dropped from the file."""
+    if not file.is_file():
+        return {}
+    done: dict[Task, Measurement] = {}
+    whole: list[str] = []
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    for line in lines:
+        try:
+            measurement = Measurement.from_line(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+        whole.append(line if line.endswith("\n") else line + "\n")
+        if measurement.task in wanted:
+            done[measurement.task] = measurement
+    if whole != lines:
+        file.write_text("".join(whole), encoding="utf-8")
+    return done

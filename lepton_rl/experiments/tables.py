@@ -1,0 +1,171 @@
+"""A benchmark's results as text: rich tables, Markdown, CSV. All three show the same cells."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lepton_rl.experiments.statistics import Comparison, Estimate
+from lepton_rl.experiments.summary import HEADLINES, METRICS, Contender, WorkloadSummary
+
+# The quantiles over jobs that stand beside a mean over jobs.
+_QUANTILES = {
+    "mean_bounded_slowdown": ("p50_bounded_slowdown", "p99_bounded_slowdown"),
+    "mean_jct": ("p50_jct", "p99_jct"),
+}
+_TITLES = {"mean_bounded_slowdown": "Bounded slowdown", "mean_jct": "Job completion time, s"}
+_OTHERS = ("mean_wait", "p99_wait", "max_wait", "utilization", "fragmentation", "fairness", "energy_kwh")
+_OTHER_HEADS = (
+    "mean wait, s",
+    "p99 wait, s",
+    "max wait, s",
+    "utilization",
+    "fragmentation",
+    "fairness",
+    "energy, kWh",
+)
+_NARROWEST = 120  # characters; a table is not squeezed below that
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """A title, column heads and rows of text; `best` is the row to stress, `learned` those of agents."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    best: int | None = None
+    learned: frozenset[int] = frozenset()
+
+
+def tables(summary: WorkloadSummary) -> list[TextTable]:
+    """Return the tables of one workload."""
+    if len({contender.rule for contender in summary.contenders}) > 1:
+        return [_by_rule(summary, metric) for metric in HEADLINES]
+    learned = frozenset(i for i, contender in enumerate(summary.contenders) if contender in summary.learned)
+    found = [_headline(summary, metric, learned) for metric in HEADLINES]
+    rows = tuple(
+        (contender.policy, *(figure(summary.estimate(contender, metric).mean) for metric in _OTHERS))
+        for contender in summary.contenders
+    )
+    return [*found, TextTable("Other means", ("policy", *_OTHER_HEADS), rows, None, learned)]
+
+
+def figure(value: float | None) -> str:
+    """Return a number in four digits: 12,346 or 0.1235."""
+    if value is None:
+        return "-"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) >= 0.01 or value == 0 else f"{value:.1e}"
+
+
+def interval(estimate: Estimate, signed: bool = False) -> str:
+    """Return "mean [low, high]", or the mean alone."""
+    mean = figure(estimate.mean)
+    mean = f"+{mean}" if signed and estimate.mean > 0 else mean
+    return mean if estimate.low is None else f"{mean} [{figure(estimate.low)}, {figure(estimate.high)}]"
+
+
+def print_summary(summary: WorkloadSummary, console: Console) -> None:
+    """Print one workload's tables."""
+    if not console.is_terminal or console.width < _NARROWEST:
+        console = Console(file=console.file, width=_NARROWEST)
+    console.print(f"\n{heading(summary)}", style="bold", highlight=False, markup=False)
+    for note in summary.notes:
+        console.print(note, highlight=False, markup=False)
+    for text in tables(summary):
+        table = Table(title=text.title, title_justify="left", box=None, pad_edge=False, title_style="italic")
+        for index, head in enumerate(text.heads):
+            table.add_column(head, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        for index, row in enumerate(text.rows):
+            table.add_row(*row, style="bold" if index == text.best else None)
+        console.print()
+        console.print(table)
+
+
+def heading(summary: WorkloadSummary) -> str:
+    """Return what was run, in one line."""
+    return f"{summary.workload} on {summary.cluster}: {summary.windows}"
+
+
+def markdown(name: str, description: str, summaries: Sequence[WorkloadSummary]) -> str:
+    """Return all tables as Markdown."""
+    lines = [f"# {name}", ""]
+    if description:
+        lines += [description, ""]
+    for summary in summaries:
+        lines += [f"## {heading(summary)}", ""]
+        lines += [f"- {note}" for note in summary.notes] + ([""] if summary.notes else [])
+        for text in tables(summary):
+            lines += [f"{text.title}", ""]
+            lines += [_markdown_row(text.heads), f"|---|{'---:|' * (len(text.heads) - 1)}"]
+            for index, row in enumerate(text.rows):
+                lines.append(_markdown_row([f"**{cell}**" for cell in row] if index == text.best else row))
+            lines.append("")
+    return "\n".join(lines)
+
+
+def csv_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as CSV, unrounded; what is not known is empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _headline(summary: WorkloadSummary, metric: str, learned: frozenset[int]) -> TextTable:
+    rival = summary.strongest(metric)
+    against = f"difference to {rival.policy}" if rival else "difference"
+    rows = []
+    means = []
+    for contender in summary.contenders:
+        estimate = summary.estimate(contender, metric)
+        means.append(estimate.mean)
+        quantiles = (figure(summary.estimate(contender, name).mean) for name in _QUANTILES[metric])
+        rows.append(
+            (
+                contender.policy,
+                interval(estimate),
+                *quantiles,
+                *_against(summary.comparison(contender, metric), contender == rival),
+            )
+        )
+    what = "mean [95 % interval]" if summary.block is not None else "mean"
+    heads = ("policy", what, "p50 of jobs", "p99 of jobs", against, "won–lost–tied")
+    return TextTable(
+        f"{_TITLES[metric]} (lower is better)", heads, tuple(rows), means.index(min(means)), learned
+    )
+
+
+def _against(comparison: Comparison | None, is_rival: bool) -> tuple[str, str]:
+    if comparison is None:
+        return ("strongest heuristic" if is_rival else "-"), "-"
+    return (
+        interval(comparison.difference, signed=True),
+        f"{comparison.wins}–{comparison.losses}–{comparison.ties}",
+    )
+
+
+def _by_rule(summary: WorkloadSummary, metric: str) -> TextTable:
+    """Return a table of means with one row for each rule and one column for each policy."""
+    policies = list(dict.fromkeys(contender.policy for contender in summary.contenders))
+    rules = list(dict.fromkeys((contender.rule, contender.blocking) for contender in summary.contenders))
+    rows = []
+    for rule, blocking in rules:
+        cells = []
+        for policy in policies:
+            contender = Contender(policy, rule, blocking)
+            known = contender in summary.samples
+            cells.append(f"{summary.estimate(contender, metric).mean:,.2f}" if known else "")
+        rows.append((f"{rule}, {blocking}", *cells))
+    return TextTable(f"{METRICS[metric]} (lower is better)", ("rule, blocking", *policies), tuple(rows))
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

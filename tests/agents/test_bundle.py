@@ -1,0 +1,163 @@
+"""Bundles: the same choices as the trained network, from files alone, and clear refusals."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lepton_rl.agents import make_policy, run_policy
+from lepton_rl.agents.bundle import LearnedPolicy, load_bundle, save_bundle
+from lepton_rl.agents.network import NETWORKS, forward
+from lepton_rl.agents.sb3.algorithms import ALGORITHMS, make_algorithm
+from lepton_rl.agents.sb3.evaluation import network_weights
+from lepton_rl.agents.sb3.vec_env import BatchVecEnv
+from lepton_rl.core import ClusterSpec
+from lepton_rl.envs import Codec, EnvironmentBatch, Episodes, Objective
+from lepton_rl.errors import BundleError
+from lepton_rl.workloads import Trace, gpu_cluster
+
+CLUSTER = ClusterSpec(nodes=2, gpus_per_node=4)
+CODEC = Codec(window=8)
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return gpu_cluster(n_jobs=400, gpus=8, load=1.5, seed=3)
+
+
+def make_batch(trace: Trace, count: int = 1, jobs: int = 100, codec: Codec = CODEC) -> EnvironmentBatch:
+    return EnvironmentBatch(Episodes([trace], jobs), CLUSTER, codec, Objective(), count)
+
+
+def shaken_model(algorithm: str, network: str, trace: Trace):  # type: ignore[no-untyped-def]
+    """An algorithm whose weights are far from the uniform policy that training starts from."""
+    import torch
+
+    small = {"dqn": {"buffer_size": 100}, "a2c": {}}.get(algorithm, {"n_steps": 16, "batch_size": 16})
+    env = BatchVecEnv(make_batch(trace, 2), seed=0)
+    model = make_algorithm(algorithm, env, small, {"network": network}, 0, "cpu", None)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model
+
+
+def bundle_of(model, network: str, folder: Path) -> LearnedPolicy:  # type: ignore[no-untyped-def]
+    policy = LearnedPolicy(CODEC, network, network_weights(model), CLUSTER)
+    save_bundle(folder, policy, {"algorithm": "test"})
+    return load_bundle(folder)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_bundle_chooses_what_sb3_predicts(algorithm: str, network: str, trace: Trace, tmp_path: Path) -> None:
+    model = shaken_model(algorithm, network, trace)
+    policy = bundle_of(model, network, tmp_path)
+    batch = make_batch(trace)
+    batch.reset(0, (0, 50))
+    waits = 0
+    while True:
+        observation = {name: array.copy() for name, array in batch.observation().items()}
+        predicted, _ = model.predict(observation, deterministic=True)
+        chosen = policy.choose({name: array[0] for name, array in observation.items()})
+        assert chosen == int(predicted[0])
+        waits += chosen == CODEC.window
+        batch.step(np.asarray(predicted, np.int64))
+        if batch.terminated[0]:
+            break
+    assert waits > 0
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_deployment_and_environment_schedule_alike(network: str, trace: Trace, tmp_path: Path) -> None:
+    policy = bundle_of(shaken_model("maskable_ppo", network, trace), network, tmp_path)
+    batch = make_batch(trace)
+    batch.reset(0, (0, 50))
+    while not batch.terminated[0]:
+        batch.step(np.array([policy.choose(batch.observation_of(0))], np.int64))
+    outcome = run_policy(make_policy(str(tmp_path)), trace.window(50, 100), CLUSTER)
+    np.testing.assert_array_equal(outcome.finish, batch.outcome(0).finish)
+
+
+def test_reordering_the_slots_reorders_the_logits(trace: Trace, tmp_path: Path) -> None:
+    policy = bundle_of(shaken_model("maskable_ppo", "deepsets", trace), "deepsets", tmp_path)
+    batch = make_batch(trace)
+    batch.reset(0, (0, 0))
+    while batch.masks[0, :-1].sum() < 3:
+        batch.step(np.array([CODEC.window if batch.masks[0, -1] else 0], np.int64))
+    observation = batch.observation_of(0)
+    visible = int((observation["queue"][:, 1] > 0).sum())
+    order = np.concatenate((np.random.default_rng(0).permutation(visible), np.arange(visible, CODEC.window)))
+    turned = dict(observation)
+    turned["queue"] = np.ascontiguousarray(observation["queue"][order])
+    turned["action_mask"] = observation["action_mask"][np.append(order, CODEC.window)]
+    logits = forward("deepsets", policy.weights)
+    expected = logits(observation)[np.append(order, CODEC.window)]
+    np.testing.assert_allclose(logits(turned), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_untrained_network_is_uniform_over_valid_actions(trace: Trace) -> None:
+    env = BatchVecEnv(make_batch(trace, 2), seed=0)
+    settings = {"n_steps": 16, "batch_size": 16}
+    model = make_algorithm("maskable_ppo", env, settings, {"network": "deepsets"}, 0, "cpu", None)
+    batch = make_batch(trace)
+    batch.reset(0, (0, 0))
+    logits = forward("deepsets", network_weights(model))(batch.observation_of(0))
+    valid = batch.masks[0]
+    np.testing.assert_array_equal(logits[valid], 0.0)
+    assert (logits[~valid] < -1e7).all()
+
+
+def test_a_bundle_runs_without_torch(trace: Trace, tmp_path: Path) -> None:
+    bundle_of(shaken_model("maskable_ppo", "deepsets", trace), "deepsets", tmp_path / "bundle")
+    code = (
+        "import sys\n"
+        "from lepton_rl.agents import make_policy, run_policy\n"
+        "from lepton_rl.core import ClusterSpec\n"
+        "from lepton_rl.workloads import gpu_cluster\n"
+        "trace = gpu_cluster(n_jobs=50, gpus=8, load=1.5, seed=3)\n"
+        f"run_policy(make_policy({str(tmp_path / 'bundle')!r}), trace, ClusterSpec(nodes=2, gpus_per_node=4))\n"
+        "assert 'torch' not in sys.modules and 'stable_baselines3' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_an_mlp_refuses_another_number_of_nodes(trace: Trace, tmp_path: Path) -> None:
+    policy = bundle_of(shaken_model("maskable_ppo", "mlp", trace), "mlp", tmp_path)
+    with pytest.raises(BundleError, match=r"trained on 2 x 4 GPUs and cannot read 4 x 2 GPUs"):
+        run_policy(policy, trace.window(0, 50), ClusterSpec(nodes=4, gpus_per_node=2))
+
+
+def test_a_zipped_bundle_is_the_same_bundle(trace: Trace, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "bundle"
+    policy = bundle_of(shaken_model("maskable_ppo", "deepsets", trace), "deepsets", folder)
+    zipped = load_bundle(shutil.make_archive(str(tmp_path / "policy"), "zip", folder))
+    assert zipped.codec == policy.codec
+    assert all(np.array_equal(zipped.weights[name], policy.weights[name]) for name in policy.weights)
+    assert load_bundle(tmp_path / "run").codec == policy.codec
+
+
+def test_damaged_bundles_are_refused(trace: Trace, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    bundle_of(shaken_model("maskable_ppo", "deepsets", trace), "deepsets", folder)
+    with pytest.raises(BundleError, match="no policy bundle here"):
+        load_bundle(tmp_path / "nothing")
+    about = json.loads((folder / "bundle.json").read_text())
+    for key, value, message in (
+        ("format", 99, "format 99"),
+        ("network", "transformer", "unknown network 'transformer'"),
+        ("codec", {**about["codec"], "version": 0}, "version 0"),
+        ("cluster", {"nodes": 0}, "damaged|at least 1 node"),
+    ):
+        (folder / "bundle.json").write_text(json.dumps({**about, key: value}))
+        with pytest.raises(BundleError, match=message):
+            load_bundle(folder)
+    (folder / "bundle.json").write_text(json.dumps(about))
+    (folder / "weights.npz").write_bytes(b"not an archive")
+    with pytest.raises(BundleError, match="damaged"):
+        load_bundle(folder)
