@@ -23,8 +23,9 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: setup ## train a small agent, compare it with the heuristics, write a report (about 5 minutes)
-	@$(BIN)/lepton-rl train configs/train/quickstart.yaml --out runs/quickstart --overwrite
-	@$(BIN)/lepton-rl benchmark configs/benchmark/quickstart.yaml --out runs/quickstart --overwrite
+	@rm -rf runs/quickstart
+	@$(BIN)/lepton-rl train configs/train/quickstart.yaml --out runs/quickstart
+	@$(BIN)/lepton-rl benchmark configs/benchmark/quickstart.yaml --out runs/quickstart
 
 test: setup lint types imports pytest ## run every check
 

@@ -29,6 +29,8 @@ FIT_POOL_SCALE = 1 / 16
 INVALID_LOGIT = -1e8
 VISIBLE_FEATURE = 1  # "gpus" is above 0 for every job and 0 in empty rows
 FITS_FEATURE = 5
+REMAINING = "remaining"
+"""What training adds to the observation for the critic: the part of the episode's jobs yet to come."""
 NODE_ENTRIES = ("load", "memory", "power")
 
 

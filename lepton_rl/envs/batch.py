@@ -159,6 +159,11 @@ class EnvironmentBatch:
         """Return the present observation of all environments: views, overwritten by the next step."""
         return as_observation(self.codec, self._machine, self._rows, self._context, self._mask)
 
+    def remaining(self) -> Singles:
+        """Return the part of each episode's jobs that are yet to come, shape (count, 1)."""
+        part = 1.0 - self._counts[:, L.ARRIVED] / self.episodes.length
+        return part[:, None].astype(np.float32)
+
     def observation_of(self, env: int) -> Observation:
         """Return a copy of one environment's observation."""
         return {name: array[env].copy() for name, array in self.observation().items()}

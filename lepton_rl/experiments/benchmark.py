@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from lepton_rl.agents import run_policy
 from lepton_rl.agents.compiled import CompiledPolicy
 from lepton_rl.errors import ConfigError, MissingExtra
 from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, BenchmarkConfig, ProtocolConfig
 from lepton_rl.experiments.loader import checked, resolved_yaml, tree_of
-from lepton_rl.experiments.policy_config import PolicyConfig
-from lepton_rl.experiments.runner import Measurement, Task, run_tasks
+from lepton_rl.experiments.runner import Task, run_tasks
 from lepton_rl.experiments.runs import (
     digest_of,
     make_folder,
@@ -32,12 +29,8 @@ from lepton_rl.experiments.runs import (
 )
 from lepton_rl.experiments.summary import WorkloadSummary, summarize
 from lepton_rl.experiments.tables import csv_text, markdown, print_summary
-from lepton_rl.experiments.windows import Windows, counted_metrics, make_windows
-from lepton_rl.simulator import Timing
+from lepton_rl.experiments.windows import WindowBench, Windows, make_windows
 from lepton_rl.workloads import resolve_data_path
-
-JCT_GRID = np.geomspace(1.0, 1e9, 361)
-"""Edges, in seconds, of the classes in which completion times are counted: 40 to a factor of ten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,29 +50,6 @@ class BenchmarkResult:
         """Print the tables on standard output."""
         for summary in self.summaries:
             print_summary(summary, console or Console())
-
-
-@dataclass(frozen=True, eq=False)
-class WindowBench:
-    """What a worker needs: the policies' settings and the windows."""
-
-    policies: Mapping[str, PolicyConfig]
-    windows: Mapping[str, Windows]
-    timing: Timing
-
-    def measure(self, task: Task) -> Measurement:
-        """Run one policy, made anew, on one window."""
-        windows = self.windows[task.workload]
-        trace = windows.traces[task.seed][task.window]
-        policy = self.policies[task.policy].build(seed=task.seed)
-        begun = time.process_time()
-        outcome = run_policy(policy, trace, windows.cluster, self.timing)
-        seconds = time.process_time() - begun
-        jct = outcome.jct[windows.counted]
-        counts, _ = np.histogram(np.clip(jct, JCT_GRID[0], JCT_GRID[-1]), JCT_GRID)
-        return Measurement(
-            task, counted_metrics(outcome, windows.counted), counts.tolist(), round(seconds, 6)
-        )
 
 
 def benchmark(

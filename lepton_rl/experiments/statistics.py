@@ -5,6 +5,7 @@ windows that follow each other in one trace are alike, so that runs of neighbour
 (circular block bootstrap, Politis and Romano 1992). Windows that overlap get no interval at all.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -41,7 +42,7 @@ class Comparison:
 
 def block_length(n: int) -> int:
     """Return the block for `n` neighbouring windows, of the optimal order n^(1/3) (Kuensch 1989)."""
-    return max(1, int(round(n ** (1 / 3))))
+    return max(1, round(math.cbrt(n)))
 
 
 def estimate(values: ArrayLike, block: int | None = 1) -> Estimate:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lepton_rl.experiments.statistics import Comparison, Estimate
+from lepton_rl.experiments.statistics import Comparison, Estimate, estimate_interquartile_mean
 from lepton_rl.experiments.summary import HEADLINES, METRICS, Contender, WorkloadSummary
 
 # The quantiles over jobs that stand beside a mean over jobs.
@@ -52,7 +52,23 @@ def tables(summary: WorkloadSummary) -> list[TextTable]:
         (contender.policy, *(figure(summary.estimate(contender, metric).mean) for metric in _OTHERS))
         for contender in summary.contenders
     )
-    return [*found, TextTable("Other means", ("policy", *_OTHER_HEADS), rows, None, learned)]
+    middle = tuple(
+        (
+            contender.policy,
+            *(
+                interval(estimate_interquartile_mean(summary.samples[contender][metric], summary.block))
+                for metric in HEADLINES
+            ),
+        )
+        for contender in summary.contenders
+    )
+    what = "Interquartile means [95 % interval]" if summary.block is not None else "Interquartile means"
+    heads = ("policy", *(METRICS[metric] for metric in HEADLINES))
+    return [
+        *found,
+        TextTable(what, heads, middle, None, learned),
+        TextTable("Other means", ("policy", *_OTHER_HEADS), rows, None, learned),
+    ]
 
 
 def figure(value: float | None) -> str:

@@ -150,7 +150,7 @@ def _run(config: TrainConfig, folder: Path, setup: _Setup, resume: bool, console
         raise missing_extra(error.name or "stable-baselines3", "train") from None
     torch.set_num_threads(config.training.threads)
     device = _device(config.training.device)
-    env = BatchVecEnv(setup.train, config.seed)
+    env = BatchVecEnv(setup.train, config.seed, config.agent.reward_scale)
     schedule = Schedule(
         config.training.total_steps,
         config.training.evaluate_every,

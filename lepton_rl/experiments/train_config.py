@@ -86,6 +86,7 @@ class AgentConfig(Section):
     critic_width: int = Field(64, ge=1, description="units of the critic's layers, and of the mlp's")
     learning_rate: float | Pair = Field((1e-3, 1e-4), description="step size, or its first and last value")
     gamma: float = Field(0.9997, gt=0, le=1, description="discount per decision; near 1, or jobs get parked")
+    reward_scale: float = Field(10.0, gt=0, description="rewards are multiplied by it for the critic's sake")
     n_steps: int | None = Field(None, ge=1, description="steps of each environment in a rollout")
     batch_size: int | None = Field(None, ge=1, description="minibatch")
     n_epochs: int | None = Field(None, ge=1, description="passes over a rollout")

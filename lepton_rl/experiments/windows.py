@@ -1,20 +1,28 @@
 """The windows of jobs on which policies are compared: cut from a trace, or generated one by one."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lepton_rl.agents import run_policy
 from lepton_rl.core import ClusterSpec, Outcome
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.benchmark_config import BenchmarkWorkload
 from lepton_rl.experiments.config import seed_for
+from lepton_rl.experiments.policy_config import PolicyConfig
+from lepton_rl.experiments.runner import Measurement, Task
 from lepton_rl.experiments.statistics import block_length
+from lepton_rl.simulator import Timing
 from lepton_rl.workloads import Dropped, Trace
 
 # On a run's whole length; the others are of the counted jobs alone.
 CLUSTER_METRICS = ("makespan", "utilization", "fragmentation", "throughput", "energy_kwh", "mean_power_w")
 HIGHER_IS_BETTER = ("utilization", "throughput", "fairness")
+
+JCT_GRID = np.geomspace(1.0, 1e9, 361)
+"""Edges, in seconds, of the classes in which completion times are counted: 40 to a factor of ten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +46,29 @@ class Windows:
     block: int | None
     dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowBench:
+    """What a worker needs: the policies' settings and the windows."""
+
+    policies: Mapping[str, PolicyConfig]
+    windows: Mapping[str, Windows]
+    timing: Timing
+
+    def measure(self, task: Task) -> Measurement:
+        """Run one policy, made anew, on one window."""
+        windows = self.windows[task.workload]
+        trace = windows.traces[task.seed][task.window]
+        policy = self.policies[task.policy].build(seed=task.seed)
+        begun = time.process_time()
+        outcome = run_policy(policy, trace, windows.cluster, self.timing)
+        seconds = time.process_time() - begun
+        jct = outcome.jct[windows.counted]
+        counts, _ = np.histogram(np.clip(jct, JCT_GRID[0], JCT_GRID[-1]), JCT_GRID)
+        return Measurement(
+            task, counted_metrics(outcome, windows.counted), counts.tolist(), round(seconds, 6)
+        )
 
 
 def make_windows(config: BenchmarkWorkload, seeds: Sequence[int]) -> Windows:
@@ -88,8 +119,8 @@ def _disjoint(trace: Trace, config: BenchmarkWorkload) -> tuple[Trace, ...]:
     possible = max(room, 0) // settings.jobs
     if possible < settings.count:
         raise ConfigError(
-            f"{config.label}: {len(trace)} jobs hold {possible} disjoint windows of {settings.jobs} jobs after "
-            f"a warm-up of {settings.warmup}, not {settings.count}; lower windows.count or windows.jobs"
+            f"{config.label}: {len(trace)} jobs hold {possible} disjoint windows of {settings.jobs} jobs "
+            f"with warm-up {settings.warmup}, not {settings.count}; lower windows.count or windows.jobs"
         )
     stride = room // settings.count
     return tuple(trace.windows(settings.span, range(0, stride * settings.count, stride)))

@@ -21,6 +21,7 @@ from lepton_rl.agents.network import (
     FITS_FEATURE,
     INVALID_LOGIT,
     NODE_ENTRIES,
+    REMAINING,
     VISIBLE_FEATURE,
 )
 
@@ -43,10 +44,10 @@ class MlpNetwork(nn.Module):
 
     def __init__(self, space: spaces.Dict, actions: int, width: int, depth: int) -> None:
         super().__init__()
-        self.names = sorted(name for name in space.spaces if name != "action_mask")
+        self.names = sorted(name for name in space.spaces if name not in ("action_mask", REMAINING))
         size = sum(int(np.prod(space[name].shape or ())) for name in self.names)
         self.actor = _tanh_layers(size, width, depth)
-        self.critic = _tanh_layers(size, width, depth)
+        self.critic = _tanh_layers(size + 1, width, depth)
         self.logits = _zeroed(nn.Linear(width, actions))
         self.value = nn.Linear(width, 1)
 
@@ -56,11 +57,14 @@ class MlpNetwork(nn.Module):
     def forward(self, observation: Arrays) -> tuple[Tensor, Tensor]:
         """Return (unmasked logits (batch, K + 1), value (batch, 1))."""
         flat = self._flat(observation)
-        return self.logits(self.actor(flat)), self.value(self.critic(flat))
+        return self.logits(self.actor(flat)), self._value(flat, observation)
 
     def values(self, observation: Arrays) -> Tensor:
         """Return the value alone, (batch, 1)."""
-        return self.value(self.critic(self._flat(observation)))  # type: ignore[no-any-return]
+        return self._value(self._flat(observation), observation)
+
+    def _value(self, flat: Tensor, observation: Arrays) -> Tensor:
+        return self.value(self.critic(_with_remaining(flat, observation)))  # type: ignore[no-any-return]
 
 
 class DeepSetsNetwork(nn.Module):
@@ -77,7 +81,7 @@ class DeepSetsNetwork(nn.Module):
         self.job_logit = _zeroed(nn.Linear(width, 1))
         self.wait_hidden = nn.Linear(pool, width)
         self.wait_logit = _zeroed(nn.Linear(width, 1))
-        self.critic = _tanh_layers(pool, critic_width, 2)
+        self.critic = _tanh_layers(pool + 1, critic_width, 2)
         self.value = nn.Linear(critic_width, 1)
 
     def _pool(self, observation: Arrays) -> tuple[Tensor, Tensor]:
@@ -105,11 +109,21 @@ class DeepSetsNetwork(nn.Module):
         mixed = torch.relu(self.mix_job(jobs) + self.mix_pool(pool).unsqueeze(1))
         job_logits = self.job_logit(mixed).squeeze(2)
         wait = self.wait_logit(torch.relu(self.wait_hidden(pool)))
-        return torch.cat((job_logits, wait), 1), self.value(self.critic(pool))
+        return torch.cat((job_logits, wait), 1), self.value(self.critic(_with_remaining(pool, observation)))
 
     def values(self, observation: Arrays) -> Tensor:
         """Return the value alone, (batch, 1)."""
-        return self.value(self.critic(self._pool(observation)[1]))  # type: ignore[no-any-return]
+        pool = _with_remaining(self._pool(observation)[1], observation)
+        return self.value(self.critic(pool))  # type: ignore[no-any-return]
+
+
+def _with_remaining(features: Tensor, observation: Arrays) -> Tensor:
+    """Return the critic's input: the pool, whose shared layer the actor alone trains, and what only it reads.
+
+    Outside training `remaining` is unknown and 0.
+    """
+    remaining = observation.get(REMAINING)
+    return torch.cat((features.detach(), torch.zeros_like(features[:, :1]) if remaining is None else remaining), 1)
 
 
 def make_network(kind: str, space: spaces.Dict, actions: int, width: int, critic_width: int) -> nn.Module:

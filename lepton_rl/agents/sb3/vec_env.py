@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from lepton_rl.agents.network import REMAINING
 from lepton_rl.envs.batch import EnvironmentBatch
 from lepton_rl.envs.codec import Observation
 
@@ -15,18 +17,24 @@ from lepton_rl.envs.codec import Observation
 class BatchVecEnv(VecEnv):
     """Steps all environments in one compiled call; ended ones begin a new episode at once.
 
+    The observation has one entry more than the codec's: `remaining` (1,), the part of the episode's jobs that are yet
+    to come. Only the critic reads it: how much cost is still ahead cannot be seen otherwise, and a critic that
+    guesses it drowns the actor in noise.
+
     Args:
         batch: The environments.
         seed: Root of the random streams that draw episodes, one spawned for each environment.
+        reward_scale: Rewards are multiplied by it, to bring the critic's targets to about 1-10.
     """
 
     render_mode: str | None = None  # read by VecEnv's constructor
 
-    def __init__(self, batch: EnvironmentBatch, seed: int) -> None:
+    def __init__(self, batch: EnvironmentBatch, seed: int, reward_scale: float = 1.0) -> None:
         self.batch = batch
-        super().__init__(
-            batch.count, batch.codec.observation_space(batch.cluster), batch.codec.action_space()
-        )
+        self.reward_scale = reward_scale
+        space = batch.codec.observation_space(batch.cluster)
+        space[REMAINING] = spaces.Box(0.0, 1.0, (1,), np.float32)
+        super().__init__(batch.count, space, batch.codec.action_space())
         self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(batch.count)]
         self._actions = np.zeros(batch.count, np.int64)
         self._began = time.perf_counter()
@@ -44,7 +52,7 @@ class BatchVecEnv(VecEnv):
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Apply the actions."""
         ended = self.batch.step(self._actions)
-        rewards = self.batch.rewards.astype(np.float32)
+        rewards = (self.batch.rewards * self.reward_scale).astype(np.float32)
         done = self.batch.terminated.copy()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if ended:
@@ -57,7 +65,7 @@ class BatchVecEnv(VecEnv):
         metrics = self.batch.episode_info(env)
         episode = {"r": metrics["return"], "l": metrics["length"], "t": time.perf_counter() - self._began}
         # The cluster of an ended episode is empty: its observation is all zeros.
-        terminal = {name: np.zeros_like(array[env]) for name, array in self.batch.observation().items()}
+        terminal = {name: np.zeros_like(array[env]) for name, array in self._observation().items()}
         return {"episode": episode, "episode_metrics": metrics, "terminal_observation": terminal}
 
     def _restart(self, env: int) -> None:
@@ -65,7 +73,9 @@ class BatchVecEnv(VecEnv):
 
     def _observation(self) -> Observation:
         # SB3 keeps an observation until after the next step, which overwrites the batch's arrays.
-        return {name: array.copy() for name, array in self.batch.observation().items()}
+        observation = {name: array.copy() for name, array in self.batch.observation().items()}
+        observation[REMAINING] = self.batch.remaining()
+        return observation
 
     def state(self) -> dict[str, Any]:
         """Return all that `load` needs to continue bit for bit."""

@@ -1,0 +1,34 @@
+"""Clocks. CPU seconds where one thread works, so that a busy machine disturbs less; wall seconds where several do."""
+
+import resource
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+
+def cpu_seconds(work: Callable[[], object], repeats: int = 1) -> float:
+    """Return the least CPU seconds of this process that `work` took."""
+    best = float("inf")
+    for _ in range(repeats):
+        began = time.process_time()
+        work()
+        best = min(best, time.process_time() - began)
+    return best
+
+
+def children_cpu_seconds() -> float:
+    """Return user + system seconds of all processes that this one has started and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def latencies(work: Callable[[int], object], count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return the wall seconds of `work(0)`, `work(1)`, ..., one after the other."""
+    clock = time.perf_counter
+    seconds = np.empty(count)
+    for index in range(count):
+        began = clock()
+        work(index)
+        seconds[index] = clock() - began
+    return seconds
