@@ -1,1 +1,7 @@
-"""Speed of lepton_rl, measured: `python -m benchmarks --help`. What the rows mean stands in docs/performance.md."""
+"""Speed of lepton_rl, measured: `python -m benchmarks --help`. docs/performance.md tells what the rows mean."""
+
+import os
+
+# One thread on every side; numerical libraries read this when they load.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")

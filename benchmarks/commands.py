@@ -27,7 +27,7 @@ def _run(arguments: Sequence[str]) -> tuple[float, float]:
 
 
 def _best(arguments: Sequence[str], repeats: int) -> tuple[float, float]:
-    """Run a command once to fill the caches, then several times; return its least (CPU seconds, wall seconds)."""
+    """Return a command's least (CPU seconds, wall seconds) of several runs, after one that fills the caches."""
     _run(arguments)
     runs = [_run(arguments) for _ in range(repeats)]
     return min(cpu for cpu, _ in runs), min(wall for _, wall in runs)
@@ -42,14 +42,17 @@ def simulate_process(quick: bool) -> Iterator[Row]:
         size = path.stat().st_size / 1e6
         for name, (policy, blocking), most in RULES:
             arguments = (
-                "simulate", "--trace", os.fspath(path), "--policy", policy, "--blocking", blocking, "--nodes", "64",
-                "--gpus-per-node", "8", "--json",
+                "simulate", "--trace", os.fspath(path), "--policy", policy, "--blocking", blocking,
+                "--nodes", "64", "--gpus-per-node", "8", "--json",
             )  # fmt: skip
             cpu, wall = _best(arguments, 1 if quick else 2)
             yield Row(
-                f"lepton-rl simulate, SWF of {jobs:,} rows, {name}, whole process", cpu, "CPU-s", at_most(most),
+                f"lepton-rl simulate, SWF of {jobs:,} rows, {name}, whole process",
+                cpu,
+                "CPU-s",
+                at_most(most),
                 details={"wall, s": wall, "file, MB": size},
-            )  # fmt: skip
+            )
 
 
 def help_screen(quick: bool) -> Iterator[Row]:

@@ -2,7 +2,8 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,18 @@ from lepton_rl.agents.network import NETWORKS, Singles
 from lepton_rl.core import ClusterSpec, Snapshot
 from lepton_rl.envs import Codec
 from lepton_rl.envs.features import CONTEXT_FEATURES
-from lepton_rl.simulator import SimulatedCluster
+from lepton_rl.simulator import Blocking, Order, Rule, SimulatedCluster, decide
 
 CLUSTER = ClusterSpec(16, 8)
 WINDOW = 128
-FEWEST_WAITING = WINDOW  # the window is full
 ENDS = ("waits", "starts one job")
 
 
 def random_weights(network: str, codec: Codec, cluster: ClusterSpec, seed: int = 0) -> dict[str, Singles]:
-    """Return weights of a network of the default size as training might have left them: the time does not depend on
-    them, only whether a job is started does."""
+    """Return weights of a network of the default size.
+
+    A decision takes as long as with trained ones; only which job is started depends on them.
+    """
     rng = np.random.default_rng(seed)
     hidden, width, features = 64, 32, len(codec.feature_names)
     pool = 2 * width + 9 + (len(CONTEXT_FEATURES) if codec.full else 0)
@@ -64,31 +66,76 @@ def _prefer_waiting(network: str, weights: dict[str, Singles], by: float) -> dic
 def crowded_snapshots(count: int) -> list[Snapshot]:
     """Return decision points at which the window is full and a visible job fits.
 
-    First-come-first-served keeps small jobs waiting behind a large one, as a learned policy's cluster looks between
-    two of its decisions.
+    Smallest area first fills every gap, so that most of them come when one job has just finished.
     """
     simulated = SimulatedCluster(workload(6000, CLUSTER.gpus, 2.0, seed=4), CLUSTER)
-    codec = Codec(window=WINDOW)
+    codec, rule = Codec(window=WINDOW), Rule(Order.SAF, Blocking.SKIP)
     found: list[Snapshot] = []
     while len(found) < count and simulated.advance():
         snapshot = simulated.snapshot()
-        if len(snapshot.queue) >= FEWEST_WAITING and codec.open(snapshot).something_fits:
+        if len(snapshot.queue) >= WINDOW and codec.open(snapshot).something_fits:
             found.append(snapshot)
-        while len(snapshot.queue):  # first come, first served
-            head = snapshot.queue
-            if head.gpus[0] > snapshot.free_gpus:
-                break
-            simulated.apply(_start(int(head.id[0])))
-            snapshot = simulated.snapshot()
+        for action in decide(snapshot, rule):
+            simulated.apply(action)
     return found
 
 
-def _start(job: int) -> "Start":
-    return Start(job)
-
-
-def _bundle(folder: Path, network: str, prefer_waiting: float) -> LearnedPolicy:
+def _bundle(network: str, prefer_waiting: float) -> LearnedPolicy:
     """Write a bundle and load it as a deployment does."""
     codec = Codec(window=WINDOW)
     weights = _prefer_waiting(network, random_weights(network, codec, CLUSTER), prefer_waiting)
-    return load_bundle(save_bundle(folder, LearnedPolicy(codec, network, weights, CLUSTER), {}))
+    with tempfile.TemporaryDirectory() as folder:
+        save_bundle(Path(folder), LearnedPolicy(codec, network, weights, CLUSTER), {})
+        return load_bundle(folder)
+
+
+def _parts(policy: LearnedPolicy, snapshot: Snapshot, calls: int) -> dict[str, float | str]:
+    """Return the least CPU microseconds of a decision's parts."""
+    codec = policy.codec
+
+    def microseconds(work: Callable[[], object]) -> float:
+        return cpu_seconds(lambda: [work() for _ in range(calls)], 3) / calls * 1e6
+
+    opened = microseconds(lambda: codec.open(snapshot))
+    observation = codec.open(snapshot).observation
+    slot = policy.choose(observation)
+    parts: dict[str, float | str] = {
+        "codec.open, µs": opened,
+        "one forward pass, µs": microseconds(lambda: policy.choose(observation)),
+    }
+    if slot < codec.window:
+        parts["open and start, µs"] = microseconds(lambda: codec.open(snapshot).start(slot))
+    return parts
+
+
+def _percentiles(
+    policy: LearnedPolicy, snapshots: Sequence[Snapshot], rounds: int, clock: Callable[[], float]
+) -> tuple[float, float]:
+    """Return (p50, p99) of a decision by this clock, microseconds."""
+    count = len(snapshots)
+    seconds = latencies(lambda index: policy.decide(snapshots[index % count]), count * rounds, clock)
+    middle, tail = np.percentile(seconds, (50, 99)) * 1e6
+    return float(middle), float(tail)
+
+
+def one_decision(quick: bool) -> Iterator[Row]:
+    """Latency of `LearnedPolicy.decide` on snapshots with at least 128 waiting jobs."""
+    snapshots = crowded_snapshots(40 if quick else 300)
+    rounds = 5 if quick else 30
+    for network in NETWORKS:
+        for end, prefer_waiting, starts in ((ENDS[0], 1e4, 0), (ENDS[1], -1e4, 1)):
+            policy = _bundle(network, prefer_waiting)
+            chosen = [snapshot for snapshot in snapshots if len(policy.decide(snapshot)) == starts]
+            count = len(chosen)
+            middle, tail = _percentiles(policy, chosen, rounds, time.perf_counter)
+            cpu_middle, cpu_tail = _percentiles(policy, chosen, rounds, time.thread_time)
+            name = f"one decision that {end}, {network}, K = {WINDOW}"
+            details: dict[str, float | str] = {
+                "snapshots": count,
+                "waiting jobs, mean": float(np.mean([len(snapshot.queue) for snapshot in chosen])),
+                "p50 in CPU time, µs": cpu_middle,
+                "torch loaded": "yes" if "torch" in sys.modules else "no",
+                **_parts(policy, chosen[count // 2], 50 if quick else 500),
+            }
+            yield Row(f"{name}, p50", middle, "µs", at_most(50), details=details)
+            yield Row(f"{name}, p99", tail, "µs", at_most(1000), details={"p99 in CPU time, µs": cpu_tail})

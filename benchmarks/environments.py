@@ -1,4 +1,4 @@
-"""Rows of the environments: steps per CPU-second beside the Python peer, growth with the cluster, reset, memory."""
+"""Rows of the environments: steps per CPU-second beside the Python peer, growth with the nodes, reset, memory."""
 
 import random
 import time
@@ -21,7 +21,7 @@ ENVS = 64
 WINDOW = 128
 GPUS_PER_NODE = 8
 EPISODE = 1024
-SAMPLE_EVERY = 20  # steps between two looks at the queues, which are not timed
+SAMPLE_EVERY = 50  # steps between two looks at the queues, which are not timed
 REPEATS = 5
 
 
@@ -62,11 +62,12 @@ class Speed:
 
 
 def measure_vector_env(setting: Setting, features: str, quick: bool) -> Speed:
-    """Step the vector env with random valid actions: drawing them and starting new episodes is part of the time."""
+    """Step the vector env with random valid actions: drawing them and beginning new episodes count."""
     steps, repeats = (400, 2) if quick else (3000, REPEATS)
     codec = Codec(window=WINDOW, features=features)
+    trace = setting.trace(8 if quick else 32)
     env = SchedulingVectorEnv(
-        ENVS, setting.trace(8 if quick else 32), setting.cluster, codec, Objective(), EPISODE, setting.warmup, copy=False
+        ENVS, trace, setting.cluster, codec, Objective(), EPISODE, setting.warmup, copy=False
     )
     env.reset(seed=0)
     batch = env.batch
@@ -92,13 +93,19 @@ def measure_vector_env(setting: Setting, features: str, quick: bool) -> Speed:
         best = min(best, spent)
     kernel = _kernel_seconds(batch, seeds, actions, steps, repeats)
     return Speed(
-        steps * ENVS / best, steps * ENVS / kernel, float(np.mean(queues)), float(np.min(queues)), float(np.max(queues)),
-        float(np.mean(visible)),
-    )  # fmt: skip
+        steps_per_second=steps * ENVS / best,
+        kernel_steps_per_second=steps * ENVS / kernel,
+        queue=float(np.mean(queues)),
+        queue_low=float(np.min(queues)),
+        queue_high=float(np.max(queues)),
+        visible=float(np.mean(visible)),
+    )
 
 
-def _spread_over_episodes(batch: EnvironmentBatch, seeds: NDArray[np.int64], actions: NDArray[np.int64]) -> None:
-    """Bring the environments to different points of their episodes, as they are in the middle of a training."""
+def _spread_over_episodes(
+    batch: EnvironmentBatch, seeds: NDArray[np.int64], actions: NDArray[np.int64]
+) -> None:
+    """Bring the environments to different points of their episodes, as in the middle of a training."""
     rng = np.random.default_rng(0)
     apart = 2 * EPISODE // ENVS
     for env in range(ENVS):
@@ -119,7 +126,7 @@ def _step_batch(
 def _kernel_seconds(
     batch: EnvironmentBatch, seeds: NDArray[np.int64], actions: NDArray[np.int64], steps: int, repeats: int
 ) -> float:
-    """Return the CPU seconds of `steps` steps of the batch below the Gymnasium face, its compiled call alone."""
+    """Return the CPU seconds of `steps` compiled calls alone, below the Gymnasium face."""
     rng = np.random.default_rng(0)
     best = float("inf")
     for _ in range(repeats):
@@ -137,10 +144,11 @@ def _kernel_seconds(
 
 
 def measure_python_env(setting: Setting, quick: bool) -> tuple[float, float]:
-    """Return (steps per CPU-second, mean queue) of the peer on the same jobs: whole episodes, one after the other."""
+    """Return (steps per CPU-second, mean queue) of the peer: whole episodes of the same jobs, one by one."""
     episodes = 1 if quick else REPEATS
+    trace = setting.trace(8 if quick else 32)
     env = PythonSchedulingEnv(
-        setting.trace(8 if quick else 32), setting.cluster, WINDOW, Objective(), EPISODE, setting.warmup, copy=False
+        trace, setting.cluster, WINDOW, Objective(), EPISODE, setting.warmup, copy=False
     )
     env.reset(seed=0)
     draw = random.Random(0)
@@ -200,9 +208,11 @@ def growth_with_nodes(quick: bool) -> Iterator[Row]:
             "cost of a step against 16 nodes": base / speed.steps_per_second,
         }
         yield Row(
-            f"growth: {setting.nodes:,} nodes × {GPUS_PER_NODE}, 8 features", speed.steps_per_second, "steps/CPU-s",
+            f"growth: {setting.nodes:,} nodes × {GPUS_PER_NODE}, 8 features",
+            speed.steps_per_second,
+            "steps/CPU-s",
             details=details,
-        )  # fmt: skip
+        )
 
 
 def reset_and_memory(quick: bool) -> Iterator[Row]:
@@ -230,16 +240,24 @@ def reset_and_memory(quick: bool) -> Iterator[Row]:
     peer_ms = cpu_seconds(peer.reset, 10) * 1e3
     took = milliseconds(plain)
     yield Row(
-        f"reset, {EPISODE:,} jobs, 16 nodes, full features", took, "ms", at_most(2), peer_ms / took,
-        {"Python env, ms": peer_ms},
-    )  # fmt: skip
-    yield Row(
-        f"reset, {EPISODE:,} jobs, reward relative to a heuristic's run", milliseconds(batch(SMALL, True)), "ms",
+        f"reset, {EPISODE:,} jobs, 16 nodes, full features",
+        took,
+        "ms",
         at_most(2),
-    )  # fmt: skip
+        details={"Python env, ms": peer_ms},
+    )
+    yield Row(
+        f"reset, {EPISODE:,} jobs, reward relative to a heuristic's run",
+        milliseconds(batch(SMALL, True)),
+        "ms",
+        at_most(2),
+    )
     for setting in (SMALL, LARGE):
         made = plain if setting is SMALL else batch(LARGE, False)
         yield Row(
-            f"state of {ENVS} environments, K = {WINDOW}, {setting.nodes} nodes, full features", made.state_bytes / 1e6,
-            "MB", at_most(60), details={"jobs of an episode": EPISODE + setting.warmup},
-        )  # fmt: skip
+            f"state of {ENVS} environments, K = {WINDOW}, {setting.nodes} nodes, full features",
+            made.state_bytes / 1e6,
+            "MB",
+            at_most(60),
+            details={"jobs of an episode": EPISODE + setting.warmup},
+        )

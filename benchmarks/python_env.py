@@ -1,10 +1,10 @@
 """The like-for-like peer: the same environment, written carefully in Python and NumPy.
 
-It is what a good author writes without a compiler: events in a binary heap, the queue as an ordered array of
-small integers that NumPy reads without a copy, everything that does not change computed once for the trace, one NumPy call for each
-feature, node figures refreshed only where they changed, no array made anew at a step. Whole GPUs, first-fit placement,
-basic features and up to 256 nodes: the rules of the measured rows. A test holds it to the finish times, rewards, masks
-and observations of `lepton_rl.envs.SchedulingEnv`.
+It is what a good author writes without a compiler: events in a binary heap, the queue as an ordered array of small
+integers that NumPy reads without a copy, what does not change computed once for the trace, one NumPy call for each
+feature, node figures refreshed only where they changed. Whole GPUs, first-fit placement, basic features and up to 256
+nodes: the rules of the measured rows. A test holds it to the finish times, rewards, masks and observations of
+`lepton_rl.envs.SchedulingEnv`.
 """
 
 from array import array
@@ -67,7 +67,7 @@ class PythonSchedulingEnv(gymnasium.Env[Observation, np.int64]):
         }
         entries["queue"] = spaces.Box(-10.0, 10.0, (window, QUEUE_FEATURES), np.float32)
         entries["action_mask"] = spaces.MultiBinary(window + 1)
-        self.observation_space = spaces.Dict(entries)
+        self.observation_space: spaces.Space[Observation] = spaces.Dict(entries)
         self.action_space = spaces.Discrete(window + 1)
 
     def _prepare(self, objective: Objective) -> None:

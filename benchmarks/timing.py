@@ -1,10 +1,11 @@
-"""Clocks. CPU seconds where one thread works, so that a busy machine disturbs less; wall seconds where several do."""
+"""Clocks: CPU seconds where one thread works, since a busy machine disturbs them less; wall seconds elsewhere."""
 
 import resource
 import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def cpu_seconds(work: Callable[[], object], repeats: int = 1) -> float:
@@ -23,9 +24,8 @@ def children_cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def latencies(work: Callable[[int], object], count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return the wall seconds of `work(0)`, `work(1)`, ..., one after the other."""
-    clock = time.perf_counter
+def latencies(work: Callable[[int], object], count: int, clock: Callable[[], float]) -> NDArray[np.float64]:
+    """Return the seconds of `work(0)`, `work(1)`, ..., one after the other, by this clock."""
     seconds = np.empty(count)
     for index in range(count):
         began = clock()

@@ -35,19 +35,27 @@ def whole_traces(quick: bool) -> Iterator[Row]:
     sizes = SIZES[:3] if quick else SIZES
     traces = {size: workload(size, CLUSTER.gpus, LOAD) for size in sizes}
     for name, rule, most in RULES:
-        seconds = {size: _kernel_seconds(trace, rule, max(3, 200_000 // size)) for size, trace in traces.items()}
+        seconds = {
+            size: _kernel_seconds(trace, rule, max(3, 200_000 // size)) for size, trace in traces.items()
+        }
         largest = sizes[-1]
         per_job = {f"µs per job at {size:,}": seconds[size] / size * 1e6 for size in sizes}
         yield Row(
-            f"{largest:,} jobs on 64 × 8 GPUs, load {LOAD}, {name}, kernel alone", seconds[largest], "CPU-s", at_most(most),
+            f"{largest:,} jobs on 64 × 8 GPUs, load {LOAD}, {name}, kernel alone",
+            seconds[largest],
+            "CPU-s",
+            at_most(most),
             details=per_job,
-        )  # fmt: skip
+        )
         fitted = [seconds[size] / (size * math.log2(size)) for size in sizes]
         yield Row(
-            f"growth {sizes[0]:,} to {largest:,} jobs against n log n, {name}", fitted[-1] / fitted[0], "×", at_most(2),
+            f"growth {sizes[0]:,} to {largest:,} jobs against n log n, {name}",
+            fitted[-1] / fitted[0],
+            "×",
+            at_most(2),
             details={
-                "exponent of n": math.log(seconds[largest] / seconds[sizes[0]]) / math.log(largest / sizes[0]),
+                "exponent of n": math.log(seconds[largest] / seconds[sizes[0]], largest / sizes[0]),
                 "ns / (n log2 n), least": min(fitted) * 1e9,
                 "ns / (n log2 n), most": max(fitted) * 1e9,
             },
-        )  # fmt: skip
+        )

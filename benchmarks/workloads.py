@@ -11,8 +11,11 @@ LONGEST_RUN = 86_400.0
 
 
 def workload(jobs: int, gpus: int, load: float, seed: int = 0) -> Trace:
-    """Return `jobs` jobs that arrive uniformly at random: log-normal run times (median 403 s, at most a day) in whole
-    seconds, gangs of 1-32 GPUs (mean 3.7), requested times exact, `load` of `gpus` GPUs offered."""
+    """Return `jobs` jobs that arrive uniformly at random and together offer `load` to `gpus` GPUs.
+
+    Gangs of 1 to 32 GPUs, 3.7 on average; log-normal run times in whole seconds, median 403 s, at most a day;
+    requested times are exact.
+    """
     rng = np.random.default_rng(seed)
     size = rng.choice(GANG_SIZES, jobs, p=GANG_PARTS).astype(float)
     run = np.minimum(np.exp(rng.normal(*LOG_RUN_TIME, jobs)), LONGEST_RUN).round() + 1.0

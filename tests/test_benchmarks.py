@@ -69,7 +69,8 @@ def test_the_peer_follows_the_same_rules(
             assert peer_reward == pytest.approx(reward, rel=1e-9, abs=1e-12)
         np.testing.assert_array_equal(peer.finish_times(), ours.outcome().finish)
         for name in ("return", "length", "mean_jct", "mean_bounded_slowdown"):
-            assert peer_info["episode_metrics"][name] == pytest.approx(info["episode_metrics"][name], rel=1e-9)
+            expected = pytest.approx(info["episode_metrics"][name], rel=1e-9)
+            assert peer_info["episode_metrics"][name] == expected
 
 
 @pytest.mark.filterwarnings("ignore:.*not within the.*")

@@ -1,7 +1,7 @@
 """The command line `lepton-rl`: parses, calls one function, prints.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done; 2 the user's error, told
-in at most three lines; 130 interrupted. Commands import what they need when they run, so that `--help` is quick.
+in at most three lines; 130 interrupted. Commands import what they need when they run: `--help` is quick.
 """
 
 import os

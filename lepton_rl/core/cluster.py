@@ -1,8 +1,10 @@
 """What a cluster is: its shape, and the protocol that the simulator and a real node share."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import ConfigError
@@ -43,6 +45,11 @@ class ClusterSpec:
     def gpus(self) -> int:
         """Number of GPUs."""
         return self.nodes * self.gpus_per_node
+
+    @property
+    def gpu_memory_mib(self) -> int:
+        """MiB of one GPU, rounded up as jobs' figures are: a job that asks for a whole GPU's memory fits."""
+        return math.ceil(self.gpu_memory_gib * L.MIB_PER_GIB)
 
     def __str__(self) -> str:
         return f"{self.gpus} GPUs" if self.nodes == 1 else f"{self.nodes} x {self.gpus_per_node} GPUs"

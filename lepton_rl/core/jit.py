@@ -28,14 +28,34 @@ def _writable(folder: Path) -> bool:
         return False
 
 
+def _home_folder() -> list[Path]:
+    """The user's cache folder, if the user has a home (a container's or service's account may not)."""
+    try:
+        cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return []
+    return [Path(cache_home) / "lepton_rl"]
+
+
+def _temporary_folder() -> Path | None:
+    """A folder of our own among the temporary ones; never another account's, for cached kernels are code."""
+    try:
+        folder = Path(tempfile.gettempdir()) / f"lepton_rl-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:  # no temporary folder can be written
+        return None
+    private = status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if private and _writable(folder) else None
+
+
 @cache
 def kernel_cache_folder() -> Path | None:
     """Return the folder for compiled kernels, or None when no candidate can be written."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "lepton_rl"
     named = os.environ.get("NUMBA_CACHE_DIR")
-    candidates = [Path(named)] if named else [_PACKAGE / "__pycache__" / "kernels", home]
-    candidates.append(Path(tempfile.gettempdir()) / f"lepton_rl-{os.getuid()}")
-    return next((folder for folder in candidates if _writable(folder)), None)
+    candidates = [Path(named)] if named else [_PACKAGE / "__pycache__" / "kernels", *_home_folder()]
+    found = next((folder for folder in candidates if _writable(folder)), None)
+    return found or _temporary_folder()
 
 
 @cache

@@ -154,8 +154,8 @@ class Snapshot:
         Raises:
             IllegalAction: the action is not possible.
         """
-        start = isinstance(action, Start)
-        row = self._row(action.job, running=not start)
+        check_is_action(action)
+        row = self._row(action.job, running=not isinstance(action, Start))
         jobs, gpus, nodes = self.jobs.copy(), self.gpus.copy(), self.nodes.copy()
         bits, totals = self.bits.copy(), self.totals.copy()
         if isinstance(action, Start):
@@ -190,6 +190,12 @@ class Snapshot:
         if running != (row < self.running_count):
             raise IllegalAction(f"job {job} is {'waiting, not running' if running else 'running already'}")
         return row
+
+
+def check_is_action(action: object) -> None:
+    """Refuse what is neither `Start` nor `Preempt`."""
+    if not isinstance(action, Action):
+        raise IllegalAction(f"{action!r} is not an action; use Start or Preempt")
 
 
 def check_quantum(job: int, age: float, quantum: float) -> None:

@@ -17,7 +17,9 @@ from lepton_rl.envs.batch_kernel import (
     RETURN,
     SCALE,
     STEPS,
+    SUBMISSION,
     TALLY_COLUMNS,
+    WAITING,
     WAITING_RATE,
     move_to_decision,
     observe,
@@ -106,15 +108,16 @@ class EnvironmentBatch:
         jobs[unknown, L.REQUESTED] = UNKNOWN_TIME
         jobs[:, L.PREDICTED] = jobs[:, L.REQUESTED]
         key = {"fcfs": L.SUBMIT, "sjf": L.REQUESTED, "smallest": L.GPUS}
-        if self.codec.key == "saf":
-            jobs[:, L.SCORE] = jobs[:, L.REQUESTED] * jobs[:, L.GPUS] / L.MILLI
+        if self.codec.key == "saf":  # rounded as the compiled score is
+            jobs[:, L.SCORE] = jobs[:, L.REQUESTED] * (jobs[:, L.GPUS] / L.MILLI)
         else:
             jobs[:, L.SCORE] = jobs[:, key[self.codec.key]]
         if self.codec.key == "smallest":
             jobs[:, L.SCORE] /= L.MILLI
         static = np.empty((len(trace), STATIC_COLUMNS), np.float32)
-        memory = int(self.cluster.gpu_memory_gib * L.MIB_PER_GIB)
-        all_static_features(jobs, self.cluster.gpus, memory, self.codec.key == "fcfs", static)
+        all_static_features(
+            jobs, self.cluster.gpus, self.cluster.gpu_memory_mib, self.codec.key == "fcfs", static
+        )
         prices = self.objective.prices(trace.run_time, self.episodes.jobs)
         return _Tables(trace, jobs, truth_table(trace), prices, static)
 
@@ -128,8 +131,7 @@ class EnvironmentBatch:
         self._queue = np.zeros((count, length), np.int32)
         self._run_end = np.zeros((count, 2, self._most_running))
         self._run_job = np.zeros((count, 2, self._most_running), np.int32)
-        memory = int(cluster.gpu_memory_gib * L.MIB_PER_GIB)
-        self._empty = empty_allocation(cluster.nodes, cluster.gpus_per_node, memory)
+        self._empty = empty_allocation(cluster.nodes, cluster.gpus_per_node, cluster.gpu_memory_mib)
         gpus, nodes, bits, totals = self._empty
         self._gpus, self._nodes = np.stack([gpus] * count), np.stack([nodes] * count)
         self._bits, self._totals = np.stack([bits] * count), np.stack([totals] * count)
@@ -193,15 +195,15 @@ class EnvironmentBatch:
         tally = self._tally[env]
         tally[:] = 0.0
         tally[ENERGY_IDLE], tally[ENERGY_BUSY] = self.objective.energy_rates(self.cluster, self.episodes.jobs)
-        tally[SCALE] = (
-            self._heuristic_cost(tables.trace.window(first, self.episodes.length))
-            if (self.relative_to_heuristic)
-            else 1.0
-        )
+        tally[SCALE] = 1.0
+        if self.relative_to_heuristic:
+            # A heuristic without cost (nothing ever waited) leaves rewards as they are.
+            tally[SCALE] = self._heuristic_cost(tables.trace.window(first, self.episodes.length)) or 1.0
         jobs, truth, queue = self._jobs[env], self._truth[env], self._queue[env]
         run_end, run_job = self._run_end[env], self._run_job[env]
         gpus, nodes, bits, totals = self._gpus[env], self._nodes[env], self._bits[env], self._totals[env]
         clock, counts = self._clock[env], self._counts[env]
+        warmup_cost = 0.0
         if warmup:
             ahead_gpus, ahead_nodes, ahead_bits, ahead_totals = self._empty
             warm_up(
@@ -210,12 +212,17 @@ class EnvironmentBatch:
                 warmup, self._warmup_rules, self._settings,
             )  # fmt: skip
             waiting = self._queue[env, self._counts[env, L.FRONT] : self._counts[env, L.BACK]]
-            tally[WAITING_RATE] = self._prices[env, waiting, 0].sum()
+            tally[WAITING_RATE] = self._prices[env, waiting, WAITING].sum()
+            warmup_cost = (
+                self._prices[env, : counts[L.ARRIVED], SUBMISSION].sum()
+                + tally[ENERGY_IDLE] * (clock[L.NOW] - tables.trace.submit_time[first])
+                + tally[ENERGY_BUSY] * clock[L.BUSY_INTEGRAL]
+            )
         due, cost = move_to_decision(
             jobs, truth, self._prices[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts,
             self._rules, self._settings, tally, self.codec.window, False,
         )  # fmt: skip
-        tally[RETURN] = -cost / tally[SCALE]
+        tally[RETURN] = -(warmup_cost + cost) / tally[SCALE]
         assert due, "an episode begins with a job that fits the empty cluster"
         observe(
             jobs, self._static[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, self._rules,

@@ -182,7 +182,7 @@ def step_all(
 ) -> int:  # fmt: skip
     """Apply one action to each environment and write rewards, observations and ends; return how many ended.
 
-    The observation of an environment that ended is left to the caller, who resets it.
+    An environment that ended shows its empty cluster; the caller resets it.
     """
     window = rows.shape[1]
     ended = 0
@@ -208,14 +208,12 @@ def step_all(
         tally[env, RETURN] += reward
         tally[env, STEPS] += 1.0
         terminated[env] = not due
-        if due:
-            observe(
-                jobs[env], static[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env], bits[env],
-                totals[env], clock[env], counts[env], rules, tally[env], full, idle_share, free_after, rows[env],
-                context[env], machine[env], mask[env],
-            )  # fmt: skip
-        else:
-            ended += 1
+        ended += not due
+        observe(
+            jobs[env], static[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env], bits[env],
+            totals[env], clock[env], counts[env], rules, tally[env], full, idle_share, free_after, rows[env],
+            context[env], machine[env], mask[env],
+        )  # fmt: skip
     return ended
 
 

@@ -60,7 +60,7 @@ FEATURES = {
     "rank": "position in the window / its size",
     "memory": "GPU memory asked for on each GPU / memory of a GPU (0 without a figure)",
     "weight": "(log(1 / max(time, 10) + 2.5 / 3600) + 8) / 8: what a second of its waiting costs",
-    "key_gap": "log1p of the window's key less the first job's, / 18",
+    "key_gap": "log1p of the window's key less the first job's, / 18 (0 where the key is the submit time)",
     "slowdown": "log of the bounded slowdown if started now / 8",
     "until_fit": "log1p(predicted seconds until enough GPUs are free) / 12",
     "harmless": "1 when starting it now would not delay the predicted start of the first job that does not fit",

@@ -22,7 +22,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
 
     An environment that ends is reset in the same step (`AutoresetMode.SAME_STEP`): its observation is the new
     episode's first, and `info["final_info"]` holds the ended episode's metrics under `episode_metrics`.
-    (An ended cluster is empty, so `final_obs` is all zeros: no job waits.)
+    (`final_obs` is the empty cluster: no job runs or waits.)
 
     Args:
         num_envs: Environments.
@@ -106,10 +106,9 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
     def _restart(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
         final_info = np.full(self.num_envs, None, object)
         final_obs = np.full(self.num_envs, None, object)
-        zeros = {name: np.zeros(shape[1:], dtype) for name, (shape, dtype) in self._shapes().items()}
         for env in np.flatnonzero(ended):
             final_info[env] = {"episode_metrics": self.batch.episode_info(int(env))}
-            final_obs[env] = zeros
+            final_obs[env] = self.batch.observation_of(int(env))
             self.batch.reset(int(env), self.batch.episodes.draw(self.generators[env]))
         return {
             "final_obs": final_obs,
@@ -117,6 +116,3 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
             "final_info": final_info,
             "_final_info": ended,
         }
-
-    def _shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        return {name: (array.shape, array.dtype) for name, array in self.batch.observation().items()}

@@ -24,6 +24,7 @@ from lepton_rl.experiments.runs import (
     make_folder,
     new_folder,
     provenance,
+    say,
     write_atomically,
     write_json,
 )
@@ -179,19 +180,19 @@ def _finish(
 
         return BenchmarkResult(folder, write_report(config, folder, summaries, bench), summaries)
     except MissingExtra as error:
-        console.print(f"no pictures and no report: {error}", highlight=False, markup=False)
+        say(console, f"no pictures and no report: {error}")
         return result
 
 
 def _say_what_is_odd(config: BenchmarkConfig, windows: Mapping[str, Windows], console: Console) -> None:
     for workload in config.workloads:
         for text in _notes(windows[workload.label]):
-            console.print(f"{workload.label}: {text}", highlight=False, markup=False)
+            say(console, f"{workload.label}: {text}")
         count = workload.windows.count * (1 if workload.windows.kind == "disjoint" else len(config.seeds))
         if count < ENOUGH_WINDOWS:
-            console.print(
+            say(
+                console,
                 f"{workload.label}: {count} windows do not rank policies; use {ENOUGH_WINDOWS} or more",
-                highlight=False,
             )
 
 

@@ -28,6 +28,7 @@ Seed = int | np.random.SeedSequence
 Purpose = Literal["training", "validation", "evaluation"]
 __all__ = [
     "ClusterConfig",
+    "Purpose",
     "Section",
     "Seed",
     "WorkloadConfig",

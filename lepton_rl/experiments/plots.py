@@ -65,7 +65,7 @@ def intervals_figure(summary: WorkloadSummary, metric: str) -> "Figure":
 
 
 def cdf_figure(summary: WorkloadSummary, edges: NDArray[np.float64]) -> "Figure":
-    """Draw how completion times of all windows' jobs are distributed: the whole, and the tail on a log scale."""
+    """Draw how completion times of all windows' jobs are distributed, and the tail on a log scale."""
     figure = _figure(10.4, 3.9)
     whole, tail = figure.subplots(1, 2)
     least, most, jobs = np.inf, 0.0, 1
@@ -121,7 +121,7 @@ def gantt_figure(
         axes.tick_params(length=0)
         for side in axes.spines.values():
             side.set_visible(False)
-    rows[-1].set_xlabel(f"{name} after the window's first submission")
+    rows[-1].set_xlabel(f"{name} after the first counted submission")
     return figure
 
 
@@ -166,7 +166,7 @@ def _bare(axes: "Axes") -> None:
 
 
 def _job_colours() -> NDArray[np.float64]:
-    """Return colours far apart for jobs that follow each other: hues by the golden ratio, at three lightnesses."""
+    """Return colours far apart for neighbouring jobs: hues by the golden ratio, at three lightnesses."""
     from matplotlib.colors import hsv_to_rgb
 
     index = np.arange(233)

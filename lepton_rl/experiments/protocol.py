@@ -11,6 +11,7 @@ from rich.console import Console
 from lepton_rl.errors import TraceError
 from lepton_rl.experiments.benchmark_config import ProtocolConfig
 from lepton_rl.experiments.runner import Measurement, Task, run_tasks
+from lepton_rl.experiments.runs import say
 from lepton_rl.experiments.summary import WorkloadSummary, summarize
 from lepton_rl.simulator.rlscheduler import Rule, mean_bounded_slowdown, run_window, start_indices
 from lepton_rl.workloads import Trace
@@ -59,7 +60,7 @@ def protocol_summaries(config: ProtocolConfig, folder: Path, console: Console) -
         f"dropped {entry.count}: {entry.reason} ({entry.examples[0]})" for entry in fitting.dropped
     )
     for note in dropped:
-        console.print(f"{config.workload.label}: {note}", highlight=False, markup=False)
+        say(console, f"{config.workload.label}: {note}")
     try:
         starts = start_indices(config.seed, len(fitting), config.window, config.iterations)
     except TraceError as error:

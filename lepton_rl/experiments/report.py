@@ -97,7 +97,8 @@ def verdict(summary: WorkloadSummary, metric: str) -> tuple[str, ...]:
             for contender in ranked[1:2]
         )
         return (
-            f"Lowest {name}: {ranked[0].policy} with {interval(summary.estimate(ranked[0], metric))}{others}.",
+            f"Lowest {name}: {ranked[0].policy} with {interval(summary.estimate(ranked[0], metric))}"
+            f"{others}.",
         )
     return tuple(_against(summary, contender, rival, metric, name) for contender in learned)
 
@@ -165,12 +166,13 @@ def _gantt(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> _Pictu
     for contender in _pair(summary):
         policy = bench.policies[contender.policy].build()
         outcome, segments = record(policy, trace, windows.cluster, bench.timing)
-        slowdown = figure(float(outcome.bounded_slowdown().mean()))
-        jct = duration_text(float(outcome.jct.mean()))
+        slowdown = figure(float(outcome.bounded_slowdown()[windows.counted].mean()))
+        jct = duration_text(float(outcome.jct[windows.counted].mean()))
         title = f"{contender.policy}: mean bounded slowdown {slowdown}, mean completion time {jct}"
         schedules.append(Schedule(title, segments))
-    begin = float(trace.submit_time[0])
-    arrivals = max(float(trace.submit_time[-1]) - begin, float(trace.run_time.max()) / 100, 1.0)
+    counted = trace[windows.counted]
+    begin = float(counted.submit_time[0])
+    arrivals = max(float(counted.submit_time[-1]) - begin, float(counted.run_time.max()) / 100, 1.0)
     cluster: ClusterSpec = windows.cluster
     chart = gantt_figure(
         schedules, cluster.gpus, cluster.gpus_per_node, begin, begin + _TAIL_SHOWN * arrivals
@@ -178,8 +180,8 @@ def _gantt(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> _Pictu
     path = folder / f"gantt-{summary.workload}.png"
     _save(chart, path)
     note = (
-        f"All {len(trace):,} jobs of the first window until shortly after the last submission; one colour "
-        "for each job, grey is idle. The figures in the titles are this window's, warm-up included."
+        f"The first window, from the first to shortly after the last of its {len(counted):,} counted "
+        "submissions; one colour for each job, grey is idle. The figures in the titles are this window's."
     )
     address = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
     return _Picture("One window under two policies", note, address)

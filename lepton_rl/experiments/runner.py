@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lepton_rl.errors import ConfigError
+from lepton_rl.experiments.runs import say
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _FEWEST_TO_SHARE = 8  # below that, starting a process costs more than it saves
@@ -77,7 +78,7 @@ def run_tasks(
     done = _read_rows(rows_file, set(tasks))
     left = [task for task in tasks if task not in done]
     if done:
-        console.print(f"{len(done):,} of {len(tasks):,} rows are there already", highlight=False)
+        say(console, f"{len(done):,} of {len(tasks):,} rows are there already")
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(processes or available, max(1, len(left) // _FEWEST_TO_SHARE))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -93,7 +94,7 @@ def run_tasks(
                 )
             progress.update(bar, description="benchmark")
     except KeyboardInterrupt:
-        console.print(f"interrupted; --out {rows_file.parent} goes on from here", highlight=False)
+        say(console, f"interrupted; --out {rows_file.parent} goes on from here")
         raise
     return [done[task] for task in tasks]
 

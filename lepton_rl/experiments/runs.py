@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from lepton_rl import __version__
 from lepton_rl.errors import ConfigError
 
@@ -44,6 +46,11 @@ def new_folder(name: str) -> Path:
         count += 1
         folder = Path("runs") / f"{name}-{stamp}-{count}"
     return folder
+
+
+def say(console: Console, text: str) -> None:
+    """Print one line as it is, unwrapped."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -94,7 +94,8 @@ def compare(
 def _resampled_means(sample: FloatArray, block: int | None) -> FloatArray | None:
     if block is None or len(sample) < 2:
         return None
-    means: FloatArray = _weights(len(sample), block) @ sample
+    centre = sample.mean()  # equal values then keep an interval without width
+    means: FloatArray = centre + _weights(len(sample), block) @ (sample - centre)
     return means
 
 

@@ -7,7 +7,7 @@ from lepton_rl.core.actions import Action, Preempt, Start
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.placement import Placement, held_gpus, release
-from lepton_rl.core.snapshot import Snapshot, check_quantum, take_gpus
+from lepton_rl.core.snapshot import Snapshot, check_is_action, check_quantum, take_gpus
 from lepton_rl.errors import IllegalAction
 from lepton_rl.simulator.events import forget_true_end, move_to_next_event, set_true_end
 from lepton_rl.simulator.rules import Rule, Timing
@@ -98,12 +98,11 @@ class SimulatedCluster:
         Raises:
             IllegalAction: it is not possible; nothing has changed.
         """
+        check_is_action(action)
         if isinstance(action, Start):
             self._start(action)
-        elif isinstance(action, Preempt):
-            self._preempt(action)
         else:
-            raise IllegalAction(f"{action!r} is not an action; use Start or Preempt")
+            self._preempt(action)
 
     def outcome(self) -> Outcome:
         """Return the record of the run; complete once `advance` has returned False."""

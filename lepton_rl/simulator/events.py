@@ -132,10 +132,15 @@ def warm_up(
     bits: Words, totals: Ints64, clock: Floats, counts: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32,
     ahead_bits: Words, ahead_totals: Ints64, started: Ints32, jobs_to_run: int, rules: Ints64, settings: Floats,
 ) -> None:  # fmt: skip
-    """Run a compiled, non-preemptive rule until `jobs_to_run` jobs have arrived, then forget what it remembered."""
+    """Run a compiled, non-preemptive rule until `jobs_to_run` jobs have arrived; then forget what it remembered.
+
+    Where later jobs arrive with the last of them, the rule leaves that instant alone: those are not its own.
+    """
     while counts[L.ARRIVED] < jobs_to_run and move_to_next_event(
         jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings
     ):
+        if counts[L.ARRIVED] > jobs_to_run:
+            break
         scheduling_pass(
             jobs, queue, run_end, run_job, gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals,
             started, started, clock, counts, rules, settings,

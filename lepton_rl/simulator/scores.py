@@ -105,8 +105,9 @@ def score(order: int, settings: Floats, jobs: Floats, job: int, now: float) -> f
     if order == _WFP3:
         return -(((now - s) / r) ** 3) * n
     if order == _UNICEP:
-        # log2 of a serial job is 0: the floor keeps the limit, serial jobs that have waited go first.
-        return -(now - s) / (max(np.log2(n), 1e-15) * r)
+        # The published form: log2 of a serial job is 0, and with the 1e-15 serial jobs go before others, those
+        # that have waited before all. A share counts as serial: its logarithm is negative.
+        return -(now - s + 1e-15) / (np.log2(max(n, 1.0) + 1e-15) * r)
     age = np.log10(max(s, 1.0))
     if order == _F1:
         return np.log10(r) * n + 870.0 * age

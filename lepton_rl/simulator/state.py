@@ -98,9 +98,7 @@ def build_state(trace: Trace, cluster: ClusterSpec, rule: Rule, timing: Timing) 
     check_fits(trace, cluster)
     whole = bool((trace.gpus >= 1).all())
     most_running = min(len(trace), cluster.gpus if whole else cluster.gpus * L.MILLI)
-    gpus, nodes, bits, totals = empty_allocation(
-        cluster.nodes, cluster.gpus_per_node, int(cluster.gpu_memory_gib * L.MIB_PER_GIB)
-    )
+    gpus, nodes, bits, totals = empty_allocation(cluster.nodes, cluster.gpus_per_node, cluster.gpu_memory_mib)
     clock = np.zeros(L.CLOCK_COLUMNS)
     clock[L.NOW] = trace.submit_time[0]
     clock[L.TIMER] = trace.submit_time[0] + timing.timer if timing.timer > 0 else np.inf

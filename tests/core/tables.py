@@ -13,6 +13,7 @@ from lepton_rl.core.placement import (
     fits,
     held_gpus,
     hold_gpu,
+    hold_share,
     place,
     release,
 )
@@ -45,7 +46,10 @@ class Table:
         return self.held(job) if placed else None
 
     def hold(self, job: int, chosen: Sequence[int]) -> None:
-        """Hold these GPUs for a gang."""
+        """Hold these GPUs for a gang, or the one for a share."""
+        if self.demands[job] < 1:
+            hold_share(self.jobs, job, *self.allocation, chosen[0])
+            return
         tail = -1
         for gpu in chosen:
             hold_gpu(self.jobs, job, *self.allocation, tail, gpu)

@@ -11,7 +11,8 @@ R2 Order. Waiting jobs are sorted by (score, submit order); submit order is the 
      f1 log10(r)*n + 870*log10(max(s, 1))        f2 sqrt(r)*n + 25600*log10(max(s, 1))
      f3 r*n + 6860000*log10(max(s, 1))           f4 r*sqrt(n) + 530000*log10(max(s, 1))
      wfp3 -(w/r)^3 * n, the cube as a product of three factors
-     unicep -w / (max(log2(n), 1e-15) * r): serial jobs that have waited go before all others
+     unicep -(w + 1e-15) / (log2(max(n, 1) + 1e-15) * r): the published form; log2(1) is 0, and with its 1e-15
+       serial jobs go before others, those that waited before all; a share counts as serial
      srtf remaining requested time = requested - attained service, which may be negative
      las attained service: seconds held so far, whatever the number of GPUs
      heap_priority -(w1*compute + w2*time_sensitivity + w3*memory), weights .5, .3, .2; no memory figure is 0
@@ -140,7 +141,7 @@ def _wfp3(job: Job, now: float) -> float:
 
 
 def _unicep(job: Job, now: float) -> float:
-    return -(now - job.submit) / (max(math.log2(job.gpus), 1e-15) * job.requested)
+    return -(now - job.submit + 1e-15) / (math.log2(max(job.gpus, 1.0) + 1e-15) * job.requested)
 
 
 def _heap_priority(job: Job, now: float) -> float:

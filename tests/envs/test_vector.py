@@ -1,0 +1,214 @@
+"""The vector form is its single environments, stepped together."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from lepton_rl.envs import Codec, EnvironmentBatch, Episodes, Objective, SchedulingEnv, SchedulingVectorEnv
+from lepton_rl.envs.codec import Observation
+from lepton_rl.workloads import Trace
+from tests.envs.cases import CLUSTER, assert_same, workload
+
+COUNT = 3
+
+
+def traces(requested: bool = True) -> list[Trace]:
+    return [workload(31, jobs=50, requested=requested), workload(32, jobs=80, requested=requested)]
+
+
+def settings(features: str = "full", relative: bool = False, requested: bool = True) -> dict[str, Any]:
+    return {
+        "workload": traces(requested),
+        "cluster": CLUSTER,
+        "codec": Codec(8, "sjf", features),
+        "objective": Objective(1.0, 2.0, 0.5, 0.1),
+        "jobs": 15,
+        "warmup": 5,
+        "relative_to_heuristic": relative,
+    }
+
+
+def at(observation: Observation, env: int) -> Observation:
+    return {name: array[env] for name, array in observation.items()}
+
+
+def valid_actions(masks: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+    return np.array([rng.choice(np.flatnonzero(mask)) for mask in masks])
+
+
+@pytest.mark.parametrize("features", ["basic", "full"])
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("requested", [False, True])
+def test_it_equals_single_environments_step_by_step(features: str, relative: bool, requested: bool) -> None:
+    arguments = settings(features, relative, requested)
+    vector = SchedulingVectorEnv(COUNT, **arguments)
+    singles = [SchedulingEnv(**arguments) for _ in range(COUNT)]
+    rng = np.random.default_rng(0)
+    observation, infos = vector.reset(seed=5)
+    assert infos == {}
+
+    def reset(env: int) -> None:
+        window = tuple(vector.batch.windows[env].tolist())
+        single, _ = singles[env].reset(options={"window": window})
+        assert_same(at(observation, env), single, "after a reset")
+
+    for env in range(COUNT):
+        reset(env)
+    episodes = 0
+    while episodes < 12:
+        actions = valid_actions(vector.action_masks(), rng)
+        observation, rewards, terminated, truncated, infos = vector.step(actions)
+        assert not truncated.any()
+        assert ("final_info" in infos) == terminated.any()
+        for env, one in enumerate(singles):
+            single, reward, ended, _, info = one.step(int(actions[env]))
+            assert reward == rewards[env]
+            assert ended == terminated[env]
+            if ended:
+                episodes += 1
+                assert infos["_final_info"][env]
+                assert infos["_final_obs"][env]
+                assert infos["final_info"][env]["episode_metrics"] == info["episode_metrics"]
+                assert_same(infos["final_obs"][env], single, "at the end")
+                reset(env)
+            else:
+                assert_same(at(observation, env), single)
+                assert infos.get("final_info", [None] * COUNT)[env] is None
+
+
+def test_one_environment_does_not_see_the_others() -> None:
+    """The same windows give the same episodes whatever stands beside them."""
+    arguments = settings()
+    episodes = Episodes(arguments["workload"], 15, 5)
+    batches = [
+        EnvironmentBatch(episodes, CLUSTER, arguments["codec"], arguments["objective"], count)
+        for count in (1, 4)
+    ]
+    for env, window in ((0, (0, 7)), (1, (1, 3)), (2, (1, 60)), (3, (0, 0))):
+        batches[1].reset(env, window)
+    for env in (0, 1, 2, 3):
+        first, last = batches[0], batches[1]
+        first.reset(0, tuple(last.windows[env].tolist()))
+        assert_same(first.observation_of(0), last.observation_of(env))
+    rng = np.random.default_rng(1)
+    batches[0].reset(0, (1, 60))
+    while not batches[0].terminated[0]:
+        actions = valid_actions(batches[0].masks, rng)
+        batches[0].step(actions)
+        others = np.full(4, 8)
+        others[2] = actions[0]
+        batches[1].step(others)
+        assert_same(batches[0].observation_of(0), batches[1].observation_of(2))
+        assert batches[0].rewards[0] == batches[1].rewards[2]
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    def record(seed: int | list[int | None]) -> list[Any]:
+        vector = SchedulingVectorEnv(COUNT, **settings())
+        rng = np.random.default_rng(2)
+        seen: list[Any] = [vector.reset(seed=seed)]
+        seen += [vector.step(valid_actions(vector.action_masks(), rng))[:4] for _ in range(80)]
+        return [*seen, vector.batch.windows.tolist()]
+
+    assert repr(record(1)) == repr(record(1))
+    assert repr(record([4, 5, 6])) == repr(record([4, 5, 6]))
+    assert record(1)[-1] != record(2)[-1]
+
+
+def test_a_seed_for_each_environment() -> None:
+    vector = SchedulingVectorEnv(COUNT, **settings())
+    vector.reset(seed=[7, 8, 7])
+    windows = vector.batch.windows.tolist()
+    assert windows[0] == windows[2] != windows[1]
+    vector.reset(seed=[None, 8, None])
+    assert vector.batch.windows.tolist()[1] == windows[1]
+
+
+def test_a_reset_of_some() -> None:
+    vector = SchedulingVectorEnv(COUNT, **settings())
+    before, _ = vector.reset(seed=1)
+    after, _ = vector.reset(options={"reset_mask": np.array([False, True, False])})
+    for env in (0, 2):
+        assert_same(at(before, env), at(after, env))
+
+
+def test_copies_and_views() -> None:
+    for copy in (True, False):
+        vector = SchedulingVectorEnv(COUNT, **settings(), copy=copy)
+        rng = np.random.default_rng(3)
+        observation, _ = vector.reset(seed=1)
+        masks = vector.action_masks()
+        kept = {name: array.copy() for name, array in observation.items()}
+        for _ in range(5):
+            vector.step(valid_actions(vector.action_masks(), rng))
+        same = all(np.array_equal(kept[name], observation[name]) for name in kept)
+        assert same == copy
+        assert np.shares_memory(masks, vector.action_masks()) != copy
+        assert np.shares_memory(observation["queue"], vector.batch.observation()["queue"]) != copy
+
+
+def test_gymnasium_makes_it() -> None:
+    vector = gymnasium.make_vec(
+        "lepton_rl/Scheduling-v0",
+        num_envs=COUNT,
+        vectorization_mode="vector_entry_point",
+        **settings(),
+    )
+    assert vector.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    observation, _ = vector.reset(seed=0)
+    assert vector.observation_space.contains(observation)
+    assert vector.action_space.shape == (COUNT,)
+    for _ in range(60):
+        observation, *_ = vector.step(vector.action_space.sample())
+        assert vector.observation_space.contains(observation)
+    vector.close()
+
+
+def test_a_saved_state_goes_on_bit_for_bit() -> None:
+    arguments = settings()
+    episodes = Episodes(arguments["workload"], 15, 5)
+
+    def batch() -> EnvironmentBatch:
+        return EnvironmentBatch(episodes, CLUSTER, arguments["codec"], arguments["objective"], 2, True)
+
+    first = batch()
+    first.reset(0, (0, 3))
+    first.reset(1, (1, 40))
+    rng = np.random.default_rng(4)
+    for _ in range(8):
+        first.step(valid_actions(first.masks, rng))
+    saved = first.save_state()
+    kept = {name: array.copy() for name, array in saved.items()}
+    second = batch()
+    second.reset(0, (1, 0))  # something else, to be overwritten
+    second.reset(1, (0, 0))
+    second.load_state(saved)
+    for _ in range(10):
+        assert_same(first.observation(), second.observation())
+        actions = valid_actions(first.masks, rng)
+        first.step(actions)
+        second.step(actions)
+        assert first.rewards.tolist() == second.rewards.tolist()
+        assert first.terminated.tolist() == second.terminated.tolist()
+        if first.terminated.any():
+            break
+    assert_same(first.observation(), second.observation())
+    assert second.windows.tolist() == [[0, 3], [1, 40]]
+    assert first.brief(0) == second.brief(0)
+    for name, array in saved.items():  # a copy: neither run reaches it
+        assert np.array_equal(array, kept[name], equal_nan=True), name
+
+
+def test_the_size_of_the_state_is_bounded() -> None:
+    # DESIGN: at most 60 MB for 64 environments of 128 visible jobs.
+    rng = np.random.default_rng(5)
+    trace = Trace.from_columns(
+        {"submit_time": np.arange(1024), "run_time": rng.integers(1, 90, 1024), "gpus": [1] * 1024}
+    )
+    episodes = Episodes([trace], 1024)
+    batch = EnvironmentBatch(episodes, CLUSTER, Codec(128), Objective(), 64)
+    assert batch.state_bytes < 60e6

@@ -1,0 +1,179 @@
+"""A whole benchmark: the same numbers from any number of processes, resumable, refused where it would mix."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lepton_rl.agents import make_policy, run_policy
+from lepton_rl.errors import ConfigError, LeptonError
+from lepton_rl.experiments.benchmark import BenchmarkResult, benchmark
+from lepton_rl.experiments.benchmark_config import BenchmarkConfig
+from lepton_rl.experiments.loader import load
+from lepton_rl.experiments.summary import METRICS
+from lepton_rl.experiments.windows import make_windows
+
+Write = Callable[..., Path]
+
+
+def cell(result: BenchmarkResult, policy: str, metric: str) -> dict[str, Any]:
+    found = [row for row in result.rows if (row["policy"], row["metric"]) == (policy, metric)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_rows_are_what_the_policies_do(benchmark_file: Write, tmp_path: Path) -> None:
+    file = benchmark_file()
+    result = benchmark(file, out=tmp_path / "run")
+    config = load(file, BenchmarkConfig)
+    windows = make_windows(config.workloads[0], [0])
+    jct = [
+        run_policy(make_policy("sjf", blocking="easy"), trace, windows.cluster).jct[5:25].mean()
+        for trace in windows.traces[0]
+    ]
+    row = cell(result, "sjf easy", "mean_jct")
+    assert row["mean"] == pytest.approx(sum(jct) / 6, rel=1e-12)
+    assert list(row) == ["policy", "rule", "blocking", "workload", "metric", "mean", "low", "high", "n"]
+    assert (row["rule"], row["blocking"], row["workload"], row["n"]) == ("repick", "easy", "gpu_cluster_8", 6)
+    assert row["low"] <= row["mean"] <= row["high"]
+    assert len(result.rows) == 4 * len(METRICS)
+
+
+def test_the_run_folder(benchmark_file: Write, tmp_path: Path) -> None:
+    result = benchmark(benchmark_file(), out=tmp_path / "run")
+    folder = result.folder
+    assert json.loads((folder / "benchmark.json").read_text())["rows"] == result.rows
+    with (folder / "benchmark.csv").open() as lines:
+        table = list(csv.DictReader(lines))
+    assert [float(row["mean"]) for row in table] == [row["mean"] for row in result.rows]
+    text = (folder / "benchmark.md").read_text()
+    assert "strongest heuristic" in text
+    assert "won–lost–tied" in text
+    assert len((folder / "rows.jsonl").read_text().splitlines()) == 24
+    assert json.loads((folder / "run.json").read_text())["lepton_rl"]
+    again = benchmark(folder / "experiment.yaml", out=tmp_path / "again")
+    assert again.rows == result.rows
+
+
+def test_two_processes_give_the_same_rows(benchmark_file: Write, tmp_path: Path) -> None:
+    one = benchmark(benchmark_file(), out=tmp_path / "one")
+    two = benchmark(benchmark_file(("processes: 1", "processes: 2")), out=tmp_path / "two")
+    assert two.rows == one.rows
+
+
+def test_an_interrupted_run_goes_on_and_computes_nothing_twice(
+    benchmark_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = benchmark_file()
+    whole = benchmark(file, out=tmp_path / "whole")
+    lines = (tmp_path / "whole" / "rows.jsonl").read_text().splitlines(keepends=True)
+    folder = tmp_path / "part"
+    benchmark(file, out=folder)
+    (folder / "rows.jsonl").write_text("".join(lines[:10]) + lines[10][:50])
+    from lepton_rl.experiments.windows import WindowBench
+
+    measured = []
+    original = WindowBench.measure
+    monkeypatch.setattr(
+        WindowBench, "measure", lambda self, task: measured.append(task) or original(self, task)
+    )
+    resumed = benchmark(file, out=folder)
+    assert len(measured) == 14
+    assert resumed.rows == whole.rows
+    assert sorted(_untimed(folder)) == sorted(_untimed(tmp_path / "whole"))
+
+
+def _untimed(folder: Path) -> list[str]:
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    return [json.dumps({key: value for key, value in row.items() if key != "seconds"}) for row in rows]
+
+
+def test_another_experiment_in_the_same_folder_is_refused(benchmark_file: Write, tmp_path: Path) -> None:
+    file = benchmark_file()
+    benchmark(file, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds another experiment"):
+        benchmark(file, ["workloads.0.load=1.1"], out=tmp_path / "run")
+    benchmark(file, ["processes=1"], out=tmp_path / "run")  # how it is computed is not what it is
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="is not empty"):
+        benchmark(file, out=tmp_path / "other")
+    with pytest.raises(ConfigError, match="is a file"):
+        benchmark(file, out=file)
+
+
+def test_a_changed_policy_file_is_refused(benchmark_file: Write, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(POLICY)
+    file = benchmark_file(("policies: [fcfs,", "policies: ['mine.py:Mine', fcfs,"))
+    result = benchmark(file, out=tmp_path / "run")
+    assert cell(result, "Mine", "mean_jct")["mean"] == pytest.approx(cell(result, "fcfs", "mean_jct")["mean"])
+    mine.write_text(POLICY + "# changed\n")
+    with pytest.raises(ConfigError, match=r"mine\.py has changed"):
+        benchmark(file, out=tmp_path / "run")
+
+
+POLICY = """\
+from lepton_rl.core import Start
+
+
+class Mine:
+    def decide(self, snapshot):
+        actions, free = [], snapshot.free_gpus
+        for job, gpus in zip(snapshot.queue, snapshot.queue.gpus):
+            if gpus > free:
+                break
+            actions.append(Start(job))
+            free -= gpus
+        return actions
+"""
+
+
+def test_seeds_multiply_independent_windows_and_average_disjoint_ones(
+    benchmark_file: Write, tmp_path: Path
+) -> None:
+    several = ("name: small\n", "name: small\nseeds: [0, 1]\n")
+    result = benchmark(benchmark_file(several), out=tmp_path / "a")
+    assert cell(result, "sjf", "mean_jct")["n"] == 12
+    from lepton_rl.workloads import gpu_cluster, write_csv
+
+    write_csv(gpu_cluster(130, 8, 1.2, seed=1), tmp_path / "jobs.csv")
+    file = benchmark_file(
+        several, ("generator: gpu_cluster\n    gpus: 8\n    load: 1.2", "path: jobs.csv"), ("independent", "disjoint")
+    )
+    result = benchmark(file, out=tmp_path / "b")
+    assert cell(result, "random", "mean_jct")["n"] == 6
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[fcfs,", "[fcfs, fcfs,", "two policies are called 'fcfs'; give one of them another label"),
+        ("[fcfs,", "[fcsf,", "small.yaml:8: policies.0: no policy named 'fcsf'; did you mean 'fcfs'"),
+        ("[fcfs,", "[runs/none/bundle,", "no such bundle"),
+        ("[fcfs,", "['none.py:Mine',", "no such file"),
+        ("name: small", "name: a/b", "small.yaml:1: name: "),
+        ("name: small", "name: small\nseeds: [1, 1]", "must be different whole numbers"),
+        ("kind: independent, ", "", "windows.kind: is missing"),
+    ],
+)
+def test_mistakes(benchmark_file: Write, tmp_path: Path, old: str, new: str, expected: str) -> None:
+    with pytest.raises(LeptonError) as caught:
+        benchmark(benchmark_file((old, new)), out=tmp_path / "run")
+    assert expected in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_matplotlib_the_tables_are_still_written(
+    benchmark_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = benchmark(benchmark_file(), out=tmp_path / "run")
+    assert result.report is None
+    assert (tmp_path / "run" / "benchmark.md").is_file()
+    assert "pip install 'lepton-rl[report]'" in capsys.readouterr().err

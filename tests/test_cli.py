@@ -1,0 +1,351 @@
+"""The command line: what it prints, and that every mistake is at most three plain lines and exit code 2."""
+
+import csv
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lepton_rl import __version__
+from lepton_rl.cli import main
+from lepton_rl.workloads import data_folder, gpu_cluster, read_trace, write_csv, write_swf
+
+CAPTURE = pytest.CaptureFixture[str]
+
+# Two GPUs, three jobs, by hand: job 1 runs 0-100 on both; job 2 waits for it; job 3 runs beside job 2.
+SWF = """\
+; MaxProcs: 2
+1 50 -1 100 2 -1 -1 2 -1 -1 1 1 1 -1 1 -1 -1 -1
+2 60 -1 40 1 -1 -1 1 -1 -1 1 1 1 -1 1 -1 -1 -1
+3 70 -1 10 1 -1 -1 1 -1 -1 1 1 1 -1 1 -1 -1 -1
+4 80 -1 10 5 -1 -1 5 -1 -1 1 1 1 -1 1 -1 -1 -1
+"""
+KEYS = [
+    "jobs", "dropped", "mean_jct", "mean_wait", "p50_jct", "p99_jct", "makespan", "mean_bounded_slowdown",
+    "utilization", "preemptions", "throughput", "energy_kwh", "mean_power_w",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with some traces in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "three.swf").write_text(SWF)
+    write_csv(gpu_cluster(120, 8, 1.1, seed=1), tmp_path / "jobs.csv")
+    (tmp_path / "empty.swf").touch()
+    (tmp_path / "bad.csv").write_text("job_id,submit_time,run_time,gpus\n1,0,abc,1\n")
+    (tmp_path / "a_folder").mkdir()
+    return tmp_path
+
+
+def test_simulate_by_hand(folder: Path, capsys: CAPTURE) -> None:
+    assert main("simulate --trace three.swf --policy fcfs --json --jobs-out jobs-out.csv".split()) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert list(found)[: len(KEYS)] == KEYS
+    assert (found["jobs"], found["dropped"], found["preemptions"]) == (3, 1, 0)
+    assert found["mean_jct"] == pytest.approx((100 + 130 + 90) / 3)
+    assert found["mean_wait"] == pytest.approx((0 + 90 + 80) / 3)
+    assert found["p50_jct"] == 100
+    assert found["p99_jct"] == pytest.approx(100 + 0.98 * 30)
+    assert found["makespan"] == 140
+    assert found["mean_bounded_slowdown"] == pytest.approx((1 + 130 / 40 + 90 / 10) / 3)
+    assert found["utilization"] == pytest.approx(250 / 280)
+    assert found["throughput"] == pytest.approx(3 / 140 * 3600)
+    assert found["energy_kwh"] == pytest.approx((50 * 2 * 140 + 350 * 250) / 3.6e6)
+    assert found["mean_power_w"] == pytest.approx((50 * 2 * 140 + 350 * 250) / 140)
+    assert "dropped 1" in err
+    assert "job 4 asks for 5" in err
+    assert "run times stand in their place" in err
+    with (folder / "jobs-out.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert list(rows[0]) == [
+        "job_id", "submit_time", "start_time", "finish_time", "wait", "jct", "gpus", "preemptions",
+    ]  # fmt: skip
+    assert [float(rows[1][key]) for key in rows[1]] == [2, 10, 100, 140, 90, 130, 1, 0]
+
+
+def test_simulate_prints_a_table(folder: Path, capsys: CAPTURE) -> None:
+    assert main("simulate --trace jobs.csv --policy sjf --blocking easy --nodes 2 --gpus-per-node 4".split()) == 0
+    out = capsys.readouterr().out
+    assert "120 jobs on 2 x 4 GPUs" in out
+    assert "mean bounded slowdown" in out
+
+
+def test_simulate_takes_a_policy_file_and_limits_and_seeds(folder: Path, capsys: CAPTURE) -> None:
+    (folder / "mine.py").write_text(
+        "from lepton_rl.core import Start\n"
+        "class Mine:\n"
+        "    def decide(self, snapshot):\n"
+        "        return [Start(job) for job in list(snapshot.queue)[:1] if snapshot.free_gpus == 8]\n"
+    )
+    assert main("simulate --trace jobs.csv --policy mine.py:Mine --gpus 8 --limit 5 --json".split()) == 0
+    assert json.loads(capsys.readouterr().out)["jobs"] == 5
+    outs = []
+    for seed in (1, 1, 2):
+        main(f"simulate --trace jobs.csv --policy random --gpus 8 --seed {seed} --json".split())
+        outs.append(json.loads(capsys.readouterr().out)["mean_jct"])
+    assert outs[0] == outs[1] != outs[2]
+
+
+def test_options_that_a_policy_does_not_have_are_said(folder: Path, capsys: CAPTURE) -> None:
+    assert main("simulate --trace jobs.csv --policy greedy --blocking easy --gpus 8 --json".split()) == 0
+    assert "greedy has no blocking setting" in capsys.readouterr().err
+
+
+@pytest.mark.data
+def test_philly_reference(capsys: CAPTURE) -> None:
+    if data_folder() is None:
+        pytest.skip("no folder of real traces: set LEPTON_RL_DATA, or put it at ../shared/data")
+    for blocking, jct, wait in (("head", 213047.7820, 179649.7578), ("skip", 88986.8272, 55588.8030),
+                                ("easy", 164546.2794, 131148.2552)):  # fmt: skip
+        options = f"--trace data:philly/philly.csv.gz --policy fcfs --gpus 512 --limit 5000 --blocking {blocking} --json"
+        assert main(["simulate", *options.split()]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (round(found["mean_jct"], 4), round(found["mean_wait"], 4)) == (jct, wait)
+        assert found["makespan"] == 5944538
+
+
+def test_traces(folder: Path, capsys: CAPTURE) -> None:
+    assert main("traces generate lublin --jobs 50 --gpus 64 --seed 3 --out made.swf.gz".split()) == 0
+    with gzip.open(folder / "made.swf.gz", "rt") as file:
+        assert "; MaxProcs: 64" in file.read()
+    assert main("traces generate gpu --jobs 50 --gpus 64 --load 0.7 --out made.csv".split()) == 0
+    assert len(read_trace("made.csv")) == 50
+    capsys.readouterr()
+    assert main("traces describe made.csv --gpus 32,64 --json --plot made.png".split()) == 0
+    assert set(json.loads(capsys.readouterr().out)["offered_load"]) == {"32", "64"}
+    assert (folder / "made.png").read_bytes().startswith(b"\x89PNG")
+    assert main("traces describe made.swf.gz".split()) == 0
+    assert "offered load, 64 GPUs" in capsys.readouterr().out
+    assert main("traces template".split()) == 0
+    (folder / "template.csv").write_text(capsys.readouterr().out)
+    assert main("simulate --trace template.csv --policy fcfs --gpus 64 --json".split()) == 0
+
+
+def test_policies(capsys: CAPTURE) -> None:
+    assert main(["policies"]) == 0
+    out = capsys.readouterr().out
+    assert {"fcfs", "genetic", "greedy", "heap_priority", "reserve"} <= {line.split()[0] for line in out.splitlines()}
+    assert main(["policies", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["policies"][0]["settings"]
+
+
+def test_configs(folder: Path, capsys: CAPTURE) -> None:
+    assert main(["configs", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = {line.split()[0] for line in lines}
+    assert {"benchmark/quickstart.yaml", "benchmark/rlscheduler_lublin1.yaml", "train/lublin.yaml"} <= names
+    assert all(len(line.split()) > 3 for line in lines), "each file says in its first line what it is"
+    assert main("configs copy benchmark/quickstart.yaml mine".split()) == 0
+    assert (folder / "mine" / "quickstart.yaml").is_file()
+    assert main("configs copy benchmark/quickstart mine --overwrite".split()) == 0
+
+
+def test_every_shipped_benchmark_is_a_valid_experiment() -> None:
+    from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig
+    from lepton_rl.experiments.loader import load
+
+    files = sorted((Path(__file__).parents[1] / "configs" / "benchmark").glob("*.yaml"))
+    assert len(files) >= 6
+    for file in files:
+        load(file, ProtocolConfig if "\nprotocol:" in file.read_text() else BenchmarkConfig)
+
+
+BENCHMARK = """\
+name: small
+workloads:
+  - {generator: gpu_cluster, gpus: 8, load: 1.2, cluster: {gpus: 8}, windows: {kind: independent, count: 4, jobs: 20}}
+policies: [fcfs, sjf]
+processes: 1
+"""
+
+
+def test_benchmark(folder: Path, capsys: CAPTURE) -> None:
+    (folder / "small.yaml").write_text(BENCHMARK)
+    assert main("benchmark small.yaml policies.+=saf --json --out run --seed 3".split()) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert list(found) == ["rows"]
+    assert {row["policy"] for row in found["rows"]} == {"fcfs", "sjf", "saf"}
+    assert "run: run" in err
+    assert main("benchmark small.yaml policies.+=saf --out run --seed 3".split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["run: run", "report: run/report.html"]
+    page = (folder / "run" / "report.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert page.count("data:image") == 4
+
+
+def test_evaluate_beside_heuristics(folder: Path, capsys: CAPTURE) -> None:
+    from lepton_rl.agents.bundle import LearnedPolicy, save_bundle
+    from lepton_rl.core import ClusterSpec
+    from tests.agents.cases import untrained_bundle
+
+    policy: LearnedPolicy = untrained_bundle(ClusterSpec.pool(8))
+    save_bundle(folder / "bundle", policy, {})
+    assert main("evaluate bundle --trace jobs.csv --gpus 8 --against sjf --json".split()) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["against"]) == ["sjf"]
+    assert main("evaluate bundle --trace jobs.csv --gpus 8".split()) == 0
+    assert "saf" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["", "simulate", "train", "benchmark", "evaluate", "policies", "traces",
+                                     "traces describe", "traces template", "traces generate", "configs",
+                                     "configs list", "configs copy"])  # fmt: skip
+def test_help_has_an_example(command: str, capsys: CAPTURE) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"Example: lepton-rl {command}".strip() in " ".join(out.split())
+    assert "╭" not in out
+
+
+def test_version(capsys: CAPTURE) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lepton-rl {__version__}\n"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from lepton_rl.cli import main; main(['--help']); print([m for m in sys.modules if m in " \
+           "('numpy', 'numba', 'torch', 'pydantic', 'gymnasium', 'matplotlib')])"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+MISTAKES = [
+    "simulat",
+    "--nonsense",
+    "simulate",
+    "simulate --trace three.swf",
+    "simulate --trace none.swf --policy fcfs",
+    "simulate --trace a_folder --policy fcfs",
+    "simulate --trace empty.swf --policy fcfs",
+    "simulate --trace bad.csv --policy fcfs --gpus 4",
+    "simulate --trace data:nowhere/none.swf --policy fcfs",
+    "simulate --trace three.swf --policy fcsf",
+    "simulate --trace three.swf --policy none.py:Mine",
+    "simulate --trace three.swf --policy a_folder",
+    "simulate --trace three.swf --policy ./nothing",
+    "simulate --trace three.swf --policy fcfs --blocking esay",
+    "simulate --trace three.swf --policy fcfs --placement frist",
+    "simulate --trace three.swf --policy srtf --blocking easy",
+    "simulate --trace three.swf --policy reserve --blocking easy",
+    "simulate --trace three.swf --policy fcfs --gpus 0",
+    "simulate --trace three.swf --policy fcfs --gpus -4",
+    "simulate --trace three.swf --policy fcfs --gpus nan",
+    "simulate --trace three.swf --policy fcfs --gpus 1e9",
+    "simulate --trace three.swf --policy fcfs --gpus 99999999999999999999",
+    "simulate --trace three.swf --policy fcfs --gpus 4 --nodes 2 --gpus-per-node 2",
+    "simulate --trace three.swf --policy fcfs --nodes 2",
+    "simulate --trace three.swf --policy fcfs --nodes 1000000 --gpus-per-node 1000000",
+    "simulate --trace jobs.csv --policy fcfs",
+    "simulate --trace three.swf --policy fcfs --limit 0",
+    "simulate --trace three.swf --policy fcfs --strict",
+    "simulate --trace three.swf --policy fcfs --format swg",
+    "simulate --trace three.swf --policy fcfs --format csv",
+    "simulate --trace three.swf --policy fcfs --requested noisy",
+    "simulate --trace three.swf --policy fcfs --requested noisy:x",
+    "simulate --trace three.swf --policy sjf --requested absent",
+    "simulate --trace three.swf --policy fcfs --seed -1",
+    "simulate --trace three.swf --policy srtf --preemption-cost nan",
+    "simulate --trace three.swf --policy srtf --quantum -1",
+    "simulate --trace three.swf --policy srtf --quantum inf",
+    "simulate --trace three.swf --policy fcfs --jobs-out none/out.csv",
+    "simulate --trace three.swf --policy fcfs --jobs-out a_folder",
+    "evaluate nothing --trace three.swf",
+    "evaluate a_folder --trace three.swf",
+    "evaluate a_folder",
+    "train none.yaml",
+    "train empty.swf",
+    "benchmark none.yaml",
+    "benchmark a_folder",
+    "benchmark empty.swf",
+    "benchmark three.swf",
+    "benchmark small.yaml policies",
+    "benchmark small.yaml policies.9=sjf",
+    "benchmark small.yaml policys=[sjf]",
+    "benchmark small.yaml policies=[]",
+    "benchmark small.yaml workloads.0.windows.count=-3",
+    "benchmark small.yaml workloads.0.load=.inf",
+    "benchmark small.yaml workloads.0.cluster.gpus=2",
+    "benchmark small.yaml --out three.swf",
+    "benchmark small.yaml --out three.swf/run",
+    "traces describe none.swf",
+    "traces describe three.swf --gpus 4,x",
+    "traces describe three.swf --gpus 0",
+    "traces describe three.swf --plot none/plot.png",
+    "traces describe three.swf --plot plot.xyz",
+    "traces generate weibull --out x.csv",
+    "traces generate gpu --out x.parq",
+    "traces generate gpu --out none/x.csv",
+    "traces generate gpu --jobs 0 --out x.csv",
+    "traces generate gpu --load nan --out x.csv",
+    "traces generate gpu --load -1 --out x.csv",
+    "traces generate lublin --requested often --out x.csv",
+    "traces nothing",
+    "configs copy nothing",
+    "configs copy benchmark/quickstart.yaml three.swf",
+    "configs copy quickstart",
+]
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_mistakes_are_three_plain_lines_at_most(line: str, folder: Path, capsys: CAPTURE) -> None:
+    (folder / "small.yaml").write_text(BENCHMARK)
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    complaint = err[err.index("error: ") :]
+    assert 1 <= len(complaint.splitlines()) <= 3
+    assert "Traceback" not in err
+    assert "╭" not in err
+    assert len(err) < 1500
+
+
+def test_a_copy_does_not_overwrite(folder: Path, capsys: CAPTURE) -> None:
+    assert main(["configs", "copy", "benchmark/philly.yaml"]) == 0
+    assert main(["configs", "copy", "benchmark/philly.yaml"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m lepton_rl.cli policies | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("fcfs")
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_ctrl_c_is_one_line_and_130(folder: Path) -> None:
+    slow = BENCHMARK.replace("count: 4, jobs: 20", "count: 5000, jobs: 300")
+    (folder / "slow.yaml").write_text(slow)
+    command = [sys.executable, "-m", "lepton_rl.cli", "benchmark", "slow.yaml", "processes=2", "--out", "run"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    rows = folder / "run" / "rows.jsonl"
+    for _ in range(1200):
+        if rows.is_file() and rows.stat().st_size > 0:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.rstrip().endswith("interrupted")
+    assert "--out run goes on from here" in err
+    assert out == ""
+    assert rows.read_text().count("\n") > 0
+
+
+def test_gpu_shares_are_refused_by_swf_in_a_sentence(folder: Path, capsys: CAPTURE) -> None:
+    (folder / "shares.csv").write_text("job_id,submit_time,run_time,gpus\n1,0,10,0.5\n2,1,10,1\n")
+    assert main("simulate --trace shares.csv --policy fcfs --gpus 1 --json".split()) == 0
+    assert json.loads(capsys.readouterr().out)["makespan"] == 20
+    write_swf(gpu_cluster(5, 4, 0.5, seed=0), folder / "five.swf")
+    assert main("simulate --trace five.swf --policy fcfs --nodes 1 --gpus-per-node 4 --json".split()) == 0
