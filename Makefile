@@ -25,7 +25,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 quickstart: setup ## train a small agent, compare it with the heuristics, write a report (about 5 minutes)
 	@rm -rf runs/quickstart
 	@$(BIN)/lepton-rl train configs/train/quickstart.yaml --out runs/quickstart
-	@$(BIN)/lepton-rl benchmark configs/benchmark/quickstart.yaml --out runs/quickstart
+	@$(BIN)/lepton-rl benchmark configs/benchmark/quickstart.yaml policies.+=runs/quickstart/bundle --out runs/quickstart
 
 test: setup lint types imports pytest ## run every check
 

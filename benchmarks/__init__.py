@@ -1,4 +1,4 @@
-"""Speed of lepton_rl, measured: `python -m benchmarks --help`. docs/performance.md tells what the rows mean."""
+"""Speed of lepton_rl, measured: `python -m benchmarks --help`. See docs/performance.md."""
 
 import os
 

@@ -27,7 +27,7 @@ def _run(arguments: Sequence[str]) -> tuple[float, float]:
 
 
 def _best(arguments: Sequence[str], repeats: int) -> tuple[float, float]:
-    """Return a command's least (CPU seconds, wall seconds) of several runs, after one that fills the caches."""
+    """Return a command's least (CPU seconds, wall seconds), after one run that fills the caches."""
     _run(arguments)
     runs = [_run(arguments) for _ in range(repeats)]
     return min(cpu for cpu, _ in runs), min(wall for _, wall in runs)

@@ -1,4 +1,4 @@
-"""Rows of the environments: steps per CPU-second beside the Python peer, growth with the nodes, reset, memory."""
+"""Rows of the environments: steps per CPU-second beside the Python peer, growth, reset, memory."""
 
 import random
 import time
@@ -46,7 +46,7 @@ class Setting:
 SMALL = Setting(nodes=16, load=2.05)
 LARGE = Setting(nodes=256, load=4.2, warmup=768)
 # The same jobs and a mean queue of 50-60 on every size, so that the cluster alone grows.
-GROWTH = (SMALL, Setting(64, 2.5, 192), Setting(256, 3.2, 768), Setting(1024, 3.2, 3072))
+GROWTH = (SMALL, Setting(64, 2.45, 192), Setting(256, 3.15, 768), Setting(1024, 2.75, 4096))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,17 @@
 """The like-for-like peer: the same environment, written carefully in Python and NumPy.
 
-It is what a good author writes without a compiler: events in a binary heap, the queue as an ordered array of small
-integers that NumPy reads without a copy, what does not change computed once for the trace, one NumPy call for each
-feature, node figures refreshed only where they changed. Whole GPUs, first-fit placement, basic features and up to 256
-nodes: the rules of the measured rows. A test holds it to the finish times, rewards, masks and observations of
-`lepton_rl.envs.SchedulingEnv`.
+It is what a good author writes without a compiler: events in a binary heap, the queue as an ordered array of
+small integers that NumPy reads without a copy, what does not change computed once for the trace, one NumPy
+call for each feature, node figures refreshed only where they changed. Whole GPUs, first-fit placement, basic
+features and up to 256 nodes: the rules of the measured rows. A test holds it to the finish times, rewards,
+masks and observations of `lepton_rl.envs.SchedulingEnv`.
 """
 
 from array import array
 from bisect import bisect_left
 from heapq import heappop, heappush
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -19,7 +19,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from lepton_rl.core import ClusterSpec
-from lepton_rl.envs.objective import Objective
+from lepton_rl.envs import Codec, Objective
 from lepton_rl.workloads import Trace
 
 MOST_NODES = 256
@@ -62,13 +62,9 @@ class PythonSchedulingEnv(gymnasium.Env[Observation, np.int64]):
         self.jobs, self.warmup, self.copy = jobs, warmup, copy
         self._prepare(objective or Objective())
         self._allocate()
-        entries: dict[str, spaces.Space[Any]] = {
-            name: spaces.Box(0.0, 1.0, (cluster.nodes,), np.float32) for name in ("load", "memory", "power")
-        }
-        entries["queue"] = spaces.Box(-10.0, 10.0, (window, QUEUE_FEATURES), np.float32)
-        entries["action_mask"] = spaces.MultiBinary(window + 1)
-        self.observation_space: spaces.Space[Observation] = spaces.Dict(entries)
-        self.action_space = spaces.Discrete(window + 1)
+        codec = Codec(window, features="basic")
+        self.observation_space = cast(spaces.Space[Observation], codec.observation_space(cluster))
+        self.action_space = codec.action_space()
 
     def _prepare(self, objective: Objective) -> None:
         """Compute once for the whole trace what never changes."""
@@ -115,7 +111,6 @@ class PythonSchedulingEnv(gymnasium.Env[Observation, np.int64]):
             first = int(self.np_random.integers(len(self.trace) - length + 1))
         self._begin(slice(first, first + length))
         self._run_warmup()
-        self._cost = 0.0
         self._pass_time(wait=False)
         self._return = -self._cost
         self._steps = 0
@@ -159,6 +154,8 @@ class PythonSchedulingEnv(gymnasium.Env[Observation, np.int64]):
 
     def _run_warmup(self) -> None:
         while self._arrived < self.warmup and self._next_event():
+            if self._arrived > self.warmup:
+                break  # counted jobs came with the last of the warm-up: that instant is the agent's
             while self._queue and self._gpus[self._queue[0]] <= self._free:
                 self._start(0)
         self._waiting_rate = sum(self._wait_price[job] for job in self._queue)
@@ -279,13 +276,13 @@ class PythonSchedulingEnv(gymnasium.Env[Observation, np.int64]):
             shown = rows[:visible]
             self._features.take(jobs, 0, shown, "clip")
             fits = mask[:visible]
-            np.less_equal(self._size.take(jobs), free, fits)
+            np.less_equal(self._size.take(jobs), free, out=fits)
             wait = self._work[:visible]
-            np.subtract(self._now, self._submit.take(jobs), wait)
-            np.divide(wait, wait + HOUR, shown[:, 4])
+            np.subtract(self._now, self._submit.take(jobs), out=wait)
+            np.divide(wait, wait + HOUR, out=shown[:, 4])
             shown[:, 5] = fits
             pressure = np.float32(self.cluster.gpus / (4.0 * (free + 1.0)))
-            np.minimum(shown[:, 3] * pressure, np.float32(1.0), shown[:, 6])
+            np.minimum(shown[:, 3] * pressure, np.float32(1.0), out=shown[:, 6])
             shown[:, 7] = self._rank[:visible]
         if visible < self._shown:
             rows[visible : self._shown] = 0.0

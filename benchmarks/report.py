@@ -15,7 +15,8 @@ from benchmarks.rows import Row, figure
 
 BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"
-COLUMNS = ("what", "measured", "target", "met", "× peer", "beside it")
+WIDTH = 150  # of the table; longer lines are the terminal's to wrap
+COLUMNS = ("what", "measured", "target", "met", "× peer")
 PACKAGES = ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "sb3-contrib")
 
 
@@ -55,29 +56,34 @@ def _cells(row: Row, quick: bool) -> tuple[str, ...]:
         "" if row.target is None else str(row.target),
         verdict,
         "" if row.ratio is None else figure(row.ratio),
-        "; ".join(f"{name} {figure(value)}" for name, value in row.details.items()),
     )
 
 
-def table(rows: Sequence[Row], quick: bool) -> Table:
-    """Return the rows as a table for the terminal."""
-    result = Table(
-        title="quick run: sizes reduced, bars not judged" if quick else None,
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    for column in COLUMNS:
-        result.add_column(column, justify="right" if column in ("measured", "target", "× peer") else "left")
-    for row in rows:
-        result.add_row(*_cells(row, quick))
-    return result
+def _beside(rows: Sequence[Row]) -> list[str]:
+    """Return one line for each row that saw more than its figure."""
+    return [
+        f"{row.name}: " + "; ".join(f"{name} {figure(value)}" for name, value in row.details.items())
+        for row in rows
+        if row.details
+    ]
 
 
 def print_table(rows: Sequence[Row], quick: bool) -> None:
-    """Print the rows, wrapped to the terminal's width."""
-    console = Console()
-    console.print(table(rows, quick))
+    """Print the rows, then what stands beside them."""
+    table = Table(box=None, pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(
+            column, justify="right" if column in ("measured", "target", "× peer") else "left", no_wrap=True
+        )
+    for row in rows:
+        table.add_row(*_cells(row, quick))
+    console = Console(width=WIDTH, highlight=False, soft_wrap=True)
+    if quick:
+        console.print("quick run: sizes reduced, bars not judged")
+    console.print(table)
+    console.print()
+    for line in _beside(rows):
+        console.print(line, markup=False)
 
 
 def as_json(rows: Mapping[str, Sequence[Row]], facts: Mapping[str, str], quick: bool) -> dict[str, Any]:
@@ -99,6 +105,7 @@ def write_markdown(rows: Sequence[Row], facts: Mapping[str, str], path: Path) ->
     lines = [", ".join(f"{name} {value}" for name, value in facts.items()), ""]
     lines += [_line(COLUMNS), _line("---" for _ in COLUMNS)]
     lines += [_line(_cells(row, quick=False)) for row in rows]
+    lines += ["", "Beside the figures:", "", *(f"- {line}" for line in _beside(rows))]
     before, after = page[: page.index(BEGIN)], page[page.index(END) :]
     path.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{after}")
 

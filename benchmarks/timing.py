@@ -1,4 +1,4 @@
-"""Clocks: CPU seconds where one thread works, since a busy machine disturbs them less; wall seconds elsewhere."""
+"""Clocks: CPU seconds where one thread works (a busy machine disturbs them less), wall seconds elsewhere."""
 
 import resource
 import time

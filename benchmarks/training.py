@@ -1,7 +1,7 @@
 """Row of training: MaskablePPO as sb3-contrib ships it, our batch against processes over the Python peer.
 
-Both sides have the same jobs, observation, network, optimiser settings, rollout (8,192 steps) and minibatches, and
-one torch thread.
+Both sides have the same jobs, observation, network, optimiser settings, rollout (8,192 steps), minibatches
+and one torch thread.
 """
 
 import time
@@ -99,7 +99,7 @@ def training(quick: bool) -> Iterator[Row]:
     trace = SMALL.trace(8)
     episodes = Episodes([trace], EPISODE)
     codec = Codec(window=WINDOW, features="basic")
-    peers = SubprocVecEnv([PeerFactory(trace, seed) for seed in range(PEER_ENVS)])
+    peers = SubprocVecEnv([PeerFactory(trace, seed) for seed in range(1 if quick else PEER_ENVS)])
     try:
         batch = EnvironmentBatch(episodes, SMALL.cluster, codec, Objective(), OUR_ENVS)
         ours = Side(BatchVecEnv(batch, 0), rollout)

@@ -4,8 +4,8 @@ import os
 
 from hypothesis import settings
 
-# Compiled functions may compile inside any example, so examples have no deadline. The same examples every time:
-# a failure repeats on the next machine. HYPOTHESIS_PROFILE=explore looks for new ones.
+# Functions may compile inside any example, so examples have no deadline. They are the same every time, so that
+# a failure repeats on the next machine. HYPOTHESIS_PROFILE=explore draws new ones.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.register_profile("explore", deadline=None, max_examples=1000, print_blob=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

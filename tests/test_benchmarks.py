@@ -73,7 +73,6 @@ def test_the_peer_follows_the_same_rules(
             assert peer_info["episode_metrics"][name] == expected
 
 
-@pytest.mark.filterwarnings("ignore:.*not within the.*")
 def test_the_peer_is_a_gymnasium_environment() -> None:
     check_env(PythonSchedulingEnv(CASES[0][0], CASES[0][1], 24, jobs=50), skip_render_check=True)
 

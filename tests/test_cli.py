@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_simulate_by_hand(folder: Path, capsys: CAPTURE) -> None:
-    assert main("simulate --trace three.swf --policy fcfs --json --jobs-out jobs-out.csv".split()) == 0
+    assert main(["simulate", "--trace", "three.swf", "--policy", "fcfs", "--json", "--jobs-out", "jobs-out.csv"]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert list(found)[: len(KEYS)] == KEYS
@@ -72,7 +72,10 @@ def test_simulate_by_hand(folder: Path, capsys: CAPTURE) -> None:
 
 
 def test_simulate_prints_a_table(folder: Path, capsys: CAPTURE) -> None:
-    assert main("simulate --trace jobs.csv --policy sjf --blocking easy --nodes 2 --gpus-per-node 4".split()) == 0
+    assert (
+        main(["simulate", "--trace", "jobs.csv", "--policy", "sjf", "--blocking", "easy", "--nodes", "2", "--gpus-per-node", "4"])
+        == 0
+    )
     out = capsys.readouterr().out
     assert "120 jobs on 2 x 4 GPUs" in out
     assert "mean bounded slowdown" in out
@@ -85,7 +88,7 @@ def test_simulate_takes_a_policy_file_and_limits_and_seeds(folder: Path, capsys:
         "    def decide(self, snapshot):\n"
         "        return [Start(job) for job in list(snapshot.queue)[:1] if snapshot.free_gpus == 8]\n"
     )
-    assert main("simulate --trace jobs.csv --policy mine.py:Mine --gpus 8 --limit 5 --json".split()) == 0
+    assert main(["simulate", "--trace", "jobs.csv", "--policy", "mine.py:Mine", "--gpus", "8", "--limit", "5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["jobs"] == 5
     outs = []
     for seed in (1, 1, 2):
@@ -95,7 +98,7 @@ def test_simulate_takes_a_policy_file_and_limits_and_seeds(folder: Path, capsys:
 
 
 def test_options_that_a_policy_does_not_have_are_said(folder: Path, capsys: CAPTURE) -> None:
-    assert main("simulate --trace jobs.csv --policy greedy --blocking easy --gpus 8 --json".split()) == 0
+    assert main(["simulate", "--trace", "jobs.csv", "--policy", "greedy", "--blocking", "easy", "--gpus", "8", "--json"]) == 0
     assert "greedy has no blocking setting" in capsys.readouterr().err
 
 
@@ -113,26 +116,28 @@ def test_philly_reference(capsys: CAPTURE) -> None:
 
 
 def test_traces(folder: Path, capsys: CAPTURE) -> None:
-    assert main("traces generate lublin --jobs 50 --gpus 64 --seed 3 --out made.swf.gz".split()) == 0
+    assert main(["traces", "generate", "lublin", "--jobs", "50", "--gpus", "64", "--seed", "3", "--out", "made.swf.gz"]) == 0
     with gzip.open(folder / "made.swf.gz", "rt") as file:
         assert "; MaxProcs: 64" in file.read()
-    assert main("traces generate gpu --jobs 50 --gpus 64 --load 0.7 --out made.csv".split()) == 0
+    assert main(["traces", "generate", "gpu", "--jobs", "50", "--gpus", "64", "--load", "0.7", "--out", "made.csv"]) == 0
     assert len(read_trace("made.csv")) == 50
     capsys.readouterr()
-    assert main("traces describe made.csv --gpus 32,64 --json --plot made.png".split()) == 0
+    assert main(["traces", "describe", "made.csv", "--gpus", "32,64", "--json", "--plot", "made.png"]) == 0
     assert set(json.loads(capsys.readouterr().out)["offered_load"]) == {"32", "64"}
     assert (folder / "made.png").read_bytes().startswith(b"\x89PNG")
-    assert main("traces describe made.swf.gz".split()) == 0
+    assert main(["traces", "describe", "made.swf.gz"]) == 0
     assert "offered load, 64 GPUs" in capsys.readouterr().out
-    assert main("traces template".split()) == 0
+    assert main(["traces", "template"]) == 0
     (folder / "template.csv").write_text(capsys.readouterr().out)
-    assert main("simulate --trace template.csv --policy fcfs --gpus 64 --json".split()) == 0
+    assert main(["simulate", "--trace", "template.csv", "--policy", "fcfs", "--gpus", "64", "--json"]) == 0
 
 
 def test_policies(capsys: CAPTURE) -> None:
     assert main(["policies"]) == 0
     out = capsys.readouterr().out
-    assert {"fcfs", "genetic", "greedy", "heap_priority", "reserve"} <= {line.split()[0] for line in out.splitlines()}
+    assert {"fcfs", "genetic", "greedy", "heap_priority", "reserve"} <= {
+        line.split()[0] for line in out.splitlines()
+    }
     assert main(["policies", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["policies"][0]["settings"]
 
@@ -143,9 +148,9 @@ def test_configs(folder: Path, capsys: CAPTURE) -> None:
     names = {line.split()[0] for line in lines}
     assert {"benchmark/quickstart.yaml", "benchmark/rlscheduler_lublin1.yaml", "train/lublin.yaml"} <= names
     assert all(len(line.split()) > 3 for line in lines), "each file says in its first line what it is"
-    assert main("configs copy benchmark/quickstart.yaml mine".split()) == 0
+    assert main(["configs", "copy", "benchmark/quickstart.yaml", "mine"]) == 0
     assert (folder / "mine" / "quickstart.yaml").is_file()
-    assert main("configs copy benchmark/quickstart mine --overwrite".split()) == 0
+    assert main(["configs", "copy", "benchmark/quickstart", "mine", "--overwrite"]) == 0
 
 
 def test_every_shipped_benchmark_is_a_valid_experiment() -> None:
@@ -169,13 +174,13 @@ processes: 1
 
 def test_benchmark(folder: Path, capsys: CAPTURE) -> None:
     (folder / "small.yaml").write_text(BENCHMARK)
-    assert main("benchmark small.yaml policies.+=saf --json --out run --seed 3".split()) == 0
+    assert main(["benchmark", "small.yaml", "policies.+=saf", "--json", "--out", "run", "--seed", "3"]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert list(found) == ["rows"]
     assert {row["policy"] for row in found["rows"]} == {"fcfs", "sjf", "saf"}
     assert "run: run" in err
-    assert main("benchmark small.yaml policies.+=saf --out run --seed 3".split()) == 0
+    assert main(["benchmark", "small.yaml", "policies.+=saf", "--out", "run", "--seed", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == ["run: run", "report: run/report.html"]
     page = (folder / "run" / "report.html").read_text()
@@ -184,16 +189,14 @@ def test_benchmark(folder: Path, capsys: CAPTURE) -> None:
 
 
 def test_evaluate_beside_heuristics(folder: Path, capsys: CAPTURE) -> None:
-    from lepton_rl.agents.bundle import LearnedPolicy, save_bundle
-    from lepton_rl.core import ClusterSpec
-    from tests.agents.cases import untrained_bundle
+    pytest.importorskip("sb3_contrib")
+    from tests.agents.test_bundle import bundle_of, shaken_model
 
-    policy: LearnedPolicy = untrained_bundle(ClusterSpec.pool(8))
-    save_bundle(folder / "bundle", policy, {})
-    assert main("evaluate bundle --trace jobs.csv --gpus 8 --against sjf --json".split()) == 0
+    bundle_of(shaken_model("maskable_ppo", "deepsets", read_trace("jobs.csv")), "deepsets", folder / "bundle")
+    assert main(["evaluate", "bundle", "--trace", "jobs.csv", "--gpus", "8", "--against", "sjf", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["against"]) == ["sjf"]
-    assert main("evaluate bundle --trace jobs.csv --gpus 8".split()) == 0
+    assert main(["evaluate", "bundle", "--trace", "jobs.csv", "--gpus", "8"]) == 0
     assert "saf" in capsys.readouterr().out
 
 
@@ -345,7 +348,7 @@ def test_ctrl_c_is_one_line_and_130(folder: Path) -> None:
 
 def test_gpu_shares_are_refused_by_swf_in_a_sentence(folder: Path, capsys: CAPTURE) -> None:
     (folder / "shares.csv").write_text("job_id,submit_time,run_time,gpus\n1,0,10,0.5\n2,1,10,1\n")
-    assert main("simulate --trace shares.csv --policy fcfs --gpus 1 --json".split()) == 0
+    assert main(["simulate", "--trace", "shares.csv", "--policy", "fcfs", "--gpus", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["makespan"] == 20
     write_swf(gpu_cluster(5, 4, 0.5, seed=0), folder / "five.swf")
-    assert main("simulate --trace five.swf --policy fcfs --nodes 1 --gpus-per-node 4 --json".split()) == 0
+    assert main(["simulate", "--trace", "five.swf", "--policy", "fcfs", "--nodes", "1", "--gpus-per-node", "4", "--json"]) == 0

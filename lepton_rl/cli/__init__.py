@@ -15,6 +15,7 @@ from lepton_rl import __version__
 from lepton_rl.cli import experiments, listings, simulation, traces
 from lepton_rl.errors import LeptonError
 
+INTERRUPTED = 130
 MOST_LINES = 3
 MOST_CHARACTERS = 600
 
@@ -59,10 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
-        return code
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        return 130
+        code = INTERRUPTED
     except BrokenPipeError:
         # nobody reads on; without this Python would complain once more while it shuts down
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{error.filename or 'input/output'}: {error.strerror or error}")
     except MemoryError:
         return _complain("there is not enough memory for this")
+    if code == INTERRUPTED:  # the parser, too, may turn Ctrl-C into this code
+        print("interrupted", file=sys.stderr)
+    return code
 
 
 def _run(arguments: list[str]) -> int:

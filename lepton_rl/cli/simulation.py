@@ -61,10 +61,11 @@ def simulate(
     """
     from lepton_rl.agents import with_rules
     from lepton_rl.agents.compiled import BlockingName, PlacementName
+    from lepton_rl.experiments.loader import options
     from lepton_rl.experiments.policy_config import PolicyConfig
     from lepton_rl.simulator import Timing
 
-    chosen = PolicyConfig(name=policy).build(seed=seed)
+    chosen = options(PolicyConfig, name=policy).build(seed=seed)
     chosen, unused = with_rules(
         chosen,
         _choice("--blocking", blocking, BlockingName),
@@ -107,12 +108,13 @@ def evaluate(
 
     Example: lepton-rl evaluate runs/quickstart/bundle --trace jobs.csv --gpus 64
     """
+    from lepton_rl.experiments.loader import options
     from lepton_rl.experiments.policy_config import PolicyConfig
 
-    learned = PolicyConfig(name=f"./{bundle}" if "/" not in bundle else bundle)
+    learned = options(PolicyConfig, name=bundle if "/" in bundle else f"./{bundle}")
     if not learned.is_learned:
         raise ConfigError(f"{bundle}: is a policy's file, not a bundle; use lepton-rl simulate --policy")
-    rivals = [PolicyConfig(name=name.strip()) for name in against.split(",") if name.strip()]
+    rivals = [options(PolicyConfig, name=name.strip()) for name in against.split(",") if name.strip()]
     size = _size(gpus, nodes, gpus_per_node)
     simulations = [
         _simulation(

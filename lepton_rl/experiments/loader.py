@@ -76,10 +76,12 @@ def checked(tree: Node, base: Path, model: type[Model]) -> Model:
 
 def options(model: type[Model], **values: Any) -> Model:
     """Return the model made of command-line options; relative paths start from the working directory."""
+    given = {key: value for key, value in values.items() if value is not None}
     try:
-        return model.model_validate({key: value for key, value in values.items() if value is not None})
+        return model.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(_sentence(error.errors(include_url=False)[0], Node({}, "", {}), model)) from None
+        sentence = _sentence(error.errors(include_url=False)[0], Node.of(given), model)
+        raise ConfigError(sentence.removeprefix(": ")) from None
 
 
 def resolved_yaml(model: BaseModel) -> str:

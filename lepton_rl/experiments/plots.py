@@ -53,10 +53,10 @@ def intervals_figure(summary: WorkloadSummary, metric: str) -> "Figure":
     means = [estimate.mean for estimate, _ in estimates]
     if min(means) > 0 and max(means) / min(means) > 8:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     else:
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.locator_params(axis="x", nbins=6)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.set_ylim(-0.7, len(estimates) - 0.3)
     axes.set_xlabel(METRICS[metric])
     axes.grid(axis="x", color=_GRID)

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationInfo, model_serializer, model_validator
 
-from lepton_rl.agents import make_policy
+from lepton_rl.agents import make_policy, policies
 from lepton_rl.core import Policy
 from lepton_rl.experiments.loader import Section, input_path, or_value_error
 
@@ -31,8 +31,10 @@ class PolicyConfig(Section):
         if settings and "settings" in value:
             raise ValueError("give settings beside the name, as in {name: sjf, blocking: easy}")
         name = value["name"]
-        if _is_path(name):
-            name = input_path(name, info)
+        path = str(input_path(name, info))
+        known = {info.name for info in policies()}
+        if name not in known and (_is_path(name) or Path(path).is_dir()):
+            name = path
         else:
             or_value_error(lambda: make_policy({"name": name, **(settings or value.get("settings", {}))}))
         return {

@@ -94,7 +94,7 @@ def run_tasks(
                 )
             progress.update(bar, description="benchmark")
     except KeyboardInterrupt:
-        say(console, f"interrupted; --out {rows_file.parent} goes on from here")
+        say(console, f"finished rows are kept; --out {rows_file.parent} goes on from here")
         raise
     return [done[task] for task in tasks]
 

@@ -184,4 +184,4 @@ def _by_rule(summary: WorkloadSummary, metric: str) -> TextTable:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

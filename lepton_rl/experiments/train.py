@@ -118,13 +118,17 @@ def _prepare(config: TrainConfig, console: Console) -> _Setup:
             console.print(
                 f"{before.name}: {len(before) - len(after)} jobs larger than {cluster} are left out"
             )
-    codec, objective = config.observation.build(), config.objective.build()
-    relative = config.objective.relative_to_heuristic
+    codec, chosen_by = config.observation.build(), config.validation.objective or config.objective
     episodes = Episodes(fitted, config.episode.jobs, config.episode.warmup)
-    batch = EnvironmentBatch(episodes, cluster, codec, objective, config.training.environments, relative)
+    batch = EnvironmentBatch(
+        episodes, cluster, codec, config.objective.build(), config.training.environments,
+        config.objective.relative_to_heuristic,
+    )  # fmt: skip
     validation_episodes = Episodes(held_fitted, config.episode.jobs, config.episode.warmup)
     count = config.validation.windows
-    validation = EnvironmentBatch(validation_episodes, cluster, codec, objective, count, relative)
+    validation = EnvironmentBatch(
+        validation_episodes, cluster, codec, chosen_by.build(), count, chosen_by.relative_to_heuristic
+    )
     generator = np.random.default_rng(seed_for(config.seed, "validation", 1))
     return _Setup(cluster, batch, validation, [validation_episodes.draw(generator) for _ in range(count)])
 

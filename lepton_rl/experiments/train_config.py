@@ -152,6 +152,9 @@ class ValidationConfig(Section):
     windows: int = Field(16, ge=1, description="windows")
     fraction: float = Field(0.2, gt=0, lt=1, description="last part of the workload kept for them")
     workload: WorkloadConfig | None = Field(None, description="another workload to draw them from")
+    objective: ObjectiveConfig | None = Field(
+        None, description="what the best weights are chosen by, where it is not what is trained on"
+    )
 
 
 class TrainConfig(Section):

@@ -35,6 +35,13 @@ class Node:
     place: str
     key_places: dict[str, str]
 
+    @classmethod
+    def of(cls, value: Any) -> "Node":
+        """Return the tree of values that were written nowhere."""
+        if isinstance(value, dict):
+            return cls({key: cls.of(entry) for key, entry in value.items()}, "", dict.fromkeys(value, ""))
+        return cls([cls.of(entry) for entry in value] if isinstance(value, list | tuple) else value, "", {})
+
     def plain(self) -> Any:
         """Return the values alone."""
         if isinstance(self.value, dict):

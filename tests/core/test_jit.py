@@ -94,10 +94,10 @@ def run(code: str, environment: Mapping[str, str], folder: Path) -> str:
     command = [sys.executable, "-B", "-W", "error", "-c", code]
     inherited = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
     result = subprocess.run(
-        command, env=inherited | environment, cwd=folder, capture_output=True, text=True, check=False
+        command, env={**inherited, **environment}, cwd=folder, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+    return str(result.stdout).strip()
 
 
 COMPILES = """

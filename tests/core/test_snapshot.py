@@ -204,25 +204,25 @@ def test_a_young_run_is_not_preempted() -> None:
 def test_jobs_that_are_not_there() -> None:
     cluster = busy_cluster()
     for action in (Start(5), Preempt(99), Start(-1)):
-        with pytest.raises(IllegalAction, match=f"^no job {action.job} has been submitted$"):
+        with pytest.raises(IllegalAction, match=rf"^no job {action.job} has been submitted$"):
             cluster.apply(action)
-        with pytest.raises(IllegalAction, match=f"^job {action.job} is neither waiting nor running$"):
+        with pytest.raises(IllegalAction, match=rf"^job {action.job} is neither waiting nor running$"):
             cluster.snapshot().after(action)
     while cluster.time < 50:
         cluster.advance()
-    with pytest.raises(IllegalAction, match="^job 0 has finished$"):
+    with pytest.raises(IllegalAction, match=r"^job 0 has finished$"):
         cluster.apply(Start(0))
-    with pytest.raises(IllegalAction, match="^job 2 is not running$"):
+    with pytest.raises(IllegalAction, match=r"^job 2 is not running$"):
         cluster.gpus_of(2)
-    with pytest.raises(IllegalAction, match="^job 2 is waiting, not running$"):
+    with pytest.raises(IllegalAction, match=r"^job 2 is waiting, not running$"):
         cluster.snapshot().gpus_of(2)
 
 
 def test_what_is_no_action() -> None:
     cluster = busy_cluster()
-    with pytest.raises(IllegalAction, match="^'start' is not an action; use Start or Preempt$"):
+    with pytest.raises(IllegalAction, match=r"^'start' is not an action; use Start or Preempt$"):
         cluster.apply("start")  # type: ignore[arg-type]
-    with pytest.raises(IllegalAction, match="^'start' is not an action; use Start or Preempt$"):
+    with pytest.raises(IllegalAction, match=r"^'start' is not an action; use Start or Preempt$"):
         cluster.snapshot().after("start")  # type: ignore[arg-type]
 
 

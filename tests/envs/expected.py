@@ -1,6 +1,6 @@
 """What an observation should hold, worked out from a snapshot in plain Python.
 
-The texts FEATURES and CONTEXT_FEATURES are the specification. Whether a job fits is asked of the reference cluster.
+The texts FEATURES and CONTEXT_FEATURES are the specification; the reference cluster says whether a job fits.
 """
 
 from math import inf, isnan, log, log1p
@@ -168,7 +168,9 @@ class Expected:
         }
         return list(context.values())
 
-    def _machine(self, snapshot: Snapshot, running: list[Job]) -> tuple[list[float], list[float], list[float]]:
+    def _machine(
+        self, snapshot: Snapshot, running: list[Job]
+    ) -> tuple[list[float], list[float], list[float]]:
         """Load, memory and power of each node; above 256 nodes of equal groups of neighbours."""
         spec = snapshot.cluster
         size = -(-spec.nodes // 256)

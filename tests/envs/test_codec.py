@@ -51,9 +51,7 @@ def walk_together(trace: Trace, spec: ClusterSpec, codec: Codec, seed: int) -> i
     window=st.sampled_from([1, 2, 5, 20]),
     seed=st.integers(0, 9),
 )
-def test_the_same_bits(
-    case: Case, features: str, placement: str, key: str, window: int, seed: int
-) -> None:
+def test_the_same_bits(case: Case, features: str, placement: str, key: str, window: int, seed: int) -> None:
     walk_together(case.trace, case.cluster, Codec(window, key, features, placement), seed)
 
 
@@ -66,9 +64,7 @@ def test_the_same_bits_on_long_queues(shares: bool, requested: bool) -> None:
 
 def test_the_same_bits_with_times_that_round() -> None:
     trace = workload(22, jobs=120)
-    odd = dataclasses.replace(
-        trace, run_time=trace.run_time / 7, requested_time=trace.requested_time / 7
-    )
+    odd = dataclasses.replace(trace, run_time=trace.run_time / 7, requested_time=trace.requested_time / 7)
     walk_together(odd, CLUSTER, Codec(16, "saf"), 6)
 
 

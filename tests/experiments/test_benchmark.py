@@ -143,7 +143,9 @@ def test_seeds_multiply_independent_windows_and_average_disjoint_ones(
 
     write_csv(gpu_cluster(130, 8, 1.2, seed=1), tmp_path / "jobs.csv")
     file = benchmark_file(
-        several, ("generator: gpu_cluster\n    gpus: 8\n    load: 1.2", "path: jobs.csv"), ("independent", "disjoint")
+        several,
+        ("generator: gpu_cluster\n    gpus: 8\n    load: 1.2", "path: jobs.csv"),
+        ("independent", "disjoint"),
     )
     result = benchmark(file, out=tmp_path / "b")
     assert cell(result, "random", "mean_jct")["n"] == 6

@@ -27,7 +27,8 @@ def workload(windows: dict[str, Any], **values: Any) -> BenchmarkWorkload:
 
 def test_counted_jobs_of_disjoint_windows_do_not_overlap(jobs_file: str) -> None:
     made = make_windows(
-        workload({"kind": "disjoint", "count": 7, "jobs": 10, "warmup": 20, "cooldown": 5}, path=jobs_file), [0, 1]
+        workload({"kind": "disjoint", "count": 7, "jobs": 10, "warmup": 20, "cooldown": 5}, path=jobs_file),
+        [0, 1],
     )
     counted = [trace[made.counted].job_id for trace in made.traces[0]]
     assert [len(jobs) for jobs in counted] == [10] * 7
@@ -38,8 +39,12 @@ def test_counted_jobs_of_disjoint_windows_do_not_overlap(jobs_file: str) -> None
 
 
 def test_too_few_jobs_for_disjoint_windows_says_how_many_there_are(jobs_file: str) -> None:
-    with pytest.raises(ConfigError, match="100 jobs hold 8 disjoint windows of 10 jobs with warm-up 20, not 9"):
-        make_windows(workload({"kind": "disjoint", "count": 9, "jobs": 10, "warmup": 20}, path=jobs_file), [0])
+    with pytest.raises(
+        ConfigError, match="100 jobs hold 8 disjoint windows of 10 jobs with warm-up 20, not 9"
+    ):
+        make_windows(
+            workload({"kind": "disjoint", "count": 9, "jobs": 10, "warmup": 20}, path=jobs_file), [0]
+        )
 
 
 def test_independent_windows_differ_by_index_and_seed() -> None:
@@ -62,7 +67,11 @@ def test_overlapping_windows_have_no_block_and_say_so(jobs_file: str) -> None:
 @pytest.mark.parametrize(
     ("windows", "values", "expected"),
     [
-        ({"kind": "independent", "count": 3, "jobs": 5}, {"path": "x.csv"}, "independent windows need a generator"),
+        (
+            {"kind": "independent", "count": 3, "jobs": 5},
+            {"path": "x.csv"},
+            "independent windows need a generator",
+        ),
         ({"kind": "disjoint", "count": 0, "jobs": 5}, {"path": "x.csv"}, "greater than or equal to 1"),
         ({"kind": "disjoin"}, {"path": "x.csv"}, "did you mean 'disjoint'"),
         ({}, {"path": "x.csv"}, "windows.kind: is missing"),

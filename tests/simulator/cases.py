@@ -103,9 +103,7 @@ class Case:
         cost: float = 0.0,
         quantum: float = 0.0,
     ) -> Outcome:
-        return run_trace(
-            self.trace, self.cluster, rule_of(order, blocking, placement), Timing(cost, quantum)
-        )
+        return run_trace(self.trace, self.cluster, rule_of(order, blocking, placement), Timing(cost, quantum))
 
 
 def seconds(exact: bool) -> st.SearchStrategy[float]:

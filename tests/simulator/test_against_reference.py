@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_rl.core import Action, ClusterSpec, Placement, Snapshot, Start, schedule
-from lepton_rl.simulator import Blocking, Rule, SimulatedCluster, Timing, decide, run_trace
+from lepton_rl.simulator import Blocking, Order, Rule, SimulatedCluster, Timing, decide, run_trace
 from lepton_rl.simulator.rlscheduler import start_indices
 from lepton_rl.workloads import Trace, read_philly, read_swf
 from tests.reference import simulator as reference
@@ -61,9 +61,7 @@ def assert_agree(
     assert found.preemptions.tolist() == expected.preemptions, order
     assert math.isclose(found.energy_joules, expected.energy_joules, rel_tol=1e-12), order
 
-    cluster = SimulatedCluster(
-        case.trace, case.cluster, Placement[placement.upper()], Timing(cost, quantum)
-    )
+    cluster = SimulatedCluster(case.trace, case.cluster, Placement[placement.upper()], Timing(cost, quantum))
     policy = Decides(rule_of(order, blocking, placement))
     schedule(policy, cluster)
     assert same_schedule(cluster.outcome(), found), order
@@ -109,6 +107,30 @@ def test_preemption_at_times_that_round(case: Case, order: str, cost: float) -> 
     cluster = SimulatedCluster(case.trace, case.cluster, timing=Timing(cost, 0.3))
     schedule(Decides(rule_of(order, "skip")), cluster)
     assert same_schedule(cluster.outcome(), found)
+
+
+# Orders that the reference does not have: reserve keeps room beside long jobs (rho, shortest, longest).
+OWN_RULES = {
+    "random": (Order.RANDOM, (3.0,)),
+    "power": (Order.POWER, (0.7, 1.3)),
+    "reserve": (Order.SAF, (0.0, 0.0, 0.0, 0.0, 0.7, 2.0, 30.0)),
+}
+
+
+@every_blocking
+@pytest.mark.parametrize("name", [*ORDERS, *OWN_RULES])
+@settings(max_examples=25)
+@given(case=cases(), placement=st.sampled_from(list(Placement)), timer=st.sampled_from([0.0, 0.7, 3.0]))
+def test_what_a_pass_remembers_changes_nothing(
+    case: Case, blocking: reference.Blocking, name: str, placement: Placement, timer: float
+) -> None:
+    """A whole run skips what it saw before; decisions on snapshots see all anew, at ticks of a timer too."""
+    order, weights = OWN_RULES[name] if name in OWN_RULES else (ORDERS[name], reference.PRIORITY_WEIGHTS)
+    rule = Rule(order, Blocking[blocking.upper()], placement, weights)
+    timing = Timing(timer=timer)
+    cluster = SimulatedCluster(case.trace, case.cluster, placement, timing)
+    schedule(Decides(rule), cluster)
+    assert same_schedule(cluster.outcome(), run_trace(case.trace, case.cluster, rule, timing))
 
 
 @every_blocking

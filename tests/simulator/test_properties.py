@@ -106,9 +106,7 @@ def test_the_same_run_twice(case: Case, placement: reference.Placement, order: s
 
 def test_random_order_is_a_matter_of_its_seed() -> None:
     trace = trace_of([Job(number, 0, 1 + number % 3, 5, 1) for number in range(40)])
-    runs = [
-        run_trace(trace, ClusterSpec.pool(2), Rule(Order.RANDOM, weights=(seed,))) for seed in (1, 1, 2)
-    ]
+    runs = [run_trace(trace, ClusterSpec.pool(2), Rule(Order.RANDOM, weights=(seed,))) for seed in (1, 1, 2)]
     assert same_schedule(runs[0], runs[1])
     assert not np.array_equal(runs[0].first_start, runs[2].first_start)
 
@@ -118,8 +116,8 @@ def test_energy_by_hand() -> None:
 
     Job 0 (2 GPUs, 10 s) and job 1 (half a GPU, 6 s) run from 0; job 2 (3 GPUs, 4 s) waits until 10.
     Busy GPU-seconds: 20 + 3 + 12 = 35. Makespan 14 s: idle 4 x 100 x 14 = 5,600 J, load 200 x 35 = 7,000 J.
-    While a part of a node is held, the rest of it is stranded: node 1 has 1.5 GPUs free from 0 to 6, and 1 from
-    10 to 14: 9 + 4 = 13 GPU-seconds.
+    While a part of a node is held, the rest of it is stranded: node 1 has 1.5 GPUs free from 0 to 6, and 1
+    from 10 to 14: 9 + 4 = 13 GPU-seconds.
     """
     spec = ClusterSpec(2, 2, idle_power_w=100.0, max_power_w=300.0)
     trace = trace_of([Job(0, 0, 10, 10, 2), Job(1, 0, 6, 6, 0.5), Job(2, 1, 4, 4, 3)])
@@ -136,7 +134,7 @@ def test_energy_by_hand() -> None:
 
 
 def test_preemption_by_hand() -> None:
-    """One GPU, cost 2 s. Job 0 has had 3 of its 10 s when job 1 (4 s) comes; it ends at 3 + 4 + 7 + 2 = 16."""
+    """One GPU, cost 2 s. Job 0 has had 3 of 10 s when job 1 (4 s) comes, and ends at 3 + 4 + 7 + 2 = 16."""
     trace = trace_of([Job(0, 0, 10, 10, 1), Job(1, 3, 4, 4, 1)])
     outcome = run_trace(trace, ClusterSpec.pool(1), Rule(Order.SRTF), Timing(preemption_cost=2.0))
     assert outcome.finish.tolist() == [16, 7]
@@ -170,6 +168,11 @@ def test_a_job_that_asks_for_all_memory_of_a_gpu_runs(gib: float) -> None:
     trace = trace_of([Job(0, 0, 5, 5, 0.5, memory_gib=gib), Job(1, 0, 5, 5, 0.5), Job(2, 0, 5, 5, 1, gib)])
     spec = ClusterSpec(1, 1, gpu_memory_gib=gib)
     assert run_trace(trace, spec, Rule()).finish.tolist() == [5, 10, 15]
+    cluster = SimulatedCluster(trace, spec)
+    cluster.advance()
+    cluster.apply(Start(0))
+    assert cluster.gpus_of(0) == (0,)
+    assert cluster.snapshot().gpu_memory_free_gib.tolist() == [0]
 
 
 def test_a_policy_that_starts_nothing_is_told() -> None:
@@ -208,9 +211,7 @@ def test_preemption_and_backfilling_do_not_combine(order: Order, blocking: Block
     ],
 )
 def test_rules_that_need_requested_times_say_so(rule: Rule, sentence: str) -> None:
-    trace = Trace.from_columns(
-        {"submit_time": [0.0], "run_time": [1.0], "gpus": [1.0]}, requested="absent"
-    )
+    trace = Trace.from_columns({"submit_time": [0.0], "run_time": [1.0], "gpus": [1.0]}, requested="absent")
     with pytest.raises(TraceError, match=sentence):
         run_trace(trace, ClusterSpec.pool(1), rule)
     for order in (Order.FCFS, Order.SMALLEST, Order.LAS, Order.WEIGHTED, Order.RANDOM):
