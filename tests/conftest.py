@@ -4,7 +4,7 @@ import os
 
 from hypothesis import settings
 
-# Functions may compile inside any example, so examples have no deadline. They are the same every time, so that
+# Functions may compile inside any example: no deadline. Examples are the same every time, so that
 # a failure repeats on the next machine. HYPOTHESIS_PROFILE=explore draws new ones.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, print_blob=True)

@@ -74,8 +74,8 @@ def raster(
 ) -> NDArray[np.int64]:
     """Return a picture of (GPUs, time) whose cells hold the running job, or -1.
 
-    Large clusters are sampled down to `most_rows` evenly spaced GPUs. A run shorter than a cell is drawn as one,
-    under longer ones.
+    Large clusters are sampled down to `most_rows` evenly spaced GPUs. A run shorter than a cell is drawn as
+    one, under longer ones.
     """
     shown = np.unique(np.linspace(0, gpus - 1, min(gpus, most_rows)).round().astype(np.int64))
     row_of = np.full(gpus, -1, np.int64)

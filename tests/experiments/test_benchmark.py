@@ -14,8 +14,9 @@ from lepton_rl.errors import ConfigError, LeptonError
 from lepton_rl.experiments.benchmark import BenchmarkResult, benchmark
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig
 from lepton_rl.experiments.loader import load
+from lepton_rl.experiments.runner import Measurement, Task
 from lepton_rl.experiments.summary import METRICS
-from lepton_rl.experiments.windows import make_windows
+from lepton_rl.experiments.windows import WindowBench, make_windows
 
 Write = Callable[..., Path]
 
@@ -74,13 +75,14 @@ def test_an_interrupted_run_goes_on_and_computes_nothing_twice(
     folder = tmp_path / "part"
     benchmark(file, out=folder)
     (folder / "rows.jsonl").write_text("".join(lines[:10]) + lines[10][:50])
-    from lepton_rl.experiments.windows import WindowBench
-
-    measured = []
+    measured: list[Task] = []
     original = WindowBench.measure
-    monkeypatch.setattr(
-        WindowBench, "measure", lambda self, task: measured.append(task) or original(self, task)
-    )
+
+    def counting(bench: WindowBench, task: Task) -> Measurement:
+        measured.append(task)
+        return original(bench, task)
+
+    monkeypatch.setattr(WindowBench, "measure", counting)
     resumed = benchmark(file, out=folder)
     assert len(measured) == 14
     assert resumed.rows == whole.rows

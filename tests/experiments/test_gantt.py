@@ -1,5 +1,7 @@
 """Which job held which GPU when."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from lepton_rl.agents import make_policy
@@ -29,7 +31,7 @@ def test_a_preempted_job_has_two_runs_and_no_gpu_is_held_twice() -> None:
     assert outcome.preemptions.sum() > 0
     for gpu in range(4):
         held = sorted((segment.start, segment.end) for segment in segments if gpu in segment.gpus)
-        assert all(before[1] <= after[0] for before, after in zip(held, held[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in pairwise(held))
 
 
 def test_the_picture_shows_jobs_where_they_ran() -> None:
