@@ -46,7 +46,7 @@ class Horizon:
         ends = predicted_ends(jobs[:running], snapshot.time)
         by_end = np.argsort(ends, kind="stable")
         run_end = np.zeros((2, len(jobs)))
-        run_job = np.zeros((2, len(jobs)), np.int32)
+        run_job = np.zeros((3, len(jobs)), np.int32)
         run_end[1, :running] = ends[by_end]
         run_job[1, :running] = by_end
         return cls(

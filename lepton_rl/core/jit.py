@@ -116,8 +116,8 @@ def njit_allocating(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """Compile a small hot helper, free of allocations, so that LLVM inlines it into its callers."""
-    return _compile(function, forceinline=True, _nrt=False)
+    """Compile a hot helper, free of allocations, so that LLVM inlines it: passing twenty arrays costs more than most."""
+    return _compile(function, cache=_install_cache_locator(), forceinline=True, _nrt=False)
 
 
 def _compile(function: Function, **options: Any) -> Function:

@@ -98,6 +98,7 @@ QUANTUM = 9  # a run is not preempted before it is this old, seconds
 TIMER_INTERVAL = 10  # seconds between timer events, 0 for none
 SETTING_COLUMNS = 11
 
-# rows of run_end and run_job (2, most jobs that can run): the jobs that run, twice.
+# rows of run_end (2, most jobs that can run) and run_job (3, ...): the jobs that run, twice.
 TRUE_ENDS = 0  # binary heap by true end
 PREDICTED_ENDS = 1  # ascending by predicted end; kept when rules[PREDICTS]
+PREDICTED_DEMAND = 2  # run_job only: milli-GPU of the jobs in the row above

@@ -38,7 +38,7 @@ class Outcome:
     @property
     def wait(self) -> FloatArray:
         """JCT less the run time, seconds (after a preemption the time off the GPUs counts as waiting)."""
-        return self.jct - self.run
+        return np.maximum(self.jct - self.run, 0.0)  # a difference of large times may round below 0
 
     @property
     def makespan(self) -> float:
@@ -52,6 +52,23 @@ class Outcome:
         idle = spec.idle_power_w * spec.gpus * self.makespan
         return idle + (spec.max_power_w - spec.idle_power_w) * self.busy_gpu_seconds
 
+    @property
+    def utilization(self) -> float:
+        """Busy GPU-seconds / (GPUs x makespan)."""
+        return self.busy_gpu_seconds / (self.cluster.gpus * self.makespan)
+
+    @property
+    def fragmentation(self) -> float:
+        """Free GPU-seconds on partly used nodes / (GPUs x makespan); 0 on a pool, which has no nodes to share."""
+        if self.cluster.nodes == 1:
+            return 0.0
+        return self.stranded_gpu_seconds / (self.cluster.gpus * self.makespan)
+
+    @property
+    def mean_power_w(self) -> float:
+        """Mean power of all GPUs together, watts."""
+        return self.energy_joules / self.makespan
+
     def bounded_slowdown(self) -> FloatArray:
         """`max(1, (wait + run) / max(run, 10))` of each job."""
         return bounded_slowdown(self.wait, self.run)
@@ -60,7 +77,6 @@ class Outcome:
         """Return every metric by name; the units are in DESCRIPTIONS."""
         jct, wait, slowdown = self.jct, self.wait, self.bounded_slowdown()
         makespan = self.makespan
-        capacity = self.cluster.gpus * makespan
         return {
             "mean_jct": float(jct.mean()),
             "mean_wait": float(wait.mean()),
@@ -72,13 +88,13 @@ class Outcome:
             "makespan": makespan,
             "mean_bounded_slowdown": float(slowdown.mean()),
             "p99_bounded_slowdown": float(np.percentile(slowdown, 99)),
-            "utilization": self.busy_gpu_seconds / capacity,
-            "fragmentation": self.stranded_gpu_seconds / capacity,
+            "utilization": self.utilization,
+            "fragmentation": self.fragmentation,
             "fairness": fairness(slowdown, self.groups),
             "preemptions": float(self.preemptions.sum()),
             "throughput": len(jct) / (makespan / SECONDS_PER_HOUR),
             "energy_kwh": self.energy_joules / JOULES_PER_KWH,
-            "mean_power_w": self.energy_joules / makespan,
+            "mean_power_w": self.mean_power_w,
         }
 
 
@@ -94,7 +110,7 @@ DESCRIPTIONS = {
     "mean_bounded_slowdown": "mean bounded slowdown (floor 10 s)",
     "p99_bounded_slowdown": "99th percentile of bounded slowdown",
     "utilization": "busy GPU-seconds / (GPUs x makespan)",
-    "fragmentation": "free GPU-seconds on partly used nodes / (GPUs x makespan)",
+    "fragmentation": "free GPU-seconds on partly used nodes / (GPUs x makespan), 0 on a pool",
     "fairness": "Jain index of mean bounded slowdown between users or queues (1 = equal)",
     "preemptions": "running jobs stopped by a decision",
     "throughput": "jobs finished per hour",

@@ -130,7 +130,7 @@ class EnvironmentBatch:
         self._static = np.zeros((count, length, STATIC_COLUMNS), np.float32)
         self._queue = np.zeros((count, length), np.int32)
         self._run_end = np.zeros((count, 2, self._most_running))
-        self._run_job = np.zeros((count, 2, self._most_running), np.int32)
+        self._run_job = np.zeros((count, 3, self._most_running), np.int32)
         self._empty = empty_allocation(cluster.nodes, cluster.gpus_per_node, cluster.gpu_memory_mib)
         gpus, nodes, bits, totals = self._empty
         self._gpus, self._nodes = np.stack([gpus] * count), np.stack([nodes] * count)
@@ -274,7 +274,6 @@ class EnvironmentBatch:
     def episode_info(self, env: int) -> dict[str, Any]:
         """Return what an ended episode was worth: return, steps, invalid actions and the real metrics."""
         outcome = self.outcome(env)
-        metrics = outcome.metrics()
         counted = slice(self.episodes.warmup, None)
         return {
             "return": float(self._tally[env, RETURN]),
@@ -282,8 +281,8 @@ class EnvironmentBatch:
             "invalid_actions": int(self._tally[env, INVALID]),
             "mean_jct": float(outcome.jct[counted].mean()),
             "mean_bounded_slowdown": float(outcome.bounded_slowdown()[counted].mean()),
-            "utilization": metrics["utilization"],
-            "mean_power_w": metrics["mean_power_w"],
+            "utilization": outcome.utilization,
+            "mean_power_w": outcome.mean_power_w,
         }
 
     def brief(self, env: int) -> dict[str, Any]:

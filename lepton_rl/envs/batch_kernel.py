@@ -35,7 +35,7 @@ TALLY_COLUMNS = 8
 Ints8 = NDArray[np.int8]
 
 
-@njit
+@inlined
 def _pay_to_next_event(
     jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
     nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
@@ -82,7 +82,7 @@ def _any_visible_fits(
     return False
 
 
-@njit
+@inlined
 def start_job(
     jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, position: int, run_end: Floats, run_job: Ints32,
     gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64,
@@ -95,7 +95,7 @@ def start_job(
     now = clock[L.NOW]
     jobs[job, L.START] = now
     if rules[L.PREDICTS]:
-        add_prediction(run_end, run_job, counts[L.RUNNING], now + jobs[job, L.PREDICTED], job)
+        add_prediction(jobs, run_end, run_job, counts[L.RUNNING], now + jobs[job, L.PREDICTED], job)
     set_true_end(jobs, truth, job, run_end, run_job, counts[L.RUNNING], clock)
     counts[L.RUNNING] += 1
     tally[WAITING_RATE] -= prices[job, WAITING]
@@ -105,7 +105,7 @@ def start_job(
     return -prices[job, REFUND] * forgiven if forgiven > 0.0 else 0.0
 
 
-@njit
+@inlined
 def observe(
     jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
     bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
@@ -135,7 +135,7 @@ def observe(
     encode_nodes(nodes, totals, gpus.shape[0], idle_share, machine)
 
 
-@njit
+@inlined
 def move_to_decision(
     jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
     nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,

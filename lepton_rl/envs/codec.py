@@ -1,6 +1,7 @@
 """The codec: snapshot <-> observation, mask and action. Environments and deployment share it."""
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -89,8 +90,8 @@ class Codec:
         )
 
     def arrays(self, whole_gpus: bool) -> tuple[Ints64, Floats]:
-        """Return (rules, settings) for the compiled functions."""
-        return self.rule.arrays(whole_gpus, Timing())
+        """Return (rules, settings) for the compiled functions; shared, not to be written."""
+        return _rule_arrays(self, whole_gpus)
 
     def shapes(self, cluster: ClusterSpec) -> dict[str, tuple[int, ...]]:
         """Return the shape of each float32 entry of the observation."""
@@ -138,6 +139,11 @@ class Codec:
                 f"the bundle's codec has version {version}, this lepton_rl reads version {CODEC_VERSION}"
             )
         return cls(**settings)
+
+
+@cache
+def _rule_arrays(codec: Codec, whole_gpus: bool) -> tuple[Ints64, Floats]:
+    return codec.rule.arrays(whole_gpus, Timing())
 
 
 def node_groups(nodes: int) -> int:
@@ -195,7 +201,7 @@ class Decision:
         self._jobs = jobs
         self._key_is_time = codec.key == "fcfs"
         self._queue = np.empty(total, np.int32)
-        self._ends = (np.empty((2, total)), np.empty((2, total), np.int32))
+        self._ends = (np.empty((2, total)), np.empty((3, total), np.int32))
         self._allocation = (snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), totals)
         self._observed = (
             jobs, np.empty((total, STATIC_COLUMNS), np.float32), self._queue, *self._ends, *self._allocation,
@@ -228,7 +234,7 @@ class Decision:
         self._jobs[job, L.START] = self._clock[L.NOW]
         if self._predicts:
             end = self._clock[L.NOW] + self._jobs[job, L.PREDICTED]
-            add_prediction(*self._ends, self._counts[L.RUNNING], end, job)
+            add_prediction(self._jobs, *self._ends, self._counts[L.RUNNING], end, job)
         self._counts[L.RUNNING] += 1
         held = np.empty(len(gpus), np.int64)
         count = held_gpus(self._jobs, job, gpus, held)
@@ -254,7 +260,7 @@ def _open(
         if job < running:
             run_end[L.TRUE_ENDS, job] = np.inf  # unknown here, and no feature reads it
             if rules[L.PREDICTS]:
-                add_prediction(run_end, run_job, job, jobs[job, L.START] + jobs[job, L.PREDICTED], job)
+                add_prediction(jobs, run_end, run_job, job, jobs[job, L.START] + jobs[job, L.PREDICTED], job)
         else:
             jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
             insert(jobs, queue, counts, job)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lepton_rl.core import layout as L
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.placement import Floats, Ints32, Ints64, fits
+from lepton_rl.envs.fast_log import fast_log
 
 Singles = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -157,7 +158,7 @@ def encode_basic(
 
 @inlined
 def _log_seconds(seconds: float) -> float:
-    return math.log1p(max(seconds, 0.0)) / LOG_TIME
+    return fast_log(1.0 + max(seconds, 0.0)) * (1.0 / LOG_TIME)
 
 
 @njit
@@ -169,7 +170,7 @@ def _predicted_free(
     work = 0.0
     free = free_milli
     for index in range(running):
-        demand = jobs[run_job[L.PREDICTED_ENDS, index], L.GPUS]
+        demand = run_job[L.PREDICTED_DEMAND, index]
         work += demand * max(run_end[L.PREDICTED_ENDS, index] - now, 0.0)
         free += demand
         free_after[index] = free
@@ -234,7 +235,7 @@ def encode_full(
         rows[place, 8] = static[job, S_MEMORY]
         rows[place, 9] = static[job, S_WEIGHT]
         rows[place, 10] = static[job, S_KEY] - first_key
-        rows[place, 11] = math.log(max((wait + time) / floor, 1.0)) / 8.0
+        rows[place, 11] = fast_log(max((wait + time) / floor, 1.0)) * 0.125
         until = 0.0
         if not mask[place] and running > 0:
             until = run_end[L.PREDICTED_ENDS, _when_free(free_after, running, demand)] - now

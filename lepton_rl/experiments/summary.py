@@ -31,11 +31,6 @@ class Contender:
     rule: str
     blocking: str | None
 
-    @property
-    def label(self) -> str:
-        """Name in a table of one rule."""
-        return self.policy
-
 
 @dataclass(frozen=True, eq=False)
 class WorkloadSummary:

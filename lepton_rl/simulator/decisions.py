@@ -23,7 +23,7 @@ def _pass_on_snapshot(
     total = jobs.shape[0]
     queue = np.empty(total, np.int32)
     run_end = np.empty((2, total))
-    run_job = np.empty((2, total), np.int32)
+    run_job = np.empty((3, total), np.int32)
     clock = np.zeros(L.CLOCK_COLUMNS)
     clock[L.NOW] = now
     counts = np.zeros(L.COUNT_COLUMNS, np.int64)
@@ -35,7 +35,7 @@ def _pass_on_snapshot(
             running = counts[L.RUNNING]
             run_job[L.TRUE_ENDS, running] = row
             if rules[L.PREDICTS]:
-                add_prediction(run_end, run_job, running, jobs[row, L.START] + jobs[row, L.PREDICTED], row)
+                add_prediction(jobs, run_end, run_job, running, jobs[row, L.START] + jobs[row, L.PREDICTED], row)
             counts[L.RUNNING] += 1
         else:
             jobs[row, L.SCORE] = score(rules[L.ORDER], settings, jobs, row, now)

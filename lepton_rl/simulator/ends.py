@@ -5,7 +5,7 @@ from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.placement import Floats, Ints32
 
 
-@njit
+@inlined
 def push_end(run_end: Floats, run_job: Ints32, size: int, end: float, job: int) -> None:
     """Add a job to the heap of true ends, which holds `size` jobs."""
     place = size
@@ -37,7 +37,7 @@ def _sift_down(run_end: Floats, run_job: Ints32, size: int, place: int, end: flo
     run_job[L.TRUE_ENDS, place] = job
 
 
-@njit
+@inlined
 def pop_end(run_end: Floats, run_job: Ints32, size: int) -> int:
     """Remove the job that ends first from the heap of `size` jobs and return it."""
     first = run_job[L.TRUE_ENDS, 0]
@@ -64,19 +64,21 @@ def remove_end(run_end: Floats, run_job: Ints32, size: int, job: int) -> None:
     _sift_down(run_end, run_job, last, place, end, moved)
 
 
-@njit
-def add_prediction(run_end: Floats, run_job: Ints32, size: int, end: float, job: int) -> None:
+@inlined
+def add_prediction(jobs: Floats, run_end: Floats, run_job: Ints32, size: int, end: float, job: int) -> None:
     """Add a job to the list of predicted ends, which holds `size` jobs."""
     place = size
     while place > 0 and run_end[L.PREDICTED_ENDS, place - 1] > end:
         run_end[L.PREDICTED_ENDS, place] = run_end[L.PREDICTED_ENDS, place - 1]
         run_job[L.PREDICTED_ENDS, place] = run_job[L.PREDICTED_ENDS, place - 1]
+        run_job[L.PREDICTED_DEMAND, place] = run_job[L.PREDICTED_DEMAND, place - 1]
         place -= 1
     run_end[L.PREDICTED_ENDS, place] = end
     run_job[L.PREDICTED_ENDS, place] = job
+    run_job[L.PREDICTED_DEMAND, place] = int(jobs[job, L.GPUS])
 
 
-@njit
+@inlined
 def drop_prediction(run_end: Floats, run_job: Ints32, size: int, end: float, job: int) -> None:
     """Remove a job, added with this predicted end, from the list of `size` jobs."""
     low = 0
@@ -92,3 +94,4 @@ def drop_prediction(run_end: Floats, run_job: Ints32, size: int, end: float, job
     for place in range(low, size - 1):
         run_end[L.PREDICTED_ENDS, place] = run_end[L.PREDICTED_ENDS, place + 1]
         run_job[L.PREDICTED_ENDS, place] = run_job[L.PREDICTED_ENDS, place + 1]
+        run_job[L.PREDICTED_DEMAND, place] = run_job[L.PREDICTED_DEMAND, place + 1]

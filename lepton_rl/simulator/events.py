@@ -3,7 +3,7 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.jit import njit
+from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.placement import Floats, Ints32, Ints64, Words, release
 from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_end
 from lepton_rl.simulator.passes import scheduling_pass
@@ -11,7 +11,7 @@ from lepton_rl.simulator.scores import margin, score
 from lepton_rl.simulator.waiting import insert
 
 
-@njit
+@inlined
 def _complete(
     jobs: Floats, truth: Floats, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
     totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64,
@@ -28,7 +28,7 @@ def _complete(
     truth[job, L.FINISH] = clock[L.NOW]
 
 
-@njit
+@inlined
 def submit(
     jobs: Floats, queue: Ints32, gpus: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats
 ) -> None:
@@ -41,7 +41,7 @@ def submit(
     insert(jobs, queue, counts, job)
 
 
-@njit
+@inlined
 def next_event(jobs: Floats, run_end: Floats, clock: Floats, counts: Ints64) -> float:
     """Time of the next arrival, completion or timer; infinity when there is none."""
     time = np.inf
@@ -54,7 +54,7 @@ def next_event(jobs: Floats, run_end: Floats, clock: Floats, counts: Ints64) -> 
     return time
 
 
-@njit
+@inlined
 def move_to_next_event(
     jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
     bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
@@ -75,7 +75,7 @@ def move_to_next_event(
     return True
 
 
-@njit
+@inlined
 def set_true_end(
     jobs: Floats, truth: Floats, job: int, run_end: Floats, run_job: Ints32, size: int, clock: Floats
 ) -> None:

@@ -63,7 +63,7 @@ def _begin(
     """Book a job whose GPUs are held as started now."""
     jobs[job, L.START] = clock[L.NOW]
     if rules[L.PREDICTS]:
-        add_prediction(run_end, run_job, counts[L.RUNNING], clock[L.NOW] + jobs[job, L.PREDICTED], job)
+        add_prediction(jobs, run_end, run_job, counts[L.RUNNING], clock[L.NOW] + jobs[job, L.PREDICTED], job)
     counts[L.RUNNING] += 1
     started[counts[L.STARTED]] = job
     counts[L.STARTED] += 1

@@ -25,7 +25,7 @@ class State:
     truth: Floats  # (jobs, TRUTH_COLUMNS)
     queue: Ints32  # (jobs,)
     run_end: Floats  # (2, most running)
-    run_job: Ints32  # (2, most running)
+    run_job: Ints32  # (3, most running)
     gpus: Ints32  # (2, GPUs, GPU_COLUMNS)
     nodes: Ints32  # (2, nodes, NODE_COLUMNS)
     bits: Words  # (2, nodes, words)
@@ -110,7 +110,7 @@ def build_state(trace: Trace, cluster: ClusterSpec, rule: Rule, timing: Timing) 
         truth=truth_table(trace),
         queue=np.zeros(len(trace), np.int32),
         run_end=np.zeros((2, most_running)),
-        run_job=np.zeros((2, most_running), np.int32),
+        run_job=np.zeros((3, most_running), np.int32),
         gpus=np.stack((gpus, gpus)),
         nodes=np.stack((nodes, nodes)),
         bits=np.stack((bits, bits)),

@@ -13,7 +13,7 @@ def _before(jobs: Floats, left: int, right: int) -> bool:
     return a < b or (a == b and left < right)
 
 
-@njit
+@inlined
 def find(jobs: Floats, queue: Ints32, counts: Ints64, job: int) -> int:
     """First position whose job does not go before `job` (its own position when it waits)."""
     low = counts[L.FRONT]
@@ -27,7 +27,7 @@ def find(jobs: Floats, queue: Ints32, counts: Ints64, job: int) -> int:
     return int(low)
 
 
-@njit
+@inlined
 def insert(jobs: Floats, queue: Ints32, counts: Ints64, job: int) -> None:
     """Put the job at its place; scores of all waiting jobs must be current."""
     front = counts[L.FRONT]

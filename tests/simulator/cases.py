@@ -108,7 +108,11 @@ class Case:
 
 def seconds(exact: bool) -> st.SearchStrategy[float]:
     """Run and requested times. Exact ones add up without rounding, whatever the order of the sum."""
-    small = [st.integers(1, 12).map(float), st.integers(1, 400).map(lambda n: n / 8)]
+    small = [
+        st.integers(1, 12).map(float),
+        st.integers(1, 5).map(float),
+        st.integers(1, 400).map(lambda n: n / 8),
+    ]
     if not exact:
         small.append(st.integers(1, 400).map(lambda n: n / 10))
     return st.one_of(small)
@@ -130,7 +134,8 @@ def cases(draw: st.DrawFn, exact: bool = False, whole: bool = False, clairvoyant
     gangs: st.SearchStrategy[float] = st.integers(1, cluster.gpus).map(float)
     sizes = gangs if whole or draw(st.booleans()) else st.one_of(gangs, st.sampled_from(SHARES))
     times = seconds(exact)
-    gaps = st.one_of(st.just(0.0), st.just(0.0), st.integers(0, 4).map(float), times)
+    # Mostly at once or soon after: queues build up, and ends fall on the predicted start of a blocked head.
+    gaps = st.sampled_from([0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 3.0, 0.125 if exact else 0.3, 15.0])
     jobs = []
     now = draw(st.sampled_from([0.0, 0.0, 7.5]))
     for number in range(draw(st.integers(1, 12))):

@@ -134,25 +134,21 @@ def test_what_a_pass_remembers_changes_nothing(
 
 
 @every_blocking
-def test_a_longer_busier_workload(blocking: reference.Blocking) -> None:
-    """Enough jobs for long queues, full GPUs and the shortcuts of a pass that saw the same queue before."""
-    rng = np.random.default_rng(5)
-    count = 60 if blocking == "conservative" else 250  # the reference plans every job at every event
-    submit = np.cumsum(rng.integers(0, 5, count)).astype(float)
-    run = rng.integers(1, 60, count).astype(float)
-    jobs = [
-        reference.Job(
-            number,
-            submit[number],
-            run[number],
-            requested=float(rng.integers(1, 80)),
-            gpus=float(rng.choice([1, 1, 2, 4, 8])),
-        )
-        for number in range(count)
-    ]
-    case = Case(jobs, ClusterSpec(3, 4))
+@pytest.mark.parametrize("seed", range(6))
+def test_busier_workloads(blocking: reference.Blocking, seed: int) -> None:
+    """Long queues of narrow jobs: room to backfill, and passes that saw the same queue before."""
+    rng = np.random.default_rng(seed)
+    count = 40 if blocking == "conservative" else 120  # the reference plans every job at every event
+    submit = np.cumsum(rng.choice([0, 0, 1, 2, 3], count))
+    jobs = []
+    for number in range(count):
+        run = float(rng.integers(1, 15))
+        requested = run if rng.random() < 0.7 else float(rng.integers(1, 25))
+        gpus = float(rng.choice([1, 1, 1, 2, 2, 3, 5, 8, 12]))
+        jobs.append(reference.Job(number, float(submit[number]), run, requested, gpus))
     for order in ORDERS:
-        assert_agree(case, order, blocking, "first")
+        assert_agree(Case(jobs, ClusterSpec(3, 4)), order, blocking, "first")
+        assert_agree(Case(jobs, ClusterSpec(3, 4)), order, blocking, "consolidated")
 
 
 @pytest.mark.parametrize("order", PREEMPTIVE)
