@@ -39,12 +39,17 @@ def _from_bits(context: Any, value: Any) -> Any:
     return types.float32(types.int32), generate
 
 
+# Intrinsics are called without their first argument, the typing context.
+to_bits: Any = _bits
+from_bits: Any = _from_bits
+
+
 @inlined
 def fast_log(value: float) -> float:
     """Return log(value) for a positive, normal float32, within 4e-6."""
-    bits = _bits(np.float32(value))
+    bits: Any = to_bits(np.float32(value))
     exponent = (bits >> _EXPONENT_BITS) - _EXPONENT_BIAS
-    m = _from_bits((bits & _MANTISSA) | _ONE)  # 1 <= m < 2
+    m = from_bits((bits & _MANTISSA) | _ONE)  # 1 <= m < 2
     # Chebyshev interpolation of log(m) at degree 6, shifted to be 0 at 1.
     p = np.float32(0.18370084115152) - np.float32(0.017029610589036435) * m
     p = np.float32(-0.8520795951448832) + p * m
@@ -52,4 +57,5 @@ def fast_log(value: float) -> float:
     p = np.float32(-3.647120395291447) + p * m
     p = np.float32(4.20523484145975) + p * m
     p = np.float32(-2.0996498) + p * m
-    return np.float32(exponent) * _LN2 + p
+    logarithm: float = np.float32(exponent) * _LN2 + p
+    return logarithm

@@ -1,7 +1,7 @@
 """`lepton-rl benchmark FILE`: policies x workloads x seeds on the same windows, with intervals.
 
-experiment.yaml   the resolved file          rows.jsonl       one line for each policy and window, at once
-run.json          versions, commit, files    benchmark.json   rows and comparisons; .csv and .md for reading
+benchmark.yaml    the resolved file          rows.jsonl       one line for each policy and window, at once
+benchmark_run.json  versions, commit, files    benchmark.json   rows and comparisons; .csv and .md for reading
 report.html       one page with pictures     *.png            the pictures
 """
 
@@ -20,7 +20,9 @@ from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, BenchmarkConf
 from lepton_rl.experiments.loader import checked, resolved_yaml, tree_of
 from lepton_rl.experiments.runner import Task, run_tasks
 from lepton_rl.experiments.runs import (
+    RUN_FILE,
     digest_of,
+    is_training_run,
     make_folder,
     new_folder,
     provenance,
@@ -141,16 +143,16 @@ def _claimed(
     folder = out or new_folder(config.name)
     make_folder(folder)
     text = resolved_yaml(config.model_copy(update={"processes": None}))
-    recorded = folder / "experiment.yaml"
+    recorded = folder / "benchmark.yaml"
     if recorded.is_file() and recorded.read_text(encoding="utf-8") != text:
         raise ConfigError(
             f"{folder} holds another experiment, or this one with other settings; choose another --out"
         )
-    if not recorded.is_file() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty and holds no benchmark; choose another --out")
+    if not recorded.is_file() and any(folder.iterdir()) and not is_training_run(folder):
+        raise ConfigError(f"{folder} is not empty and holds neither a benchmark nor a training; choose another --out")
     paths = {name: resolve_data_path(name, Path()) for name in sources if name is not None}
     digests = {name: digest_of(path) for name, path in sorted(paths.items()) if path.exists()}
-    run = folder / "run.json"
+    run = folder / RUN_FILE
     if run.is_file():
         before = json.loads(run.read_text(encoding="utf-8")).get("files", {})
         changed = [name for name in digests if before.get(name) != digests[name]]

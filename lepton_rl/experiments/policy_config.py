@@ -62,6 +62,8 @@ class PolicyConfig(Section):
         """Return the policy; `defaults` fill settings that it has and the file does not give."""
         policy = make_policy({"name": self.name, **self.settings})
         fields: Mapping[str, object] = getattr(type(policy), "model_fields", {})
+        if self.is_learned:
+            fields = {"seed": None}  # a bundle's one setting: its draws, where it samples
         extra = {key: value for key, value in defaults.items() if key in fields and key not in self.settings}
         return make_policy({"name": self.name, **self.settings, **extra}) if extra else policy
 

@@ -20,7 +20,7 @@ from lepton_rl.experiments.plots import (
     intervals_figure,
     learning_curve_figure,
 )
-from lepton_rl.experiments.runs import write_atomically
+from lepton_rl.experiments.runs import RUN_FILE, write_atomically
 from lepton_rl.experiments.summary import HEADLINES, METRICS, Contender, WorkloadSummary
 from lepton_rl.experiments.tables import TextTable, figure, interval, tables
 from lepton_rl.experiments.windows import JCT_GRID, WindowBench
@@ -78,7 +78,7 @@ def write_report(
         sections=[_section(summary, folder, bench) for summary in summaries],
         curves=curves,
         experiment=resolved_yaml(config),
-        run=json.loads((folder / "run.json").read_text(encoding="utf-8")),
+        run=json.loads((folder / RUN_FILE).read_text(encoding="utf-8")),
         metrics=METRICS,
     )
     write_atomically(folder / "report.html", html)

@@ -19,6 +19,14 @@ from lepton_rl.errors import ConfigError
 _PACKAGES = ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "sb3-contrib", "pymoo")
 
 
+RUN_FILE = "benchmark_run.json"
+
+
+def is_training_run(folder: Path) -> bool:
+    """Return whether a training left its record here: a benchmark of its bundle may stand beside it."""
+    return (folder / "experiment.yaml").is_file() and (folder / "run.json").is_file()
+
+
 def provenance() -> dict[str, Any]:
     """Return versions, commit and machine."""
     versions = {}

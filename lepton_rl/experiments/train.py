@@ -7,13 +7,9 @@ model.zip            Stable-Baselines3's own file
 """
 
 import json
-import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +17,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lepton_rl import __version__
 from lepton_rl.agents.bundle import LearnedPolicy, save_bundle
 from lepton_rl.core import ClusterSpec
 from lepton_rl.envs import EnvironmentBatch, Episodes
 from lepton_rl.errors import ConfigError, missing_extra
 from lepton_rl.experiments.config import seed_for
 from lepton_rl.experiments.loader import load, resolved_yaml
+from lepton_rl.experiments.runs import provenance
 from lepton_rl.experiments.train_config import TrainConfig
 from lepton_rl.workloads import Trace
 
@@ -111,12 +107,12 @@ def _claim(folder: Path, text: str, resume: bool, overwrite: bool) -> None:
 def _prepare(config: TrainConfig, console: Console) -> _Setup:
     traces, held_out = _workloads(config)
     cluster = config.cluster.build(traces[0])
-    fitted = [trace.fit_to(cluster.gpus) for trace in traces]
-    held_fitted = [trace.fit_to(cluster.gpus) for trace in held_out]
+    fitted = [trace.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for trace in traces]
+    held_fitted = [trace.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for trace in held_out]
     for before, after in zip([*traces, *held_out], [*fitted, *held_fitted], strict=True):
         if len(after) < len(before):
             console.print(
-                f"{before.name}: {len(before) - len(after)} jobs larger than {cluster} are left out"
+                f"{before.name}: {len(before) - len(after)} jobs too large for {cluster} are left out"
             )
     codec, chosen_by = config.observation.build(), config.validation.objective or config.objective
     episodes = Episodes(fitted, config.episode.jobs, config.episode.warmup)
@@ -232,43 +228,9 @@ def _finish(config: TrainConfig, folder: Path, setup: _Setup, callback: Any, dev
         "seconds": callback.seconds,
         "steps": callback.num_timesteps,
         "validation": best.result,
-        "versions": versions(),
-        "commit": commit(),
-        "machine": {
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-        },
+        **provenance(),
     }
     (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a run depends on."""
-    found = {"lepton_rl": __version__}
-    for package in ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "sb3-contrib"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def commit() -> str | None:
-    """Return the commit of the checkout that runs, with "+" when it has changes; None outside a checkout."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
-        )
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 
 def _progress(console: Console) -> Progress:

@@ -1,5 +1,7 @@
 """Every metric of one small outcome, worked out by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,19 @@ def test_metrics() -> None:
         rel=1e-12,
     )
     assert list(metrics) == list(DESCRIPTIONS)
+
+
+def test_a_pool_has_no_nodes_that_could_be_partly_used() -> None:
+    pool = dataclasses.replace(outcome([-1, -1, -1]), cluster=ClusterSpec.pool(4))
+    assert pool.metrics()["fragmentation"] == 0
+
+
+def test_a_wait_never_rounds_below_zero() -> None:
+    submit, run = np.array([1e9 / 3, 0.1, 0.0]), np.array([0.1, 0.2, 0.7])
+    three = dataclasses.replace(outcome([-1, -1, -1]), submit=submit, run=run, finish=submit + run)
+    assert (three.jct - run).min() < 0
+    assert three.wait.min() == 0
+    assert three.bounded_slowdown().tolist() == [1, 1, 1]
 
 
 def test_bounded_slowdown_has_a_floor_of_ten_seconds() -> None:

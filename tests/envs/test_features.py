@@ -1,5 +1,7 @@
 """Every entry of the observation against a plain recomputation, on states that random choices lead to."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from lepton_rl.core import ClusterSpec, Placement, Start
 from lepton_rl.envs import Codec
 from lepton_rl.envs.codec import WINDOW_KEYS, Observation
+from lepton_rl.envs.fast_log import fast_log
 from lepton_rl.envs.features import CONTEXT_FEATURES, FEATURES, FULL_FEATURES
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace
@@ -102,6 +105,13 @@ def test_nodes_are_grouped_above_256(nodes: int, groups: int) -> None:
     assert {shapes[name] for name in ("load", "memory", "power")} == {(groups,)}
     assert codec.observation_space(spec)["load"].shape == (groups,)
     walk(trace, spec, codec, Placement.WORST, 4, steps=60)
+
+
+def test_the_fast_logarithm_is_as_good_as_it_says() -> None:
+    values = np.geomspace(1e-6, 1e12, 20_000).astype(np.float32)
+    errors = [abs(fast_log(value) - math.log(value)) for value in values]
+    assert max(errors) < 1e-5  # 4e-6, and the float32 of the result itself
+    assert abs(fast_log(np.float32(1.0))) < 1e-6
 
 
 def test_every_feature_is_explained() -> None:

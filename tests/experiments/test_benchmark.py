@@ -55,8 +55,8 @@ def test_the_run_folder(benchmark_file: Write, tmp_path: Path) -> None:
     assert "strongest heuristic" in text
     assert "won–lost–tied" in text
     assert len((folder / "rows.jsonl").read_text().splitlines()) == 24
-    assert json.loads((folder / "run.json").read_text())["lepton_rl"]
-    again = benchmark(folder / "experiment.yaml", out=tmp_path / "again")
+    assert json.loads((folder / "benchmark_run.json").read_text())["lepton_rl"]
+    again = benchmark(folder / "benchmark.yaml", out=tmp_path / "again")
     assert again.rows == result.rows
 
 

@@ -89,7 +89,7 @@ def test_a_run_folder_holds_what_a_rerun_needs(tmp_path: Path) -> None:
     folder = train(write_experiment(tmp_path), out=tmp_path / "run")
     record = json.loads((folder / "run.json").read_text())
     assert record["seed"] == 4
-    assert record["versions"]["lepton_rl"]
+    assert record["lepton_rl"]
     assert record["steps"] >= 1200
     with (folder / "learning_curve.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -104,7 +104,9 @@ def test_a_run_folder_holds_what_a_rerun_needs(tmp_path: Path) -> None:
 
 
 def test_tensorboard_shows_reward_held_out_metrics_losses_and_speed(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
 
     folder = train(write_experiment(tmp_path), out=tmp_path / "run")
     (events,) = (folder / "tensorboard").rglob("events.out.tfevents.*")
