@@ -30,9 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "names", nargs="*", metavar="NAME", help=f"which to run, all without a name: {', '.join(BENCHMARKS)}"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
-    parser.add_argument(
-        "--markdown", type=Path, metavar="PAGE", help="replace the table between the markers of PAGE"
-    )
+    parser.add_argument("--markdown", type=Path, metavar="PAGE", help="replace the table between the markers of PAGE")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run?")
     chosen = parser.parse_args(arguments)
     for name in chosen.names:

@@ -66,9 +66,7 @@ def measure_vector_env(setting: Setting, features: str, quick: bool) -> Speed:
     steps, repeats = (400, 2) if quick else (3000, REPEATS)
     codec = Codec(window=WINDOW, features=features)
     trace = setting.trace(8 if quick else 32)
-    env = SchedulingVectorEnv(
-        ENVS, trace, setting.cluster, codec, Objective(), EPISODE, setting.warmup, copy=False
-    )
+    env = SchedulingVectorEnv(ENVS, trace, setting.cluster, codec, Objective(), EPISODE, setting.warmup, copy=False)
     env.reset(seed=0)
     batch = env.batch
     seeds = np.arange(1, ENVS + 1) * 7919
@@ -102,9 +100,7 @@ def measure_vector_env(setting: Setting, features: str, quick: bool) -> Speed:
     )
 
 
-def _spread_over_episodes(
-    batch: EnvironmentBatch, seeds: NDArray[np.int64], actions: NDArray[np.int64]
-) -> None:
+def _spread_over_episodes(batch: EnvironmentBatch, seeds: NDArray[np.int64], actions: NDArray[np.int64]) -> None:
     """Bring the environments to different points of their episodes, as in the middle of a training."""
     rng = np.random.default_rng(0)
     apart = 2 * EPISODE // ENVS
@@ -147,9 +143,7 @@ def measure_python_env(setting: Setting, quick: bool) -> tuple[float, float]:
     """Return (steps per CPU-second, mean queue) of the peer: whole episodes of the same jobs, one by one."""
     episodes = 1 if quick else REPEATS
     trace = setting.trace(8 if quick else 32)
-    env = PythonSchedulingEnv(
-        trace, setting.cluster, WINDOW, Objective(), EPISODE, setting.warmup, copy=False
-    )
+    env = PythonSchedulingEnv(trace, setting.cluster, WINDOW, Objective(), EPISODE, setting.warmup, copy=False)
     env.reset(seed=0)
     draw = random.Random(0)
     best, queues = 0.0, []

@@ -35,9 +35,7 @@ def whole_traces(quick: bool) -> Iterator[Row]:
     sizes = SIZES[:3] if quick else SIZES
     traces = {size: workload(size, CLUSTER.gpus, LOAD) for size in sizes}
     for name, rule, most in RULES:
-        seconds = {
-            size: _kernel_seconds(trace, rule, max(3, 200_000 // size)) for size, trace in traces.items()
-        }
+        seconds = {size: _kernel_seconds(trace, rule, max(3, 200_000 // size)) for size, trace in traces.items()}
         largest = sizes[-1]
         per_job = {f"µs per job at {size:,}": seconds[size] / size * 1e6 for size in sizes}
         yield Row(

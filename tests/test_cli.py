@@ -142,9 +142,7 @@ def test_traces(folder: Path, capsys: CAPTURE) -> None:
 def test_policies(capsys: CAPTURE) -> None:
     assert run("policies") == 0
     out = capsys.readouterr().out
-    assert {"fcfs", "genetic", "greedy", "heap_priority", "reserve"} <= {
-        line.split()[0] for line in out.splitlines()
-    }
+    assert {"fcfs", "genetic", "greedy", "heap_priority", "reserve"} <= {line.split()[0] for line in out.splitlines()}
     assert run("policies --json") == 0
     assert json.loads(capsys.readouterr().out)["policies"][0]["settings"]
 

@@ -55,9 +55,7 @@ def test_marked_blocks_run(page: Path, tmp_path: Path) -> None:
             for name, script in zip(names, blocks, strict=True):
                 (tmp_path / name).write_text(script, encoding="utf-8")
             command = [sys.executable, "-c", RUN_EACH, *names]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS
-        )
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS)
         assert done.returncode == 0, f"{page.name}:\n{done.stdout}\n{done.stderr}"
 
 

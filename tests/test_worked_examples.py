@@ -118,16 +118,12 @@ class TestW7Balancer:
     CLUSTER = ClusterSpec.pool(6)
 
     def test_smallest_first(self) -> None:
-        trace = Trace.from_columns(
-            {"submit_time": [0.0] * 3, "run_time": [100.0] * 3, "gpus": [5.0, 3.0, 2.0]}
-        )
+        trace = Trace.from_columns({"submit_time": [0.0] * 3, "run_time": [100.0] * 3, "gpus": [5.0, 3.0, 2.0]})
         outcome = run_policy(Priority(score="smallest"), trace, self.CLUSTER)
         assert outcome.first_start.tolist() == [100.0, 0.0, 0.0]  # 1 GPU is left: task 1 waits
 
     def test_ties_go_to_the_earlier_task(self) -> None:
-        trace = Trace.from_columns(
-            {"submit_time": [0.0] * 3, "run_time": [100.0] * 3, "gpus": [4.0, 4.0, 4.0]}
-        )
+        trace = Trace.from_columns({"submit_time": [0.0] * 3, "run_time": [100.0] * 3, "gpus": [4.0, 4.0, 4.0]})
         outcome = run_policy(Priority(score="smallest"), trace, self.CLUSTER)
         assert outcome.first_start.tolist() == [0.0, 100.0, 200.0]
 

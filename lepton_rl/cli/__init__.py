@@ -94,8 +94,6 @@ def _run(arguments: list[str]) -> int:
 
 def _complain(message: str) -> int:
     lines = [line for line in message.splitlines() if line.strip()][:MOST_LINES]
-    text = "\n".join(
-        line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..." for line in lines
-    )
+    text = "\n".join(line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..." for line in lines)
     print(f"error: {text}", file=sys.stderr)
     return 2

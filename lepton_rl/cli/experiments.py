@@ -8,9 +8,7 @@ import typer
 from lepton_rl.cli.printing import announce_compilation, note, print_json
 
 File = Annotated[Path, typer.Argument(help="The experiment file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change.")
-]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Root of all randomness; the file's own if left out.")]
 
 
@@ -18,9 +16,7 @@ def train(
     file: File,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME if left out.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
     seed: Seed = None,
 ) -> None:

@@ -197,9 +197,7 @@ def _print_table(simulations: "list[Simulation]") -> None:
 
     first = simulations[0]
     cluster = first.outcome.cluster
-    title = (
-        f"{first.trace.name}: {len(first.trace):,} jobs on {cluster}, requested times {first.trace.requested}"
-    )
+    title = f"{first.trace.name}: {len(first.trace):,} jobs on {cluster}, requested times {first.trace.requested}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("metric")
     for simulation in simulations:

@@ -23,14 +23,10 @@ def _group(context: typer.Context) -> None:
 
 @app.command()
 def describe(
-    file: Annotated[
-        str, typer.Argument(help="Workload file, plain or gzip; data:REST is in the data folder.")
-    ],
+    file: Annotated[str, typer.Argument(help="Workload file, plain or gzip; data:REST is in the data folder.")],
     gpus: Annotated[str, typer.Option(help="Cluster sizes for the offered load, by comma.")] = "",
     plot: Annotated[Path | None, typer.Option(help="Picture of arrivals and distributions.")] = None,
-    format: Annotated[
-        str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")
-    ] = None,
+    format: Annotated[str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print what a trace holds: counts, quantiles, offered load, and what was dropped.
@@ -75,13 +71,9 @@ def generate(
     model: Annotated[Literal["lublin", "gpu"], typer.Argument(help="lublin (Lublin-Feitelson) or gpu.")],
     out: Annotated[Path, typer.Option(help="File to write: .csv, .swf (also .gz) or .npz.")],
     jobs: Annotated[int, typer.Option(min=1, max=100_000_000, help="Number of jobs.")] = 10_000,
-    load: Annotated[
-        float | None, typer.Option(help="Offered load; 0.9 for gpu, the model's own for lublin.")
-    ] = None,
+    load: Annotated[float | None, typer.Option(help="Offered load; 0.9 for gpu, the model's own for lublin.")] = None,
     gpus: Annotated[int, typer.Option(min=1, max=1_000_000, help="GPUs (processors) of the machine.")] = 256,
-    requested: Annotated[
-        str, typer.Option(help="Requested times: exact, noisy:SIGMA, tsafrir, absent.")
-    ] = "exact",
+    requested: Annotated[str, typer.Option(help="Requested times: exact, noisy:SIGMA, tsafrir, absent.")] = "exact",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same jobs.")] = 0,
 ) -> None:
     """Write a synthetic workload.

@@ -32,9 +32,7 @@ class ClusterSpec:
         if not self.gpu_memory_gib > 0:
             raise ConfigError(f"gpu_memory_gib must be above 0, not {self.gpu_memory_gib}")
         if not 0 <= self.idle_power_w <= self.max_power_w:
-            raise ConfigError(
-                f"power must satisfy 0 <= idle ({self.idle_power_w} W) <= max ({self.max_power_w} W)"
-            )
+            raise ConfigError(f"power must satisfy 0 <= idle ({self.idle_power_w} W) <= max ({self.max_power_w} W)")
 
     @classmethod
     def pool(cls, gpus: int) -> "ClusterSpec":

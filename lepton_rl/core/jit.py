@@ -116,7 +116,7 @@ def njit_allocating(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """Compile a hot helper, free of allocations, so that LLVM inlines it: passing twenty arrays costs more than most."""
+    """Compile a hot helper, free of allocations, so that LLVM inlines it: passing twenty arrays costs more."""
     return _compile(function, cache=_install_cache_locator(), forceinline=True, _nrt=False)
 
 

@@ -54,9 +54,7 @@ HINT = 1  # no node before this one has a wholly free GPU
 HELD = 2  # milli-GPU held by jobs
 GPU_MEMORY = 3  # MiB of one GPU
 STRANDED = 4  # free milli-GPU on nodes of which a part is held
-TOUCHED = (
-    5  # nodes that changed since an observer looked, listed in the columns behind; -1 when too many to list
-)
+TOUCHED = 5  # nodes that changed since an observer looked, listed in the columns behind; -1 when too many to list
 MAX_TOUCHED = 12
 TOTAL_COLUMNS = 6 + MAX_TOUCHED
 

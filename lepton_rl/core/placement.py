@@ -40,9 +40,7 @@ class Placement(IntEnum):
 _FIRST, _BEST, _WORST, _CONSOLIDATED = (int(rule) for rule in Placement)
 
 
-def empty_allocation(
-    nodes: int, gpus_per_node: int, gpu_memory_mib: int
-) -> tuple[Ints32, Ints32, Words, Ints64]:
+def empty_allocation(nodes: int, gpus_per_node: int, gpu_memory_mib: int) -> tuple[Ints32, Ints32, Words, Ints64]:
     """Return (gpus, nodes, bits, totals) of a cluster on which nothing runs."""
     gpus = np.empty((nodes * gpus_per_node, L.GPU_COLUMNS), np.int32)
     gpus[:] = (L.MILLI, gpu_memory_mib, -1)
@@ -127,9 +125,7 @@ def _link(jobs: Floats, job: int, gpus: Ints32, tail: int, gpu: int) -> None:
 
 
 @inlined
-def _mark_held(
-    gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, node: int, per_node: int
-) -> None:
+def _mark_held(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, node: int, per_node: int) -> None:
     """Take one wholly free GPU out of the free sets."""
     place = gpu - node * per_node
     bits[node, place >> 6] &= ~(np.uint64(1) << np.uint64(place & 63))
@@ -203,9 +199,7 @@ def _nodes_needed(nodes: Ints32, count: int) -> int:
     total = nodes.shape[0]
     left = count
     used = 0
-    ceiling = np.int32(
-        2147483647
-    )  # nodes are visited by free GPUs downward, whole groups of equals at a time
+    ceiling = np.int32(2147483647)  # nodes are visited by free GPUs downward, whole groups of equals at a time
     while used < total:
         best: Any = np.int32(0)
         equals = 0
@@ -266,9 +260,7 @@ def fits(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, totals:
 
 
 @inlined
-def hold_share(
-    jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, gpu: int
-) -> None:
+def hold_share(jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, gpu: int) -> None:
     """Give the share to one GPU that has room for it."""
     per_node = gpus.shape[0] // nodes.shape[0]
     demand = int(jobs[job, L.GPUS])
@@ -284,9 +276,7 @@ def hold_share(
 
 
 @njit
-def place(
-    rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64
-) -> bool:
+def place(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64) -> bool:
     """Choose and hold the job's GPUs; return False, with nothing changed, when it does not fit."""
     if not fits(rule, jobs, job, gpus, nodes, totals):
         return False
@@ -348,10 +338,8 @@ def _count_free(nodes: Ints32, totals: Ints64, node: int, count: int) -> None:
 
 
 @inlined
-def release(
-    jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64
-) -> None:
-    """Give the job's GPUs back. `chain` is the array whose NEXT links name them (`gpus` itself, or a copy's original)."""
+def release(jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64) -> None:
+    """Give the job's GPUs back. `chain` is the array whose NEXT links name them (`gpus` itself or the original of a copy)."""
     per_node = gpus.shape[0] // nodes.shape[0]
     demand = int(jobs[job, L.GPUS])
     gpu = int(jobs[job, L.FIRST_GPU])
@@ -404,9 +392,7 @@ def copy_allocation(
 
 
 @njit
-def copy_gpus(
-    jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64
-) -> None:
+def copy_gpus(jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64) -> None:
     """Hold in one layer the GPUs that the job holds in another."""
     from_gpu = int(jobs[job, L.FIRST_GPU])
     if jobs[job, L.GPUS] < L.MILLI:

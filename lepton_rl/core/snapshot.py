@@ -177,9 +177,7 @@ class Snapshot:
         totals[L.TOUCHED :] = -1
         for array in (jobs, gpus, nodes, bits, totals):
             array.setflags(write=False)
-        return replace(
-            self, jobs=jobs, running_count=len(running), gpus=gpus, nodes=nodes, bits=bits, totals=totals
-        )
+        return replace(self, jobs=jobs, running_count=len(running), gpus=gpus, nodes=nodes, bits=bits, totals=totals)
 
     def _row(self, job: int, running: bool) -> int:
         """Row of a job that must be running (or waiting)."""
@@ -201,9 +199,7 @@ def check_is_action(action: object) -> None:
 def check_quantum(job: int, age: float, quantum: float) -> None:
     """Refuse to preempt a run that is younger than the quantum (both in seconds)."""
     if age < quantum:
-        raise IllegalAction(
-            f"job {job} has run {age:g} s of its {quantum:g} s quantum and cannot be preempted yet"
-        )
+        raise IllegalAction(f"job {job} has run {age:g} s of its {quantum:g} s quantum and cannot be preempted yet")
 
 
 def take_gpus(
@@ -232,9 +228,7 @@ def take_gpus(
         raise IllegalAction(f"job {action.job} needs {needed} different GPUs, the action names {chosen}")
     for gpu in chosen:
         if not 0 <= gpu < len(gpus):
-            raise IllegalAction(
-                f"job {action.job}: there is no GPU {gpu}; the cluster has GPUs 0 to {len(gpus) - 1}"
-            )
+            raise IllegalAction(f"job {action.job}: there is no GPU {gpu}; the cluster has GPUs 0 to {len(gpus) - 1}")
         if gpus[gpu, L.FREE] < min(demand, L.MILLI):
             free = gpus[gpu, L.FREE] / L.MILLI
             raise IllegalAction(
@@ -242,9 +236,7 @@ def take_gpus(
             )
         if demand < L.MILLI and gpus[gpu, L.MEMORY_FREE] < share_memory(jobs, row, totals):
             free_gib = gpus[gpu, L.MEMORY_FREE] / L.MIB_PER_GIB
-            raise IllegalAction(
-                f"job {action.job} does not fit the {free_gib:g} GiB that are free on GPU {gpu}"
-            )
+            raise IllegalAction(f"job {action.job} does not fit the {free_gib:g} GiB that are free on GPU {gpu}")
     if demand < L.MILLI:
         hold_share(jobs, row, gpus, nodes, bits, totals, chosen[0])
         return
@@ -261,4 +253,5 @@ def _why_not_placed(job: int, demand: int, placement: Placement, totals: NDArray
     count = demand // L.MILLI
     if count > free:
         return f"job {job} needs {count} GPUs, {free} are free"
-    return f"job {job} needs {count} GPUs on the fewest nodes ({placement.name.lower()}), {free} are free but spread too thin"
+    rule = placement.name.lower()
+    return f"job {job} needs {count} GPUs on the fewest nodes ({rule}), {free} are free but spread too thin"

@@ -53,6 +53,7 @@ def intervals_figure(summary: WorkloadSummary, metric: str) -> "Figure":
     means = [estimate.mean for estimate, _ in estimates]
     if min(means) > 0 and max(means) / min(means) > 8:
         axes.set_xscale("log")
+        axes.tick_params(axis="x", which="minor", labelbottom=False)  # over two decades they run into each other
     else:
         axes.set_xlim(left=0)
         axes.locator_params(axis="x", nbins=6)

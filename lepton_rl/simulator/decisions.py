@@ -17,7 +17,8 @@ from lepton_rl.simulator.waiting import insert
 @njit_allocating
 def _pass_on_snapshot(
     jobs: Floats, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32,
-    ahead_bits: Words, ahead_totals: Ints64, now: float, rules: Ints64, settings: Floats, started: Ints32, preempted: Ints32, held: Ints64,
+    ahead_bits: Words, ahead_totals: Ints64, now: float, rules: Ints64, settings: Floats, started: Ints32,
+    preempted: Ints32, held: Ints64,
 ) -> tuple[int, int]:  # fmt: skip
     """Run one pass; list started and preempted rows, and the GPUs of the started ones behind each other in `held`."""
     total = jobs.shape[0]

@@ -117,9 +117,7 @@ def _start_any(
         end = position + 1
     while position < end and totals[L.HELD] < capacity:
         job = queue[position]
-        if _has_room(jobs, job, totals, gpus) and place(
-            rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals
-        ):
+        if _has_room(jobs, job, totals, gpus) and place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals):
             _begin(jobs, job, run_end, run_job, started, clock, counts, rules)
             front = counts[L.FRONT]
             remove(queue, counts, position)
@@ -161,9 +159,7 @@ def _find_shadow(
                 shadow = end
         else:
             release(jobs, job, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
-            if shadow == np.inf and fits(
-                rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals
-            ):
+            if shadow == np.inf and fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals):
                 shadow = end
     clock[L.SHADOW] = shadow
     clock[L.EXTRA] = free - jobs[head, L.GPUS]
@@ -299,9 +295,7 @@ def _start_reserved(
             free[size] = free[size - 1] + demand
             size += 1
     position = counts[L.FRONT]
-    while (
-        position < counts[L.BACK] and free[0] > 0
-    ):  # later plans cannot start now and nothing is kept of them
+    while position < counts[L.BACK] and free[0] > 0:  # later plans cannot start now and nothing is kept of them
         job = queue[position]
         demand = jobs[job, L.GPUS]
         length = jobs[job, L.PREDICTED]
@@ -453,13 +447,9 @@ def scheduling_pass(
                     jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
                 reorder(jobs, queue, counts)
             if rules[L.BLOCKING] == _SKIP:
-                _start_any(
-                    jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules
-                )
+                _start_any(jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules)
             elif rules[L.BLOCKING] == _CONSERVATIVE:
-                _start_reserved(
-                    jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules
-                )
+                _start_reserved(jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules)
             else:
                 if _start_heads(
                     jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules

@@ -181,9 +181,7 @@ class _Machine:
     of equal key the order that an earlier sort left decides.
     """
 
-    def __init__(
-        self, submit: Floats, run: Floats, requested: Floats, procs: Floats, processors: int
-    ) -> None:
+    def __init__(self, submit: Floats, run: Floats, requested: Floats, procs: Floats, processors: int) -> None:
         self.submit = submit.tolist()
         self.run = run.tolist()
         self.requested = requested.tolist()

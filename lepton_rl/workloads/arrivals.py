@@ -9,9 +9,7 @@ DAY = 86400.0
 WEEK = 7 * DAY
 
 
-def through_cycle(
-    gaps: NDArray[np.float64], weights: NDArray[np.float64], period: float
-) -> NDArray[np.float64]:
+def through_cycle(gaps: NDArray[np.float64], weights: NDArray[np.float64], period: float) -> NDArray[np.float64]:
     """Return arrival times, seconds after the start of a period, for gaps given at the mean rate.
 
     Time runs faster where the weight is high: a gap of g seconds takes g / weight seconds there. The mean gap

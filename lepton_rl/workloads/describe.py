@@ -202,7 +202,5 @@ def _figures(values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _quantile_text(figures: Mapping[str, float], text: Callable[[float], str]) -> str:
-    parts = [
-        f"{key} {text(value) if key != 'cv' else format(value, '.1f')}" for key, value in figures.items()
-    ]
+    parts = [f"{key} {text(value) if key != 'cv' else format(value, '.1f')}" for key, value in figures.items()]
     return "  ".join(parts) or "-"

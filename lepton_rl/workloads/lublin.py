@@ -184,9 +184,7 @@ def lublin(
     )
 
 
-def _sizes(
-    logs: NDArray[np.float64], rounded: NDArray[np.bool_], model: LublinParameters
-) -> NDArray[np.float64]:
+def _sizes(logs: NDArray[np.float64], rounded: NDArray[np.bool_], model: LublinParameters) -> NDArray[np.float64]:
     """Return processors from their log2; `rounded` marks powers of two."""
     whole = np.minimum(np.floor(logs + 0.5), math.floor(model.size_high))
     sizes = np.floor(2.0 ** np.where(rounded, whole, logs) + 0.5)
@@ -221,9 +219,7 @@ def _draw_log_run_times(
     return logs
 
 
-def _draw_gammas(
-    n: int, gamma: tuple[float, float], upto: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _draw_gammas(n: int, gamma: tuple[float, float], upto: float, rng: np.random.Generator) -> NDArray[np.float64]:
     values = rng.gamma(*gamma, n)
     while (large := values > upto).any():
         values[large] = rng.gamma(*gamma, int(np.count_nonzero(large)))

@@ -101,9 +101,7 @@ def tsafrir(
     return result
 
 
-def _deal(
-    estimates: NDArray[np.float64], needed: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _deal(estimates: NDArray[np.float64], needed: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Give each job, longest first, a random one of the estimates left that are long enough for it."""
     enough = np.searchsorted(-estimates, -needed, side="right")  # that many estimates are >= needed
     jobs = np.arange(len(needed))
@@ -114,9 +112,7 @@ def _deal(
     return np.array(hand)
 
 
-def _distribution(
-    jobs: int, maximum: float, rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _distribution(jobs: int, maximum: float, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the estimate values (s) and how many jobs use each; the counts sum to `jobs`."""
     head = _head_times(maximum)
     percent = _head_percent()[_popularity(rng) - 1]

@@ -101,9 +101,7 @@ def write_swf(trace: Trace, path: str | Path) -> None:
     """
     path = Path(path)
     if (trace.gpus < 1.0).any():
-        raise TraceError(
-            f"{path}: SWF counts whole processors, and {trace.name} has jobs with a share of a GPU"
-        )
+        raise TraceError(f"{path}: SWF counts whole processors, and {trace.name} has jobs with a share of a GPU")
     known = trace.requested in ("given", "noisy")
     limits = trace.requested_time if known else np.full(len(trace), -1.0)
     columns = (
@@ -121,8 +119,7 @@ def write_swf(trace: Trace, path: str | Path) -> None:
     head = ["; Version: 2.2", f"; MaxJobs: {len(trace)}", f"; MaxRecords: {len(trace)}"]
     head += [f"; {key}: {value}" for key, value in sizes if value is not None]
     rows = [
-        f"{job} {submit:.15g} -1 {run:.15g} {n} -1 -1 {n} {limit:.15g} "
-        f"-1 1 {user} {group} -1 {queue} -1 -1 -1"
+        f"{job} {submit:.15g} -1 {run:.15g} {n} -1 -1 {n} {limit:.15g} -1 1 {user} {group} -1 {queue} -1 -1 -1"
         for job, submit, run, n, limit, user, group, queue in zip(*columns, strict=True)
     ]
     data = "\n".join((*head, *rows, "")).encode()
@@ -141,9 +138,7 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float64]], NDA
     most = data.count(b"\n") + 1
     out = np.empty((len(_KEPT), most))
     lines = np.empty(most, dtype=np.int64)
-    rows, status, line, field, position = swf_kernel.parse_rows(
-        np.frombuffer(data, dtype=np.uint8), keep, out, lines
-    )
+    rows, status, line, field, position = swf_kernel.parse_rows(np.frombuffer(data, dtype=np.uint8), keep, out, lines)
     if status == swf_kernel.NOT_A_NUMBER:
         token = re.split(rb"\s", data[position : position + 40], maxsplit=1)[0].decode("utf-8", "replace")
         raise _field_error(f"{path}:{line}", field, f"{token!r} is not a number")

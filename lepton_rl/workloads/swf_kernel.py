@@ -75,9 +75,7 @@ def parse_rows(
                     value *= 10.0**exponent
                 elif exponent < 0:
                     value /= 10.0 ** (-exponent)
-                ended = i >= size or (
-                    data[i] == _BLANK or data[i] == _TAB or data[i] == _RETURN or data[i] == _NEWLINE
-                )
+                ended = i >= size or (data[i] == _BLANK or data[i] == _TAB or data[i] == _RETURN or data[i] == _NEWLINE)
                 if digits == 0 or not ended or not np.isfinite(value):
                     return row, NOT_A_NUMBER, line, field, token
                 if keep[field] >= 0:

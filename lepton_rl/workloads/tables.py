@@ -97,9 +97,7 @@ def read_table(path: Path, known: Sequence[str], required: Sequence[str], commen
                 header = [name.strip() for name in row]
                 _check_header(f"{path}:{reader.line_num}", header, known, required)
             elif len(row) != len(header):
-                raise TraceError(
-                    f"{path}:{reader.line_num}: {len(row)} fields; the header has {len(header)} columns"
-                )
+                raise TraceError(f"{path}:{reader.line_num}: {len(row)} fields; the header has {len(header)} columns")
             else:
                 rows.append(row)
                 numbers.append(reader.line_num)

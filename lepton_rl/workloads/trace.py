@@ -209,9 +209,7 @@ class Trace:
     def window(self, start: int, n: int) -> "Trace":
         """Return `n` consecutive jobs from index `start` (0 is the first); all of them must exist."""
         if start < 0 or n < 1 or start + n > len(self):
-            raise TraceError(
-                f"{self.name}: a window of {n} jobs from index {start} does not fit in {len(self)} jobs"
-            )
+            raise TraceError(f"{self.name}: a window of {n} jobs from index {start} does not fit in {len(self)} jobs")
         return self[start : start + n]
 
     def windows(self, n: int, starts: Iterable[int]) -> list["Trace"]:
@@ -238,9 +236,7 @@ class Trace:
         first = self.submit_time[0]
         return replace(self, submit_time=first + (self.submit_time - first) / factor)
 
-    def with_requested(
-        self, mode: str, sigma: float | None = None, rng: np.random.Generator | None = None
-    ) -> "Trace":
+    def with_requested(self, mode: str, sigma: float | None = None, rng: np.random.Generator | None = None) -> "Trace":
         """Return the trace with other requested times.
 
         Args:
@@ -324,9 +320,7 @@ def _settle_requested(
     count = int(np.count_nonzero(missing))
     if requested == "absent":
         if count < len(times):
-            raise TraceError(
-                f"{name}: requested times are called absent, but column 'requested_time' has some"
-            )
+            raise TraceError(f"{name}: requested times are called absent, but column 'requested_time' has some")
         return requested, ()
     if count == 0:
         return requested or "given", ()

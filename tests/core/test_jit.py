@@ -54,9 +54,7 @@ def test_a_read_only_package_uses_the_home(fresh: Path, monkeypatch: pytest.Monk
     assert jit.kernel_cache_folder() == fresh / "xdg" / "lepton_rl"
 
 
-def test_a_read_only_home_uses_a_private_temporary_folder(
-    fresh: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_home_uses_a_private_temporary_folder(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jit, "_PACKAGE", unwritable(fresh / "package"))
     unwritable(fresh / "home" / ".cache")
     folder = jit.kernel_cache_folder()
@@ -73,9 +71,7 @@ def test_an_account_without_a_home(fresh: Path, monkeypatch: pytest.MonkeyPatch)
     assert jit.kernel_cache_folder() == fresh / "temporary" / f"lepton_rl-{os.getuid()}"
 
 
-def test_a_temporary_folder_that_others_may_write_is_not_trusted(
-    fresh: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_temporary_folder_that_others_may_write_is_not_trusted(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(unwritable(fresh / "named")))
     theirs = fresh / "temporary" / f"lepton_rl-{os.getuid()}"
     theirs.mkdir()

@@ -74,7 +74,7 @@ def test_a_pool_has_no_nodes_that_could_be_partly_used() -> None:
 
 
 def test_a_wait_never_rounds_below_zero() -> None:
-    submit, run = np.array([1e9 / 3, 0.1, 0.0]), np.array([0.1, 0.2, 0.7])
+    submit, run = np.array([1e9 / 7, 0.1, 0.0]), np.array([0.1, 0.2, 0.7])
     three = dataclasses.replace(outcome([-1, -1, -1]), submit=submit, run=run, finish=submit + run)
     assert (three.jct - run).min() < 0
     assert three.wait.min() == 0

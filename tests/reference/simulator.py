@@ -429,9 +429,7 @@ class Simulation:
 
     def _conservative_pass(self) -> None:
         # What is promised: (from, until, demand), running jobs first, then the reservations.
-        promised = [
-            (self.now, progress.predicted_end(self.now), progress.job.demand) for progress in self.running
-        ]
+        promised = [(self.now, progress.predicted_end(self.now), progress.job.demand) for progress in self.running]
         for progress in self._in_order(self.waiting):
             demand, duration = progress.job.demand, progress.remaining_requested(self.now)
             start = self._earliest(promised, demand, duration)

@@ -242,9 +242,7 @@ def shared_gpus(placement: Placement) -> Cluster:
         (1, None, 1, 1, 1),
     ],
 )
-def test_placement_of_shares(
-    share: float, memory_gib: float | None, first: int, best: int, worst: int
-) -> None:
+def test_placement_of_shares(share: float, memory_gib: float | None, first: int, best: int, worst: int) -> None:
     wanted = Job(3, 0, 1, 1, share, memory_gib=memory_gib)
     assert shared_gpus("first").find(wanted) == [first]
     assert shared_gpus("best").find(wanted) == [best]
@@ -336,9 +334,7 @@ def test_all_jobs_finish_and_work_is_conserved(
         max_w=1.0,
     )
     held = 0.0
-    for one, start, finish, preempted in zip(
-        jobs, result.start, result.finish, result.preemptions, strict=True
-    ):
+    for one, start, finish, preempted in zip(jobs, result.start, result.finish, result.preemptions, strict=True):
         assert start >= one.submit
         assert finish >= start + one.run + preempted * cost
         held += one.gpus * (one.run + preempted * cost)

@@ -39,9 +39,7 @@ FIGURES_GIB = (None, None, 5.0, 20.5, 40.0, 79.25)
 def rule_of(order: str, blocking: reference.Blocking, placement: reference.Placement = "first") -> Rule:
     """The package's rule of the reference's names."""
     weights = reference.PRIORITY_WEIGHTS if order == "heap_priority" else ()
-    return Rule(
-        (ORDERS | PREEMPTIVE)[order], Blocking[blocking.upper()], Placement[placement.upper()], weights
-    )
+    return Rule((ORDERS | PREEMPTIVE)[order], Blocking[blocking.upper()], Placement[placement.upper()], weights)
 
 
 def trace_of(jobs: Sequence[Job], **columns: Sequence[float]) -> Trace:

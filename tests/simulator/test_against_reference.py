@@ -217,9 +217,7 @@ def test_lublin_row_re_picked(order: str, bounded_slowdown: str) -> None:
     # F1 reads the logarithm of the submit time as it stands in the file.
     raw = replace(trace, submit_time=trace.submit_time + trace.origin, origin=0.0)
     means = [
-        run_trace(raw.window(start, 1024), ClusterSpec.pool(256), rule_of(order, "head"))
-        .bounded_slowdown()
-        .mean()
+        run_trace(raw.window(start, 1024), ClusterSpec.pool(256), rule_of(order, "head")).bounded_slowdown().mean()
         for start in start_indices(1, len(raw))
     ]
     assert f"{np.mean(means):.2f}" == bounded_slowdown

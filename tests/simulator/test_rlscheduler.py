@@ -27,9 +27,7 @@ def starts(
     jobs: list[tuple[float, float, float, int]], processors: int, rule: Rule, score: str, backfill: bool
 ) -> list[float]:
     submit, run, requested, procs = zip(*jobs, strict=True)
-    found = run_window(
-        submit, run, requested, procs, processors=processors, rule=rule, score=score, backfill=backfill
-    )
+    found = run_window(submit, run, requested, procs, processors=processors, rule=rule, score=score, backfill=backfill)
     return [float(start) for start in found]
 
 
@@ -127,9 +125,7 @@ def test_wrong_settings_are_named() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    jobs=st.lists(
-        st.tuples(st.integers(0, 30), st.integers(1, 20), st.integers(1, 20), st.integers(1, 4)), min_size=1
-    ),
+    jobs=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 20), st.integers(1, 20), st.integers(1, 4)), min_size=1),
     rule=st.sampled_from(RULES),
     score=st.sampled_from(SCORES),
     backfill=st.booleans(),
@@ -210,13 +206,9 @@ def test_table_per_sequence(windows: list[Columns], start: int, backfill: bool) 
 
 @pytest.mark.data
 @pytest.mark.parametrize("score", ["fcfs", "sjf", "smallest", "saf", "f1", "f2", "f3", "f4"])
-def test_re_picked_scores_that_stand_still_agree_with_the_normal_rules(
-    windows: list[Columns], score: str
-) -> None:
+def test_re_picked_scores_that_stand_still_agree_with_the_normal_rules(windows: list[Columns], score: str) -> None:
     submit, run, requested, procs = windows[0]
-    found = run_window(
-        submit, run, requested, procs, processors=256, rule="repick", score=score, backfill=False
-    )
+    found = run_window(submit, run, requested, procs, processors=256, rule="repick", score=score, backfill=False)
     jobs = [Job(number, *row) for number, row in enumerate(windows[0].T.tolist())]
     expected = simulate(jobs, nodes=1, gpus_per_node=256, order=score, blocking="head")
     assert found.tolist() == expected.start

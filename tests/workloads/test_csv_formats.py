@@ -191,9 +191,7 @@ def test_write_and_read_give_the_same_jobs(
     again = read_csv(path)
     for column in COLUMNS:
         rtol = 1e-15 if column == "submit_time" else 0.0
-        assert np.allclose(
-            getattr(again, column), getattr(trace, column), rtol=rtol, atol=1e-7 * rtol, equal_nan=True
-        )
+        assert np.allclose(getattr(again, column), getattr(trace, column), rtol=rtol, atol=1e-7 * rtol, equal_nan=True)
     assert again.labels == trace.labels
     assert again.requested == trace.requested
 

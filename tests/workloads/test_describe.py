@@ -49,9 +49,7 @@ def test_rows_and_json_tell_the_same(small: Trace) -> None:
     plain = json.loads(json.dumps(figures.to_dict(), allow_nan=False))
     assert plain["offered_load"] == {"4": 1.875}
     assert plain["gpus_shares"]["1"] == pytest.approx(2 / 3)
-    assert plain["dropped"] == [
-        {"reason": "asks for more than 4 GPUs", "count": 1, "examples": ["job 4 asks for 8"]}
-    ]
+    assert plain["dropped"] == [{"reason": "asks for more than 4 GPUs", "count": 1, "examples": ["job 4 asks for 8"]}]
 
 
 def test_requested_times_show_how_far_off_they_are(small: Trace) -> None:
@@ -105,9 +103,7 @@ def test_the_picture_is_drawn(tmp_path: Path, small: Trace) -> None:
         plot_trace(small, tmp_path / "missing" / "a.png")
 
 
-def test_without_matplotlib_the_extra_is_named(
-    tmp_path: Path, small: Trace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_the_extra_is_named(tmp_path: Path, small: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match=r"lepton-rl\[report\]"):
         plot_trace(small, tmp_path / "a.png")

@@ -108,9 +108,7 @@ def test_data_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_data_path("data:a", tmp_path) == home.resolve() / "a"
     monkeypatch.setenv("LEPTON_RL_DATA", str(tmp_path / "gone"))
     assert data_folder() is None
-    with pytest.raises(
-        TraceError, match=r"LEPTON_RL_DATA is '.*gone', which is no folder; set LEPTON_RL_DATA"
-    ):
+    with pytest.raises(TraceError, match=r"LEPTON_RL_DATA is '.*gone', which is no folder; set LEPTON_RL_DATA"):
         resolve_data_path("data:a", tmp_path)
 
 
@@ -119,9 +117,7 @@ def test_every_format_says_what_it_is() -> None:
     assert all(form.help for form in FORMATS.values())
 
 
-starts = st.sampled_from(
-    [b"", b"; MaxNodes: 4\n", b"1 0 -1 5 2 ", *(text.encode() for text in CONTENTS.values())]
-)
+starts = st.sampled_from([b"", b"; MaxNodes: 4\n", b"1 0 -1 5 2 ", *(text.encode() for text in CONTENTS.values())])
 lines = st.one_of(
     st.binary(max_size=30),
     st.lists(st.sampled_from(["0", "1", "-1", "1e3", "nan", "x", '"', "", "2017-10-01"]), max_size=20).map(

@@ -121,8 +121,6 @@ def test_lublin_256_arrivals_and_load(published: Trace, generated: list[Trace]) 
     assert np.mean([trace.offered_load(256) for trace in generated]) == pytest.approx(1.06, rel=0.05)
     assert published.offered_load(256) == pytest.approx(LUBLIN_256_LOAD, abs=0.005)
     # with the model's own load the gaps themselves agree: nothing was scaled in the published file
-    own = np.concatenate(
-        [np.diff(lublin(10_000, 256, seed, parameters=LUBLIN_256).submit_time) for seed in range(5)]
-    )
+    own = np.concatenate([np.diff(lublin(10_000, 256, seed, parameters=LUBLIN_256).submit_time) for seed in range(5)])
     assert np.median(own) == pytest.approx(np.median(theirs), rel=0.05)
     assert np.quantile(own, 0.25) == pytest.approx(np.quantile(theirs, 0.25), rel=0.08)

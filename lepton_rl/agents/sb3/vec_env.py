@@ -64,8 +64,7 @@ class BatchVecEnv(VecEnv):
     def _final_info(self, env: int) -> dict[str, Any]:
         metrics = self.batch.episode_info(env)
         episode = {"r": metrics["return"], "l": metrics["length"], "t": time.perf_counter() - self._began}
-        # The cluster of an ended episode is empty: its observation is all zeros.
-        terminal = {name: np.zeros_like(array[env]) for name, array in self._observation().items()}
+        terminal = {name: array[env] for name, array in self._observation().items()}
         return {"episode": episode, "episode_metrics": metrics, "terminal_observation": terminal}
 
     def _restart(self, env: int) -> None:
