@@ -339,7 +339,7 @@ def _count_free(nodes: Ints32, totals: Ints64, node: int, count: int) -> None:
 
 @inlined
 def release(jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64) -> None:
-    """Give the job's GPUs back. `chain` is the array whose NEXT links name them (`gpus` itself or the original of a copy)."""
+    """Give the job's GPUs back; the NEXT links of `chain` (`gpus` itself, or what it was copied from) name them."""
     per_node = gpus.shape[0] // nodes.shape[0]
     demand = int(jobs[job, L.GPUS])
     gpu = int(jobs[job, L.FIRST_GPU])
