@@ -105,14 +105,14 @@ def static_features(
     if not time >= 0.0:
         time = UNKNOWN_TIME
     count = jobs[job, L.GPUS] / L.MILLI
-    static[job, S_TIME] = math.log1p(time) / LOG_TIME
+    static[job, S_TIME] = fast_log(1.0 + time) / LOG_TIME
     static[job, S_GPUS] = math.log1p(count) / math.log1p(gpus)
-    static[job, S_AREA] = math.log1p(count * time) / LOG_WORK
+    static[job, S_AREA] = fast_log(1.0 + count * time) / LOG_WORK
     static[job, S_SHARE] = count / gpus
     static[job, S_MEMORY] = jobs[job, L.MEMORY] / gpu_memory
-    static[job, S_WEIGHT] = (math.log(1.0 / max(time, SLOWDOWN_FLOOR) + 2.5 / 3600.0) + 8.0) / 8.0
-    static[job, S_KEY] = 0.0 if key_is_time else math.log1p(max(jobs[job, L.SCORE], 0.0)) / LOG_WORK
-    part = math.log(max(time, 1.0) / RESERVE_SHORTEST) / math.log(RESERVE_LONGEST / RESERVE_SHORTEST)
+    static[job, S_WEIGHT] = (fast_log(1.0 / max(time, SLOWDOWN_FLOOR) + 2.5 / 3600.0) + 8.0) / 8.0
+    static[job, S_KEY] = 0.0 if key_is_time else fast_log(1.0 + max(jobs[job, L.SCORE], 0.0)) / LOG_WORK
+    part = fast_log(max(time, 1.0) / RESERVE_SHORTEST) / math.log(RESERVE_LONGEST / RESERVE_SHORTEST)
     static[job, S_RESERVE] = min(RESERVE_RHO * min(max(part, 0.0), 1.0), 1.0 - count / gpus)
 
 

@@ -145,9 +145,11 @@ class TrainingCallback(BaseCallback):
             self.rows.append(
                 {"steps": self.num_timesteps, "seconds": self.seconds, "mode": mode, **asdict(result)}
             )
-            if result.cost < self.best.cost:
+            # The untrained network is kept only until there is another: it just takes the window's order.
+            cost = result.cost if self.num_timesteps > 0 else float("inf")
+            if cost < self.best.cost or self.best.weights is None:
                 weights = network_weights(self.model)
-                self.best = Best(result.cost, self.num_timesteps, sample, asdict(result), weights, ranges)
+                self.best = Best(cost, self.num_timesteps, sample, asdict(result), weights, ranges)
             if not sample:
                 self._last = result
         elapsed = max(self.seconds, 1e-9)
