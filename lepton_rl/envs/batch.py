@@ -115,9 +115,7 @@ class EnvironmentBatch:
         if self.codec.key == "smallest":
             jobs[:, L.SCORE] /= L.MILLI
         static = np.empty((len(trace), STATIC_COLUMNS), np.float32)
-        all_static_features(
-            jobs, self.cluster.gpus, self.cluster.gpu_memory_mib, self.codec.key == "fcfs", static
-        )
+        all_static_features(jobs, self.cluster.gpus, self.cluster.gpu_memory_mib, self.codec.key == "fcfs", static)
         prices = self.objective.prices(trace.run_time, self.episodes.jobs)
         return _Tables(trace, jobs, truth_table(trace), prices, static)
 
@@ -143,6 +141,7 @@ class EnvironmentBatch:
         self._context = np.zeros((count, len(CONTEXT_FEATURES)), np.float32)
         self._machine = np.zeros((count, 3, codec.shapes(cluster)["load"][0]), np.float32)
         self._mask = np.zeros((count, codec.window + 1), np.bool_)
+        self._observation = as_observation(codec, self._machine, self._rows, self._context, self._mask)
         self.rewards = np.zeros(count)
         self.terminated = np.zeros(count, np.bool_)
         self._idle_share = idle_share(cluster)
@@ -159,7 +158,7 @@ class EnvironmentBatch:
 
     def observation(self) -> Observation:
         """Return the present observation of all environments: views, overwritten by the next step."""
-        return as_observation(self.codec, self._machine, self._rows, self._context, self._mask)
+        return dict(self._observation)
 
     def remaining(self) -> Singles:
         """Return the part of each episode's jobs that are yet to come, shape (count, 1)."""

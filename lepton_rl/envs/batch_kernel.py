@@ -121,17 +121,13 @@ def observe(
             rules, clock[L.NOW], free_after, rows, context, mask,
         )  # fmt: skip
     else:
-        encode_basic(
-            jobs, static, queue, front, visible, gpus, nodes, totals, rules, clock[L.NOW], rows, mask
-        )
+        encode_basic(jobs, static, queue, front, visible, gpus, nodes, totals, rules, clock[L.NOW], rows, mask)
     for place_in_window in range(visible, int(tally[SHOWN])):
         mask[place_in_window] = False
         for feature in range(rows.shape[1]):
             rows[place_in_window, feature] = 0.0
     tally[SHOWN] = visible
-    mask[rows.shape[0]] = (
-        counts[L.RUNNING] > 0
-    )  # an idle cluster has nothing to wait for that a scheduler can know
+    mask[rows.shape[0]] = counts[L.RUNNING] > 0  # an idle cluster has nothing to wait for that a scheduler can know
     encode_nodes(nodes, totals, gpus.shape[0], idle_share, machine)
 
 

@@ -66,9 +66,7 @@ class Codec:
             ("placement", self.placement, tuple(p.name.lower() for p in Placement)),
         ):
             if value not in known:
-                raise ConfigError(
-                    f"{name} {value!r} is unknown{nearest(value, known)}; known: {', '.join(known)}"
-                )
+                raise ConfigError(f"{name} {value!r} is unknown{nearest(value, known)}; known: {', '.join(known)}")
 
     @property
     def full(self) -> bool:
@@ -135,9 +133,7 @@ class Codec:
         settings = dict(data)
         version = settings.pop("version", None)
         if version != CODEC_VERSION:
-            raise BundleError(
-                f"the bundle's codec has version {version}, this lepton_rl reads version {CODEC_VERSION}"
-            )
+            raise BundleError(f"the bundle's codec has version {version}, this lepton_rl reads version {CODEC_VERSION}")
         return cls(**settings)
 
 
@@ -157,9 +153,7 @@ def idle_share(cluster: ClusterSpec) -> float:
     return cluster.idle_power_w / cluster.max_power_w if cluster.max_power_w > 0 else 0.0
 
 
-def as_observation(
-    codec: Codec, machine: Singles, rows: Singles, context: Singles, mask: Bools
-) -> Observation:
+def as_observation(codec: Codec, machine: Singles, rows: Singles, context: Singles, mask: Bools) -> Observation:
     """Name the arrays (any leading axes) as an observation, without copying."""
     observation: Observation = {
         "load": machine[..., 0, :],

@@ -40,9 +40,7 @@ def render_ansi(batch: "EnvironmentBatch", env: int = 0) -> str:
         if slot == _SHOWN_JOBS:
             lines.append(f"... {len(view.queue_gpus) - _SHOWN_JOBS} more jobs")
             break
-        lines.append(
-            f"slot {slot:>3} {'*' if fits else ' '} {gpus:g} GPUs, asks {time:,.0f} s, waits {wait:,.0f} s"
-        )
+        lines.append(f"slot {slot:>3} {'*' if fits else ' '} {gpus:g} GPUs, asks {time:,.0f} s, waits {wait:,.0f} s")
     return "\n".join(lines)
 
 
@@ -66,9 +64,7 @@ def render_rgb(batch: "EnvironmentBatch", env: int = 0) -> NDArray[np.uint8]:
     for gpu, load in enumerate(view.gpu_load):
         top = grid_top + gpu // per_line * _CELL
         left = 10 + gpu % per_line * _CELL
-        picture[top : top + _CELL - 2, left : left + _CELL - 2] = (_FREE * (1 - load) + _USED * load).astype(
-            np.uint8
-        )
+        picture[top : top + _CELL - 2, left : left + _CELL - 2] = (_FREE * (1 - load) + _USED * load).astype(np.uint8)
     for slot in range(min(len(view.queue_gpus), batch.codec.window)):
         top = queue_top + slot * 4
         length = max(round(span * float(np.sqrt(view.queue_gpus[slot] / batch.cluster.gpus))), 2)
