@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lepton_rl import __version__
-from lepton_rl.agents.network import NETWORKS, Forward, Singles, forward
+from lepton_rl.agents.network import NETWORKS, Forward, Singles, expected_shapes, forward
 from lepton_rl.core.actions import Action
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.snapshot import Snapshot
@@ -88,11 +88,8 @@ class LearnedPolicy:
 def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -> Path:
     """Write a bundle; `about` is stored beside codec, network and cluster."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        folder / WEIGHTS_FILE,
-        allow_pickle=False,
-        **{name: np.asarray(array) for name, array in policy.weights.items()},
-    )
+    arrays: dict[str, Any] = {name: np.asarray(array) for name, array in policy.weights.items()}
+    np.savez(folder / WEIGHTS_FILE, **arrays)
     description = {
         "format": FORMAT,
         "lepton_rl": __version__,
@@ -127,6 +124,7 @@ def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
         cluster = ClusterSpec(**about["cluster"])
         with np.load(BytesIO(archive_bytes), allow_pickle=False) as archive:
             weights = {name: np.asarray(archive[name], np.float32) for name in archive.files}
+        _check_weights(place, about["network"], weights, codec, cluster)
         return LearnedPolicy(codec, about["network"], weights, cluster, bool(about.get("sample")), seed, about)
     except FileNotFoundError:
         raise BundleError(
@@ -134,6 +132,20 @@ def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path}: the bundle is damaged ({error})") from error
+
+
+def _check_weights(
+    place: str, network: str, weights: Mapping[str, Singles], codec: Codec, cluster: ClusterSpec
+) -> None:
+    """Refuse arrays that the compiled network would read beyond their ends, or that are no numbers."""
+    expected = expected_shapes(network, weights, codec, cluster)
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights or name not in expected:
+            raise BundleError(f"{place}: the weights {'lack' if name in expected else 'have a stray'} {name!r}")
+        if weights[name].shape != expected[name]:
+            raise BundleError(f"{place}: {name} has shape {weights[name].shape}, this codec needs {expected[name]}")
+        if not np.isfinite(weights[name]).all():
+            raise BundleError(f"{place}: {name} holds values that are no finite numbers")
 
 
 def _read(source: Path) -> tuple[str, bytes]:

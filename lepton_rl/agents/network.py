@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.envs.codec import Observation
+from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.envs.codec import Codec, Observation
 
 Singles = NDArray[np.float32]
 Weights = Mapping[str, Singles]
@@ -32,6 +33,40 @@ FITS_FEATURE = 5
 REMAINING = "remaining"
 """What training adds to the observation for the critic: the part of the episode's jobs yet to come."""
 NODE_ENTRIES = ("load", "memory", "power")
+
+
+def expected_shapes(
+    kind: str, weights: Weights, codec: Codec, cluster: ClusterSpec
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of a network of this kind, its width taken from the weights themselves.
+
+    Raises:
+        KeyError: the array that shows the width is missing.
+    """
+    features, context = len(codec.feature_names), codec.shapes(cluster).get("context", (0,))[0]
+    if kind == "deepsets":
+        width = len(weights["job.bias"])
+        pool = 2 * width + 3 * len(NODE_ENTRIES) + context
+        return {
+            "job.weight": (width, features),
+            "job.bias": (width,),
+            "mix_job.weight": (width, width),
+            "mix_pool.weight": (width, pool),
+            "mix_pool.bias": (width,),
+            "job_logit.weight": (1, width),
+            "job_logit.bias": (1,),
+            "wait_hidden.weight": (width, pool),
+            "wait_hidden.bias": (width,),
+            "wait_logit.weight": (1, width),
+            "wait_logit.bias": (1,),
+        }
+    width = len(weights["logits.weight"][0])
+    size = sum(int(np.prod(shape)) for shape in codec.shapes(cluster).values())
+    shapes: dict[str, tuple[int, ...]] = {"logits.weight": (codec.window + 1, width), "logits.bias": (codec.window + 1,)}
+    for layer in sorted(name for name in weights if name.startswith("actor.") and name.endswith(".weight")):
+        shapes[layer] = (width, size if layer == "actor.0.weight" else width)
+        shapes[layer.replace(".weight", ".bias")] = (width,)
+    return shapes
 
 
 def forward(kind: str, weights: Weights) -> Forward:

@@ -93,6 +93,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def digest_of(path: Path) -> str:
     """Return a digest of a file's content, or of all files of a folder."""
     digest = sha256()
+    if (path / "bundle" / "bundle.json").is_file():
+        path = path / "bundle"  # a run folder stands for its bundle: benchmarks write beside it
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:
         name = str(file.relative_to(path)) if path.is_dir() else file.name

@@ -23,7 +23,7 @@ from lepton_rl.envs import EnvironmentBatch, Episodes
 from lepton_rl.errors import ConfigError, missing_extra
 from lepton_rl.experiments.config import seed_for
 from lepton_rl.experiments.loader import load, resolved_yaml
-from lepton_rl.experiments.runs import provenance
+from lepton_rl.experiments.runs import provenance, say
 from lepton_rl.experiments.train_config import TrainConfig
 from lepton_rl.workloads import Trace
 
@@ -71,12 +71,16 @@ def train(
     config = load(file, TrainConfig, [*overrides, *([] if seed is None else [f"seed={seed}"])])
     folder = out or Path("runs") / config.name
     text = resolved_yaml(config)
-    _claim(folder, text, resume, overwrite)
-    return _run(config, folder, _prepare(config, console), resume, console)
+    _check_folder(folder, text, resume, overwrite)
+    setup = _prepare(config, console)
+    device = _device(config.training.device)
+    if not resume:
+        _claim(folder, text)
+    return _run(config, folder, setup, device, resume, console)
 
 
-def _claim(folder: Path, text: str, resume: bool, overwrite: bool) -> None:
-    """Make the folder this run's, or refuse."""
+def _check_folder(folder: Path, text: str, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that this run may not use; nothing is written."""
     recorded = folder / "experiment.yaml"
     if resume:
         if not (folder / "checkpoint.pt").is_file():
@@ -86,12 +90,19 @@ def _claim(folder: Path, text: str, resume: bool, overwrite: bool) -> None:
                 f"{folder}: the experiment differs from the one recorded there; resume with the same file"
             )
         return
-    held = [name for name in RUN_FILES if (folder / name).exists()]
+    held = _held(folder)
     if held and not overwrite:
-        raise ConfigError(
-            f"{folder} already holds a run ({held[0]}); use --resume, --overwrite or another --out"
-        )
-    for name in held:
+        raise ConfigError(f"{folder} already holds a run ({held[0]}); use --resume, --overwrite or another --out")
+
+
+def _held(folder: Path) -> list[str]:
+    """Return what a training left in the folder."""
+    return [name for name in RUN_FILES if (folder / name).exists()]
+
+
+def _claim(folder: Path, text: str) -> None:
+    """Make the folder this run's: what an earlier one left there goes."""
+    for name in _held(folder):
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)
@@ -99,7 +110,7 @@ def _claim(folder: Path, text: str, resume: bool, overwrite: bool) -> None:
             path.unlink()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        recorded.write_text(text)
+        (folder / "experiment.yaml").write_text(text)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written ({error.strerror})") from None
 
@@ -138,7 +149,9 @@ def _workloads(config: TrainConfig) -> tuple[list[Trace], list[Trace]]:
     return [first], [second]
 
 
-def _run(config: TrainConfig, folder: Path, setup: _Setup, resume: bool, console: Console) -> Path:
+def _run(
+    config: TrainConfig, folder: Path, setup: _Setup, device: str, resume: bool, console: Console
+) -> Path:
     try:
         import torch
 
@@ -149,7 +162,6 @@ def _run(config: TrainConfig, folder: Path, setup: _Setup, resume: bool, console
     except ImportError as error:
         raise missing_extra(error.name or "stable-baselines3", "train") from None
     torch.set_num_threads(config.training.threads)
-    device = _device(config.training.device)
     env = BatchVecEnv(setup.train, config.seed, config.agent.reward_scale)
     schedule = Schedule(
         config.training.total_steps,
@@ -183,9 +195,9 @@ def _run(config: TrainConfig, folder: Path, setup: _Setup, resume: bool, console
                 model.learn(left, callback, tb_log_name="run", reset_num_timesteps=not resume)
         except KeyboardInterrupt:
             _finish(config, folder, setup, callback, device)
-            console.print(
-                f"interrupted; the best policy so far is in {folder / BUNDLE_FOLDER}, --resume continues"
-            )
+            kept = [f"the best policy so far is in {folder / BUNDLE_FOLDER}"] if callback.best.weights else []
+            kept += ["--resume continues"] if (folder / "checkpoint.pt").is_file() else []
+            say(console, "; ".join(["interrupted", *kept]))
             raise
     model.save(folder / "model.zip")
     _finish(config, folder, setup, callback, device)
@@ -193,8 +205,10 @@ def _run(config: TrainConfig, folder: Path, setup: _Setup, resume: bool, console
 
 
 def _device(wanted: str) -> str:
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        raise missing_extra("torch", "train") from None
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():

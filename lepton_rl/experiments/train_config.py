@@ -1,6 +1,6 @@
 """What an experiment file for training says."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,6 +8,8 @@ from lepton_rl.envs import Codec, Objective
 from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
 from lepton_rl.experiments.loader import Section
 
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0)]
 Pair = tuple[float, float]
 
 # What each algorithm reads; the rest of AgentConfig must then be left out.
@@ -84,7 +86,7 @@ class AgentConfig(Section):
     network: Literal["mlp", "deepsets"] = Field("deepsets", description="policy network")
     width: int = Field(32, ge=1, description="units of the network shared by the jobs (deepsets)")
     critic_width: int = Field(64, ge=1, description="units of the critic's layers, and of the mlp's")
-    learning_rate: float | Pair = Field((1e-3, 1e-4), description="step size, or its first and last value")
+    learning_rate: Rate | tuple[Rate, Rate] = Field((1e-3, 1e-4), description="step size, or its first and last value")
     gamma: float = Field(0.9997, gt=0, le=1, description="discount per decision; near 1, or jobs get parked")
     reward_scale: float = Field(10.0, gt=0, description="rewards are multiplied by it for the critic's sake")
     n_steps: int | None = Field(None, ge=1, description="steps of each environment in a rollout")
@@ -93,7 +95,7 @@ class AgentConfig(Section):
     gae_lambda: float | None = Field(None, ge=0, le=1, description="of generalised advantage estimation")
     clip_range: float | None = Field(None, gt=0, description="of PPO")
     target_kl: float | None = Field(None, gt=0, description="stop an update beyond this divergence")
-    entropy: float | Pair | None = Field(None, description="entropy coefficient, or its first and last value")
+    entropy: Share | tuple[Share, Share] | None = Field(None, description="entropy coefficient, or its first and last value")
     value_coefficient: float | None = Field(None, ge=0, description="weight of the value loss")
     max_grad_norm: float | None = Field(None, gt=0, description="gradient clipping")
     buffer_size: int | None = Field(None, ge=1, description="replayed steps (dqn)")
@@ -126,6 +128,8 @@ class AgentConfig(Section):
             value = getattr(self, name)
             if value is not None and name != "entropy":
                 settings[_SB3_NAMES.get(name, name)] = value
+        if self.algorithm == "dqn":
+            settings.setdefault("buffer_size", 100_000)  # SB3's million of these observations would take gigabytes
         if self.entropy is not None:
             settings["ent_coef"] = self.entropy[0] if isinstance(self.entropy, tuple) else self.entropy
         return settings

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,3 +162,21 @@ def test_damaged_bundles_are_refused(trace: Trace, tmp_path: Path) -> None:
     (folder / "weights.npz").write_bytes(b"not an archive")
     with pytest.raises(BundleError, match="damaged"):
         load_bundle(folder)
+
+
+def test_weights_that_do_not_fit_the_codec_are_refused(trace: Trace, tmp_path: Path) -> None:
+    policy = bundle_of(shaken_model("maskable_ppo", "deepsets", trace), "deepsets", tmp_path)
+    weights = dict(policy.weights)
+    for name, array, message in (
+        ("job.weight", weights["job.weight"][:, :3], r"job.weight has shape"),
+        ("job_logit.bias", np.array([np.nan], np.float32), r"no finite numbers"),
+        ("extra", np.zeros(1, np.float32), r"a stray 'extra'"),
+    ):
+        save_bundle(tmp_path / "wrong", LearnedPolicy(CODEC, "deepsets", {**weights, name: array}, CLUSTER), {})
+        with pytest.raises(BundleError, match=message):
+            load_bundle(tmp_path / "wrong")
+    lacking = {name: array for name, array in weights.items() if name != "wait_hidden.bias"}
+    arrays: dict[str, Any] = lacking
+    np.savez(tmp_path / "wrong" / "weights.npz", **arrays)
+    with pytest.raises(BundleError, match="lack 'wait_hidden.bias'"):
+        load_bundle(tmp_path / "wrong")

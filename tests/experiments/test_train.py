@@ -158,3 +158,36 @@ def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in errors
     assert "--resume continues" in " ".join(errors.split())
     assert make_policy(str(folder / "bundle"))
+
+
+def test_a_refused_training_leaves_the_old_run_alone(tmp_path: Path) -> None:
+    file = write_experiment(tmp_path)
+    folder = train(file, ["training.total_steps=200"], out=tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    for wrong in ("workload.jobs=30", "agent.learning_rate=-1", *([] if torch.cuda.is_available() else ["training.device=cuda"])):
+        with pytest.raises(ConfigError):
+            train(file, [wrong], out=folder, overwrite=True)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_resuming_a_finished_run_keeps_its_record(tmp_path: Path) -> None:
+    file = write_experiment(tmp_path)
+    folder = train(file, ["training.total_steps=200"], out=tmp_path / "run")
+    steps = json.loads((folder / "run.json").read_text())["steps"]
+    train(file, ["training.total_steps=200"], out=folder, resume=True)
+    assert json.loads((folder / "run.json").read_text())["steps"] == steps >= 200
+
+
+def test_a_benchmark_beside_its_training_can_be_resumed(tmp_path: Path) -> None:
+    from lepton_rl.experiments.benchmark import benchmark
+
+    folder = train(write_experiment(tmp_path), ["training.total_steps=200"], out=tmp_path / "run")
+    file = tmp_path / "benchmark.yaml"
+    file.write_text(
+        "name: small\nworkloads:\n"
+        "  - {generator: gpu_cluster, gpus: 8, load: 1.3, cluster: {nodes: 2, gpus_per_node: 4},\n"
+        "     windows: {kind: independent, count: 50, jobs: 10}}\n"
+        f"policies: [fcfs, sjf, {folder}]\n"
+    )
+    first = benchmark(file, [], folder).rows
+    assert benchmark(file, [], folder).rows == first

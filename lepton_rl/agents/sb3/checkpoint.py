@@ -3,6 +3,7 @@
 import os
 import random
 from pathlib import Path
+from pickle import PickleError
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,9 @@ def load_checkpoint(path: Path, model: BaseAlgorithm, env: BatchVecEnv) -> dict[
             torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
         np.random.set_state(state["numpy"])  # noqa: NPY002
         random.setstate(state["python"])
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+        progress: dict[str, Any] = state["progress"]
+    except (OSError, RuntimeError, LookupError, ValueError, EOFError, TypeError, AttributeError, PickleError) as error:
         raise LeptonError(f"{path}: this checkpoint cannot be continued: {error}") from error
-    progress: dict[str, Any] = state["progress"]
     return progress
 
 

@@ -83,7 +83,7 @@ class TrainingCallback(BaseCallback):
         self.best = Best()
         self.rows: list[dict[str, Any]] = []
         self._evaluated_at = -1
-        self._saved_at = 0
+        self._saved_at = -1
         self._seconds_before = 0.0
         self._began = time.monotonic()
         self._last: Evaluation | None = None
@@ -95,6 +95,7 @@ class TrainingCallback(BaseCallback):
         self.rows = progress["rows"]
         self._evaluated_at = progress["evaluated_at"]
         self._saved_at = model.num_timesteps
+        self.num_timesteps = model.num_timesteps
         self._seconds_before = progress["seconds"]
 
     @property
@@ -113,7 +114,7 @@ class TrainingCallback(BaseCallback):
             self.model.ent_coef = first + (last - first) * done  # type: ignore[attr-defined]
         if self._evaluated_at < 0 or steps - self._evaluated_at >= self._schedule.evaluate_every:
             self.evaluate()
-        if steps - self._saved_at >= self._schedule.checkpoint_every:
+        if self._saved_at < 0 or steps - self._saved_at >= self._schedule.checkpoint_every:
             self.save()
         self._report(steps, self._last)
 
