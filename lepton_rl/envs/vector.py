@@ -70,7 +70,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
 
         `options={"reset_mask": array}` resets only the environments that it marks.
         """
-        if isinstance(seed, int):
+        if isinstance(seed, int | np.integer):
             self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
         elif seed is not None:
             for env, own in enumerate(seed):
