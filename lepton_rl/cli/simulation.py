@@ -73,6 +73,8 @@ def simulate(
     )
     for text in unused:
         note(text)
+    if jobs_out is not None and jobs_out.resolve() == Path(trace).resolve():
+        raise ConfigError(f"--jobs-out {jobs_out} is the trace itself; name another file")
     simulation = _simulation(
         trace, chosen, _size(gpus, nodes, gpus_per_node), limit, format, requested, strict, seed,
         Timing(preemption_cost, quantum),

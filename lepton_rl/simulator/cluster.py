@@ -118,6 +118,8 @@ class SimulatedCluster:
         return tuple(out[: held_gpus(s.jobs, job, s.gpus[0], out)].tolist())
 
     def _check_known(self, job: int) -> None:
+        if not isinstance(job, int | np.integer):
+            raise IllegalAction(f"an action names its job by number, not {job!r}")
         if not 0 <= job < self._state.counts[L.ARRIVED]:
             raise IllegalAction(f"no job {job} has been submitted")
         if not np.isnan(self._state.truth[job, L.FINISH]):
