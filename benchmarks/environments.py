@@ -32,6 +32,7 @@ class Setting:
     nodes: int
     load: float
     warmup: int = 0
+    jobs: int = EPISODE
 
     @property
     def cluster(self) -> ClusterSpec:
@@ -40,11 +41,12 @@ class Setting:
 
     def trace(self, episodes: int) -> Trace:
         """Return jobs for that many episodes without overlap."""
-        return workload(episodes * (EPISODE + self.warmup), self.cluster.gpus, self.load, seed=1)
+        return workload(episodes * (self.jobs + self.warmup), self.cluster.gpus, self.load, seed=1)
 
 
 SMALL = Setting(nodes=16, load=2.05)
-LARGE = Setting(nodes=256, load=4.2, warmup=768)
+# A cluster sixteen times as large is full only behind a warm-up, and an episode is longer so that this stays a part.
+LARGE = Setting(nodes=256, load=3.1, warmup=768, jobs=2048)
 # The same jobs and a mean queue of 50-60 on every size, so that the cluster alone grows.
 GROWTH = (SMALL, Setting(64, 2.45, 192), Setting(256, 3.15, 768), Setting(1024, 2.75, 4096))
 
@@ -66,7 +68,9 @@ def measure_vector_env(setting: Setting, features: str, quick: bool) -> Speed:
     steps, repeats = (400, 2) if quick else (3000, REPEATS)
     codec = Codec(window=WINDOW, features=features)
     trace = setting.trace(8 if quick else 32)
-    env = SchedulingVectorEnv(ENVS, trace, setting.cluster, codec, Objective(), EPISODE, setting.warmup, copy=False)
+    env = SchedulingVectorEnv(
+        ENVS, trace, setting.cluster, codec, Objective(), setting.jobs, setting.warmup, copy=False
+    )
     env.reset(seed=0)
     batch = env.batch
     seeds = np.arange(1, ENVS + 1) * 7919
@@ -103,7 +107,7 @@ def measure_vector_env(setting: Setting, features: str, quick: bool) -> Speed:
 def _spread_over_episodes(batch: EnvironmentBatch, seeds: NDArray[np.int64], actions: NDArray[np.int64]) -> None:
     """Bring the environments to different points of their episodes, as in the middle of a training."""
     rng = np.random.default_rng(0)
-    apart = 2 * EPISODE // ENVS
+    apart = 2 * batch.episodes.jobs // ENVS
     for env in range(ENVS):
         batch.reset(env, batch.episodes.draw(rng))
         for _ in range(apart):
@@ -143,7 +147,7 @@ def measure_python_env(setting: Setting, quick: bool) -> tuple[float, float]:
     """Return (steps per CPU-second, mean queue) of the peer: whole episodes of the same jobs, one by one."""
     episodes = 1 if quick else REPEATS
     trace = setting.trace(8 if quick else 32)
-    env = PythonSchedulingEnv(trace, setting.cluster, WINDOW, Objective(), EPISODE, setting.warmup, copy=False)
+    env = PythonSchedulingEnv(trace, setting.cluster, WINDOW, Objective(), setting.jobs, setting.warmup, copy=False)
     env.reset(seed=0)
     draw = random.Random(0)
     best, queues = 0.0, []
@@ -217,7 +221,7 @@ def reset_and_memory(quick: bool) -> Iterator[Row]:
     resets = 20 if quick else 200
 
     def batch(setting: Setting, relative: bool) -> EnvironmentBatch:
-        episodes = Episodes([trace if setting is SMALL else setting.trace(2)], EPISODE, setting.warmup)
+        episodes = Episodes([trace if setting is SMALL else setting.trace(2)], setting.jobs, setting.warmup)
         return EnvironmentBatch(episodes, setting.cluster, codec, Objective(), ENVS, relative)
 
     def milliseconds(made: EnvironmentBatch) -> float:
@@ -253,5 +257,5 @@ def reset_and_memory(quick: bool) -> Iterator[Row]:
             made.state_bytes / 1e6,
             "MB",
             at_most(60),
-            details={"jobs of an episode": EPISODE + setting.warmup},
+            details={"jobs of an episode": setting.jobs + setting.warmup},
         )

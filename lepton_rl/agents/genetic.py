@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, Field, PrivateAttr
 
+from lepton_rl.core.arrays import Floats, Ints64
 from lepton_rl.agents.compiled import PlacementName, RulePolicy, placement_of
 from lepton_rl.agents.greedy import starts
 from lepton_rl.agents.plan_kernels import NOW
@@ -13,7 +14,6 @@ from lepton_rl.agents.planning import Horizon, improve_plans, plan_starts, start
 from lepton_rl.agents.priority import SLOWDOWN_TUNING, Power, Priority, Reserve
 from lepton_rl.core import Action, Placement, Snapshot
 from lepton_rl.core import layout as L
-from lepton_rl.core.placement import Floats, Ints64
 from lepton_rl.errors import missing_extra
 
 _LOG = logging.getLogger(__name__)

@@ -3,11 +3,12 @@
 import numpy as np
 from pydantic import BaseModel, Field
 
+from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.agents.compiled import PlacementName
 from lepton_rl.core import Action, Placement, Snapshot, Start
 from lepton_rl.core import layout as L
 from lepton_rl.core.jit import njit, njit_allocating
-from lepton_rl.core.placement import Floats, Ints32, Ints64, Words, held_gpus, place, release
+from lepton_rl.core.placement import held_gpus, place, release
 
 
 @njit

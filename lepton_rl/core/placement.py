@@ -17,15 +17,10 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.jit import inlined, njit
-
-Floats = NDArray[np.float64]
-Ints32 = NDArray[np.int32]
-Ints64 = NDArray[np.int64]
-Words = NDArray[np.uint64]
 
 
 class Placement(IntEnum):
@@ -288,15 +283,16 @@ def place(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: 
     left = demand // L.MILLI
     tail = -1
     if rule == _FIRST:
-        node = int(totals[L.HINT])
-        while left > 0:
-            count = min(int(nodes[node, L.WHOLE]), left)
-            if count > 0:
-                tail = _take_from_node(jobs, job, gpus, nodes, bits, totals, node, count, tail)
-                left -= count
-            if left > 0:
-                node += 1
-        totals[L.HINT] = node
+        for node in range(int(totals[L.HINT]), nodes.shape[0]):
+            free = nodes[node, L.WHOLE]
+            if free == 0:
+                continue
+            count = min(int(free), left)
+            tail = _take_from_node(jobs, job, gpus, nodes, bits, totals, node, count, tail)
+            left -= count
+            if left == 0:
+                totals[L.HINT] = node
+                break
     elif rule == _WORST:
         while left > 0:
             tail = _take_from_node(jobs, job, gpus, nodes, bits, totals, _freest_node(nodes), 1, tail)

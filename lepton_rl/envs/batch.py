@@ -1,5 +1,6 @@
 """Many environments as one set of arrays: the engine behind every face of the environment."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
-from lepton_rl.core.placement import Floats, empty_allocation
+from lepton_rl.core.placement import empty_allocation
 from lepton_rl.envs.batch_kernel import (
     ENERGY_BUSY,
     ENERGY_IDLE,
     INVALID,
+    PRICE_COLUMNS,
     RETURN,
     SCALE,
     STEPS,
@@ -21,20 +24,16 @@ from lepton_rl.envs.batch_kernel import (
     TALLY_COLUMNS,
     WAITING,
     WAITING_RATE,
+    any_visible_fits,
     move_to_decision,
     observe,
     step_all,
 )
 from lepton_rl.envs.codec import Codec, Observation, as_observation, idle_share
 from lepton_rl.envs.episodes import Episodes
-from lepton_rl.envs.features import (
-    CONTEXT_FEATURES,
-    STATIC_COLUMNS,
-    UNKNOWN_TIME,
-    Singles,
-    all_static_features,
-)
+from lepton_rl.envs.features import CHANGING_COLUMNS, CONTEXT_FEATURES, UNKNOWN_TIME, all_static_features
 from lepton_rl.envs.objective import Objective
+from lepton_rl.envs.window import STATIC_COLUMNS, fact_columns
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Blocking, Rule, run_trace
 from lepton_rl.simulator.events import warm_up
@@ -65,6 +64,29 @@ class EnvironmentView:
     queue_time: Floats  # (waiting,), requested
     queue_wait: Floats  # (waiting,)
     queue_fits: NDArray[np.bool_]  # (waiting,)
+
+
+class _Arena:
+    """Zeroed arrays side by side in large blocks of memory, each at the start of a cache line.
+
+    NumPy asks for huge pages for large blocks alone; with small pages a step spends a part of its time on addresses.
+    """
+
+    _BLOCK = 1 << 23
+    _LINE = 64
+
+    def __init__(self) -> None:
+        self._left = np.empty(0, np.uint8)
+
+    def zeros(self, shape: tuple[int, ...], kind: type) -> NDArray[Any]:
+        size = math.prod(shape) * np.dtype(kind).itemsize
+        skip = -self._left.ctypes.data % self._LINE
+        if len(self._left) < skip + size:
+            self._left = np.zeros(max(size + self._LINE, self._BLOCK), np.uint8)
+            skip = -self._left.ctypes.data % self._LINE
+        array: NDArray[Any] = self._left[skip : skip + size].view(kind).reshape(shape)
+        self._left = self._left[skip + size :]
+        return array
 
 
 class EnvironmentBatch:
@@ -122,25 +144,32 @@ class EnvironmentBatch:
     def _allocate(self, whole: bool) -> None:
         count, length, cluster, codec = self.count, self.episodes.length, self.cluster, self.codec
         self._most_running = min(length, cluster.gpus if whole else cluster.gpus * L.MILLI)
-        self._jobs = np.zeros((count, length, L.JOB_COLUMNS))
-        self._truth = np.zeros((count, length, L.TRUTH_COLUMNS))
-        self._prices = np.zeros((count, length, 3))
-        self._static = np.zeros((count, length, STATIC_COLUMNS), np.float32)
-        self._queue = np.zeros((count, length), np.int32)
-        self._run_end = np.zeros((count, 2, self._most_running))
-        self._run_job = np.zeros((count, 3, self._most_running), np.int32)
         self._empty = empty_allocation(cluster.nodes, cluster.gpus_per_node, cluster.gpu_memory_mib)
         gpus, nodes, bits, totals = self._empty
-        self._gpus, self._nodes = np.stack([gpus] * count), np.stack([nodes] * count)
-        self._bits, self._totals = np.stack([bits] * count), np.stack([totals] * count)
-        self._clock = np.zeros((count, L.CLOCK_COLUMNS))
-        self._counts = np.zeros((count, L.COUNT_COLUMNS), np.int64)
-        self._tally = np.zeros((count, TALLY_COLUMNS))
-        self._free_after = np.zeros(max(self._most_running, 1))
-        self._rows = np.zeros((count, codec.window, len(codec.feature_names)), np.float32)
-        self._context = np.zeros((count, len(CONTEXT_FEATURES)), np.float32)
-        self._machine = np.zeros((count, 3, codec.shapes(cluster)["load"][0]), np.float32)
-        self._mask = np.zeros((count, codec.window + 1), np.bool_)
+        window, groups = codec.window, codec.shapes(cluster)["load"][0]
+        room = _Arena()
+        self._jobs = room.zeros((count, length, L.JOB_COLUMNS), np.float64)
+        self._truth = room.zeros((count, length, L.TRUTH_COLUMNS), np.float64)
+        self._prices = room.zeros((count, length, PRICE_COLUMNS), np.float64)
+        self._static = room.zeros((count, length, STATIC_COLUMNS), np.float32)
+        self._queue = room.zeros((count, length), np.int32)
+        self._run_end = room.zeros((count, 2, self._most_running), np.float64)
+        self._run_job = room.zeros((count, 3, self._most_running), np.int32)
+        self._gpus = room.zeros((count, *gpus.shape), np.int32)
+        self._nodes = room.zeros((count, *nodes.shape), np.int32)
+        self._bits = room.zeros((count, *bits.shape), np.uint64)
+        self._totals = room.zeros((count, *totals.shape), np.int64)
+        self._clock = room.zeros((count, L.CLOCK_COLUMNS), np.float64)
+        self._counts = room.zeros((count, L.COUNT_COLUMNS), np.int64)
+        self._tally = room.zeros((count, TALLY_COLUMNS), np.float64)
+        self._free_after = room.zeros((max(self._most_running, 1),), np.float64)
+        self._facts = room.zeros((count, window, fact_columns(codec.full)), np.float64)
+        self._shown = room.zeros((count, window), np.int32)
+        self._changing = room.zeros((CHANGING_COLUMNS, window), np.float32)
+        self._rows = room.zeros((count, window, len(codec.feature_names)), np.float32)
+        self._context = room.zeros((count, len(CONTEXT_FEATURES)), np.float32)
+        self._machine = room.zeros((count, 3, groups), np.float32)
+        self._mask = room.zeros((count, window + 1), np.bool_)
         self._observation = as_observation(codec, self._machine, self._rows, self._context, self._mask)
         self.rewards = np.zeros(count)
         self.terminated = np.zeros(count, np.bool_)
@@ -217,7 +246,9 @@ class EnvironmentBatch:
                 + tally[ENERGY_IDLE] * (clock[L.NOW] - tables.trace.submit_time[first])
                 + tally[ENERGY_BUSY] * clock[L.BUSY_INTEGRAL]
             )
-        due, cost = move_to_decision(
+        due, cost = any_visible_fits(jobs, queue, gpus, nodes, totals, counts, self._rules, self.codec.window), 0.0
+        if not due:
+            due, cost = move_to_decision(
             jobs, truth, self._prices[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts,
             self._rules, self._settings, tally, self.codec.window, False,
         )  # fmt: skip
@@ -225,8 +256,8 @@ class EnvironmentBatch:
         assert due, "an episode begins with a job that fits the empty cluster"
         observe(
             jobs, self._static[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, self._rules,
-            tally, self.codec.full, self._idle_share, self._free_after, self._rows[env], self._context[env],
-            self._machine[env], self._mask[env],
+            tally, self.codec.full, self._idle_share, self._free_after, self._shown[env], self._facts[env], self._changing,
+            self._rows[env], self._context[env], self._machine[env], self._mask[env],
         )  # fmt: skip
 
     def _heuristic_cost(self, trace: Trace) -> float:
@@ -245,7 +276,7 @@ class EnvironmentBatch:
                 actions, self._jobs, self._truth, self._prices, self._static, self._queue, self._run_end,
                 self._run_job, self._gpus, self._nodes, self._bits, self._totals, self._clock, self._counts,
                 self._rules, self._settings, self._tally, self.codec.full, self._idle_share, self._free_after,
-                self._rows, self._context, self._machine, self._mask, self.rewards, self.terminated,
+                self._shown, self._facts, self._changing, self._rows, self._context, self._machine, self._mask, self.rewards, self.terminated,
             )
         )  # fmt: skip
 

@@ -5,12 +5,14 @@ nothing could be started, pass by themselves.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.placement import Floats, Ints32, Ints64, Words, fits, place
-from lepton_rl.envs.features import Bools, Singles, encode_basic, encode_full, encode_nodes
+from lepton_rl.core.placement import fits, place
+from lepton_rl.envs.features import encode_basic, encode_full, encode_nodes
+from lepton_rl.envs.look_ahead import look_ahead
+from lepton_rl.envs.window import F_GPUS, follow_queue
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.events import move_to_next_event, set_true_end
 from lepton_rl.simulator.waiting import remove
@@ -31,8 +33,6 @@ INVALID = 5  # actions that named no startable job and were taken as waiting
 SHOWN = 6  # rows of the observation that the last encoding filled
 SCALE = 7  # what rewards are divided by
 TALLY_COLUMNS = 8
-
-Ints8 = NDArray[np.int8]
 
 
 @inlined
@@ -59,27 +59,36 @@ def _pay_to_next_event(
 
 
 @inlined
-def _any_visible_fits(
-    jobs: Floats,
-    queue: Ints32,
-    gpus: Ints32,
-    nodes: Ints32,
-    totals: Ints64,
-    counts: Ints64,
-    rules: Ints64,
+def any_visible_fits(
+    jobs: Floats, queue: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64, counts: Ints64, rules: Ints64,
     window: int,
-) -> bool:
+) -> bool:  # fmt: skip
+    """Whether a visible job could start now."""
     if totals[L.HELD] == L.MILLI * gpus.shape[0]:
         return False
     front = counts[L.FRONT]
+    free = float(L.MILLI * totals[L.FREE_WHOLE])
     for position in range(front, min(front + window, counts[L.BACK])):
         job = queue[position]
         if rules[L.COUNTED] == 1:
-            if jobs[job, L.GPUS] <= L.MILLI * totals[L.FREE_WHOLE]:
+            if jobs[job, L.GPUS] <= free:
                 return True
         elif fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals):
             return True
     return False
+
+
+@inlined
+def _another_fits(
+    action: int, jobs: Floats, queue: Ints32, totals: Ints64, counts: Ints64, filled: int, facts: Floats
+) -> bool:
+    """Whether counting lets a visible job start after the one at place `action` of the last observation has."""
+    free = float(L.MILLI * totals[L.FREE_WHOLE])
+    for place in range(filled):
+        if facts[place, F_GPUS] <= free and place != action:
+            return True
+    newly_visible = counts[L.FRONT] + facts.shape[0] - 1
+    return bool(newly_visible < counts[L.BACK] and jobs[queue[newly_visible], L.GPUS] <= free)
 
 
 @inlined
@@ -109,20 +118,22 @@ def start_job(
 def observe(
     jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
     bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
-    idle_share: float, free_after: Floats, rows: Singles, context: Singles, machine: Singles, mask: Bools,
+    idle_share: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
+    machine: Singles, mask: Bools,
 ) -> None:  # fmt: skip
     """Write the whole observation of one environment."""
     front = counts[L.FRONT]
     waiting = counts[L.BACK] - front
     visible = min(waiting, rows.shape[0])
+    written = follow_queue(jobs, static, queue, front, visible, int(tally[SHOWN]), full, shown, facts, rows)
     if full:
         encode_full(
-            jobs, static, queue, front, waiting, visible, run_end, run_job, counts[L.RUNNING], gpus, nodes, totals,
-            rules, clock[L.NOW], free_after, rows, context, mask,
+            jobs, waiting, visible, shown, facts, changing, run_end, run_job, counts[L.RUNNING], gpus, nodes, totals, rules,
+            clock[L.NOW], free_after, rows, context, mask,
         )  # fmt: skip
     else:
-        encode_basic(jobs, static, queue, front, visible, gpus, nodes, totals, rules, clock[L.NOW], rows, mask)
-    for place_in_window in range(visible, int(tally[SHOWN])):
+        encode_basic(jobs, visible, shown, facts, gpus, nodes, totals, rules, clock[L.NOW], rows, mask)
+    for place_in_window in range(visible, written):
         mask[place_in_window] = False
         for feature in range(rows.shape[1]):
             rows[place_in_window, feature] = 0.0
@@ -135,46 +146,39 @@ def observe(
 def move_to_decision(
     jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
     nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
-    tally: Floats, window: int, wait: bool,
+    tally: Floats, window: int, open_choice: bool,
 ) -> tuple[bool, float]:  # fmt: skip
-    """Let time pass until a visible job fits (with `wait`, at least to the next event).
+    """Let time pass to the next event after which a visible job fits.
 
-    Returns whether a decision is due (otherwise the episode is over) and what the time cost.
+    `open_choice` says that one fits already. Returns whether a decision is due (otherwise the episode is over) and what the time cost.
     """
     cost = 0.0
-    if not wait and _any_visible_fits(jobs, queue, gpus, nodes, totals, counts, rules, window):
-        return True, cost
     while True:
+        arrived = counts[L.ARRIVED]
+        running = counts[L.RUNNING]
         moved, price = _pay_to_next_event(
-            jobs,
-            truth,
-            prices,
-            queue,
-            run_end,
-            run_job,
-            gpus,
-            nodes,
-            bits,
-            totals,
-            clock,
-            counts,
-            rules,
-            settings,
+            jobs, truth, prices, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings,
             tally,
-        )
+        )  # fmt: skip
         if not moved:
             return False, cost
         cost += price
-        if _any_visible_fits(jobs, queue, gpus, nodes, totals, counts, rules, window):
+        # Where nothing fitted and nothing was given back, only jobs that have come can fit now.
+        may_fit = open_choice or counts[L.RUNNING] < running
+        for job in range(arrived, counts[L.ARRIVED]):
+            may_fit = may_fit or fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals)
+        if may_fit and any_visible_fits(jobs, queue, gpus, nodes, totals, counts, rules, window):
             return True, cost
+        open_choice = False
 
 
 @njit
 def step_all(
     actions: Ints64, jobs: Floats, truth: Floats, prices: Floats, static: Singles, queue: Ints32, run_end: Floats,
     run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64,
-    rules: Ints64, settings: Floats, tally: Floats, full: bool, idle_share: float, free_after: Floats, rows: Singles,
-    context: Singles, machine: Singles, mask: Bools, rewards: Floats, terminated: Bools,
+    rules: Ints64, settings: Floats, tally: Floats, full: bool, idle_share: float, free_after: Floats, shown: Ints32,
+    facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools, rewards: Floats,
+    terminated: Bools,
 ) -> int:  # fmt: skip
     """Apply one action to each environment and write rewards, observations and ends; return how many ended.
 
@@ -183,6 +187,9 @@ def step_all(
     window = rows.shape[1]
     ended = 0
     for env in range(actions.shape[0]):
+        look_ahead(
+            env, actions, jobs, truth, prices, queue, run_end, run_job, gpus, nodes, bits, totals, counts, window
+        )
         action = actions[env]
         cost = 0.0
         start = 0 <= action < window and mask[env, action]
@@ -194,11 +201,23 @@ def step_all(
             )  # fmt: skip
         elif action != window or not mask[env, window]:
             tally[env, INVALID] += 1.0
-        wait = not start and mask[env, window]
-        due, price = move_to_decision(
-            jobs[env], truth[env], prices[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env],
-            bits[env], totals[env], clock[env], counts[env], rules, settings, tally[env], window, wait,
-        )  # fmt: skip
+        due = False
+        price = 0.0
+        waits = not start and mask[env, window]
+        if not waits:
+            if start and rules[L.COUNTED] == 1:
+                due = _another_fits(
+                    action, jobs[env], queue[env], totals[env], counts[env], int(tally[env, SHOWN]), facts[env]
+                )
+            else:
+                due = any_visible_fits(
+                    jobs[env], queue[env], gpus[env], nodes[env], totals[env], counts[env], rules, window
+                )
+        if not due:
+            due, price = move_to_decision(
+                jobs[env], truth[env], prices[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env],
+                bits[env], totals[env], clock[env], counts[env], rules, settings, tally[env], window, waits,
+            )  # fmt: skip
         reward = -(cost + price) / tally[env, SCALE]
         rewards[env] = reward
         tally[env, RETURN] += reward
@@ -207,8 +226,8 @@ def step_all(
         ended += not due
         observe(
             jobs[env], static[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env], bits[env],
-            totals[env], clock[env], counts[env], rules, tally[env], full, idle_share, free_after, rows[env],
-            context[env], machine[env], mask[env],
+            totals[env], clock[env], counts[env], rules, tally[env], full, idle_share, free_after, shown[env],
+            facts[env], changing, rows[env], context[env], machine[env], mask[env],
         )  # fmt: skip
     return ended
 
@@ -223,9 +242,18 @@ def choose_random(mask: Bools, seeds: Ints64, actions: Ints64) -> None:
         state = np.uint64(seeds[env]) * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
         seeds[env] = np.int64(state)
         wanted = int((state >> np.uint64(33)) % np.uint64(max(valid, 1)))
-        for action in range(mask.shape[1]):
-            if mask[env, action]:
-                if wanted == 0:
-                    actions[env] = action
-                    break
-                wanted -= 1
+        for first in range(0, mask.shape[1], 32):  # whole stretches at a time, then one by one
+            last = min(first + 32, mask.shape[1])
+            inside = 0
+            for action in range(first, last):
+                inside += mask[env, action]
+            if wanted >= inside:
+                wanted -= inside
+                continue
+            for action in range(first, last):
+                if mask[env, action]:
+                    if wanted == 0:
+                        actions[env] = action
+                        break
+                    wanted -= 1
+            break

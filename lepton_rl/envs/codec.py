@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Start
+from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.jit import njit
-from lepton_rl.core.placement import Floats, Ints32, Ints64, Placement, Words, held_gpus, place
+from lepton_rl.core.placement import Placement, held_gpus, place
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.batch_kernel import TALLY_COLUMNS, observe
 from lepton_rl.envs.features import (
     BASIC_FEATURES,
+    CHANGING_COLUMNS,
     CONTEXT_FEATURES,
     FULL_FEATURES,
-    STATIC_COLUMNS,
     UNKNOWN_TIME,
-    Bools,
     FeatureSet,
-    Singles,
     static_features,
 )
+from lepton_rl.envs.window import STATIC_COLUMNS, fact_columns
 from lepton_rl.errors import BundleError, ConfigError, nearest
 from lepton_rl.simulator import Blocking, Order, Rule, Timing
 from lepton_rl.simulator.ends import add_prediction
@@ -200,7 +200,8 @@ class Decision:
         self._observed = (
             jobs, np.empty((total, STATIC_COLUMNS), np.float32), self._queue, *self._ends, *self._allocation,
             self._clock, self._counts, rules, np.zeros(TALLY_COLUMNS), codec.full, idle_share(cluster), np.empty(total),
-            self._rows, self._context, self._machine, self._mask,
+            np.empty(codec.window, np.int32), np.empty((codec.window, fact_columns(codec.full))),
+            np.empty((CHANGING_COLUMNS, codec.window), np.float32), self._rows, self._context, self._machine, self._mask,
         )  # fmt: skip
         _open(*self._observed, self._settings, self._key_is_time)
         self.observation = as_observation(codec, self._machine, self._rows, self._context, self._mask)
@@ -240,8 +241,8 @@ class Decision:
 def _open(
     jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
     bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
-    idle: float, free_after: Floats, rows: Singles, context: Singles, machine: Singles, mask: Bools, settings: Floats,
-    key_is_time: bool,
+    idle: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
+    machine: Singles, mask: Bools, settings: Floats, key_is_time: bool,
 ) -> None:  # fmt: skip
     """Rebuild queue and predicted ends from a snapshot's jobs (running ones first) and observe."""
     clock[L.TIMER] = np.inf
@@ -263,7 +264,7 @@ def _open(
         static_features(jobs, queue[position], gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, static)
     observe(
         jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
-        free_after, rows, context, machine, mask,
+        free_after, shown, facts, changing, rows, context, machine, mask,
     )  # fmt: skip
 
 
@@ -271,7 +272,8 @@ def _open(
 def _look_again(
     jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
     bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
-    idle: float, free_after: Floats, rows: Singles, context: Singles, machine: Singles, mask: Bools, key_is_time: bool,
+    idle: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
+    machine: Singles, mask: Bools, key_is_time: bool,
 ) -> None:  # fmt: skip
     """Observe after one job has left the window: the one that moved in has no static features yet."""
     last = counts[L.FRONT] + rows.shape[0] - 1
@@ -279,5 +281,5 @@ def _look_again(
         static_features(jobs, queue[last], gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, static)
     observe(
         jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
-        free_after, rows, context, machine, mask,
+        free_after, shown, facts, changing, rows, context, machine, mask,
     )  # fmt: skip

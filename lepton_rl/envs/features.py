@@ -9,15 +9,27 @@ import math
 from enum import IntEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.placement import Floats, Ints32, Ints64, fits
+from lepton_rl.core.placement import fits
 from lepton_rl.envs.fast_log import fast_log
-
-Singles = NDArray[np.float32]
-Bools = NDArray[np.bool_]
+from lepton_rl.envs.window import (
+    F_KEY,
+    F_RESERVE,
+    F_GPUS,
+    F_SUBMIT,
+    F_TIME,
+    S_AREA,
+    S_GPUS,
+    S_KEY,
+    S_MEMORY,
+    S_RESERVE,
+    S_SHARE,
+    S_TIME,
+    S_WEIGHT,
+)
 
 UNKNOWN_TIME = 3600.0
 """Seconds that a job without a requested time is taken for."""
@@ -84,16 +96,12 @@ CONTEXT_FEATURES = {
     "hidden": "log1p(waiting jobs beyond the window) / 8",
 }
 
-# static: float32 (jobs, STATIC_COLUMNS), what does not change while a job waits.
-S_TIME = 0
-S_GPUS = 1
-S_AREA = 2
-S_SHARE = 3
-S_MEMORY = 4
-S_WEIGHT = 5
-S_KEY = 6
-S_RESERVE = 7
-STATIC_COLUMNS = 8
+# changing: float32 (CHANGING_COLUMNS, window), logarithms of the visible jobs, column by column.
+C_WAIT = 0
+C_SLOWDOWN = 1
+C_UNTIL_FIT = 2
+C_OVERRUN = 3
+CHANGING_COLUMNS = 4
 
 
 @njit
@@ -123,35 +131,38 @@ def all_static_features(jobs: Floats, gpus: int, gpu_memory: int, key_is_time: b
         static_features(jobs, job, gpus, gpu_memory, key_is_time, static)
 
 
-@njit
+@inlined
+def _mark_fitting(
+    jobs: Floats, visible: int, shown: Ints32, facts: Floats, gpus: Ints32, nodes: Ints32, totals: Ints64, rules: Ints64, mask: Bools
+) -> int:
+    """Write the mask of the visible jobs; return how many fit."""
+    fitting = 0
+    if rules[L.COUNTED] == 1:
+        free = float(L.MILLI * totals[L.FREE_WHOLE])
+        for place in range(visible):
+            mask[place] = facts[place, F_GPUS] <= free
+            fitting += mask[place]
+        return fitting
+    for place in range(visible):
+        mask[place] = fits(rules[L.PLACEMENT], jobs, shown[place], gpus, nodes, totals)
+        fitting += mask[place]
+    return fitting
+
+
+@inlined
 def encode_basic(
-    jobs: Floats, static: Singles, queue: Ints32, front: int, visible: int, gpus: Ints32, nodes: Ints32,
-    totals: Ints64, rules: Ints64, now: float, rows: Singles, mask: Bools,
+    jobs: Floats, visible: int, shown: Ints32, facts: Floats, gpus: Ints32, nodes: Ints32, totals: Ints64,
+    rules: Ints64, now: float, rows: Singles, mask: Bools,
 ) -> int:  # fmt: skip
     """Write BASIC_FEATURES and the mask of the visible jobs; return how many fit."""
-    counted = rules[L.COUNTED] == 1
-    free = totals[L.FREE_WHOLE]
-    free_milli = L.MILLI * free
-    pressure = np.float32(gpus.shape[0] / (4.0 * (free + 1.0)))
+    pressure = np.float32(gpus.shape[0] / (4.0 * (totals[L.FREE_WHOLE] + 1.0)))
     rank = np.float32(1.0 / rows.shape[0])
-    fitting = 0
+    fitting = _mark_fitting(jobs, visible, shown, facts, gpus, nodes, totals, rules, mask)
     for place in range(visible):
-        job = queue[front + place]
-        demand = jobs[job, L.GPUS]
-        can_start = (
-            demand <= free_milli if counted else fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals)
-        )
-        fitting += can_start
-        mask[place] = can_start
-        wait = now - jobs[job, L.SUBMIT]
-        share = static[job, S_SHARE]
-        rows[place, 0] = static[job, S_TIME]
-        rows[place, 1] = static[job, S_GPUS]
-        rows[place, 2] = static[job, S_AREA]
-        rows[place, 3] = share
+        wait = now - facts[place, F_SUBMIT]
         rows[place, 4] = wait / (wait + UNKNOWN_TIME)
-        rows[place, 5] = can_start
-        rows[place, 6] = min(share * pressure, np.float32(1.0))
+        rows[place, 5] = mask[place]
+        rows[place, 6] = min(rows[place, S_SHARE] * pressure, np.float32(1.0))
         rows[place, 7] = np.float32(place) * rank
     return fitting
 
@@ -163,17 +174,17 @@ def _log_seconds(seconds: float) -> float:
 
 @njit
 def _predicted_free(
-    jobs: Floats, run_end: Floats, run_job: Ints32, running: int, free_milli: float, now: float, free_after: Floats,
-    context: Singles, gpus: int,
+    run_end: Floats, run_job: Ints32, running: int, free_milli: int, now: float, free_after: Floats, context: Singles,
+    gpus: int,
 ) -> None:  # fmt: skip
     """Write the free milli-GPU after each predicted completion, and what the context says of running jobs."""
-    work = 0.0
     free = free_milli
     for index in range(running):
-        demand = run_job[L.PREDICTED_DEMAND, index]
-        work += demand * max(run_end[L.PREDICTED_ENDS, index] - now, 0.0)
-        free += demand
+        free += run_job[L.PREDICTED_DEMAND, index]
         free_after[index] = free
+    work = 0.0
+    for index in range(running):
+        work += run_job[L.PREDICTED_DEMAND, index] * max(run_end[L.PREDICTED_ENDS, index] - now, 0.0)
     context[8] = _log_seconds(run_end[L.PREDICTED_ENDS, 0] - now) if running > 0 else 0.0
     context[9] = math.log1p(work / (L.MILLI * gpus)) / LOG_TIME
 
@@ -192,24 +203,58 @@ def _when_free(free_after: Floats, running: int, demand: float) -> int:
     return low
 
 
-@njit
+@inlined
+def _predicted_time(facts: Floats, place: int) -> float:
+    time = facts[place, F_TIME]
+    return time if time >= 0.0 else UNKNOWN_TIME
+
+
+@inlined
+def _encode_logarithms(
+    visible: int, facts: Floats, changing: Singles, run_end: Floats, running: int, now: float,
+    free_after: Floats, shadow: float, mask: Bools,
+) -> None:  # fmt: skip
+    """Fill the columns that change with time, one at a time: contiguous loops of arithmetic run in parallel lanes."""
+    for place in range(visible):
+        changing[C_WAIT, place] = _log_seconds(now - facts[place, F_SUBMIT])
+    for place in range(visible):
+        time = _predicted_time(facts, place)
+        floor = max(time, SLOWDOWN_FLOOR)
+        slowdown = max((now - facts[place, F_SUBMIT] + time) / floor, 1.0)
+        changing[C_SLOWDOWN, place] = fast_log(slowdown) * 0.125
+    for place in range(visible):
+        until = 0.0
+        if not mask[place] and running > 0:
+            until = run_end[L.PREDICTED_ENDS, _when_free(free_after, running, facts[place, F_GPUS])] - now
+        changing[C_UNTIL_FIT, place] = until
+    for place in range(visible):
+        changing[C_UNTIL_FIT, place] = _log_seconds(changing[C_UNTIL_FIT, place])
+    if shadow < np.inf:
+        for place in range(visible):
+            changing[C_OVERRUN, place] = _log_seconds(now + _predicted_time(facts, place) - shadow)
+    else:
+        for place in range(visible):
+            changing[C_OVERRUN, place] = 0.0
+
+
+@inlined
 def encode_full(
-    jobs: Floats, static: Singles, queue: Ints32, front: int, waiting: int, visible: int, run_end: Floats,
-    run_job: Ints32, running: int, gpus: Ints32, nodes: Ints32, totals: Ints64, rules: Ints64, now: float,
-    free_after: Floats, rows: Singles, context: Singles, mask: Bools,
+    jobs: Floats, waiting: int, visible: int, shown: Ints32, facts: Floats, changing: Singles, run_end: Floats, run_job: Ints32,
+    running: int, gpus: Ints32, nodes: Ints32, totals: Ints64, rules: Ints64, now: float, free_after: Floats,
+    rows: Singles, context: Singles, mask: Bools,
 ) -> int:  # fmt: skip
     """Write FULL_FEATURES, the context and the mask; return how many visible jobs fit."""
-    fitting = encode_basic(jobs, static, queue, front, visible, gpus, nodes, totals, rules, now, rows, mask)
+    fitting = _mark_fitting(jobs, visible, shown, facts, gpus, nodes, totals, rules, mask)
     count = gpus.shape[0]
     free_share = np.float32(totals[L.FREE_WHOLE] / count)
-    free_milli = float(L.MILLI * totals[L.FREE_WHOLE])
-    _predicted_free(jobs, run_end, run_job, running, free_milli, now, free_after, context, count)
+    free_milli = L.MILLI * int(totals[L.FREE_WHOLE])
+    _predicted_free(run_end, run_job, running, free_milli, now, free_after, context, count)
     shadow = np.inf
-    extra = free_milli
+    extra = float(free_milli)
     blocked_share = 0.0
     for place in range(visible):
         if not mask[place]:
-            demand = jobs[queue[front + place], L.GPUS]
+            demand = facts[place, F_GPUS]
             blocked_share = demand / (L.MILLI * count)
             if running > 0:
                 last = _when_free(free_after, running, demand)
@@ -218,34 +263,30 @@ def encode_full(
                     last += 1
                 extra = free_after[last] - demand
             break
+    _encode_logarithms(visible, facts, changing, run_end, running, now, free_after, shadow, mask)
+    pressure = np.float32(count / (4.0 * (totals[L.FREE_WHOLE] + 1.0)))
+    rank = np.float32(1.0 / rows.shape[0])
+    first_key = facts[0, F_KEY] if visible > 0 else 0.0
     work = 0.0
     weight = 0.0
-    first_key = static[queue[front], S_KEY] if visible > 0 else np.float32(0.0)
     for place in range(visible):
-        job = queue[front + place]
-        demand = jobs[job, L.GPUS]
-        time = jobs[job, L.PREDICTED]
-        if not time >= 0.0:
-            time = UNKNOWN_TIME
-        wait = now - jobs[job, L.SUBMIT]
-        floor = max(time, SLOWDOWN_FLOOR)
+        demand = facts[place, F_GPUS]
+        time = _predicted_time(facts, place)
+        share = rows[place, S_SHARE]
+        left = free_share - share
         work += demand * time
-        weight += 1.0 / floor
-        rows[place, 4] = _log_seconds(wait)
-        rows[place, 8] = static[job, S_MEMORY]
-        rows[place, 9] = static[job, S_WEIGHT]
-        rows[place, 10] = static[job, S_KEY] - first_key
-        rows[place, 11] = fast_log(max((wait + time) / floor, 1.0)) * 0.125
-        until = 0.0
-        if not mask[place] and running > 0:
-            until = run_end[L.PREDICTED_ENDS, _when_free(free_after, running, demand)] - now
-        rows[place, 12] = _log_seconds(until) if until > 0.0 else 0.0
-        beyond = now + time - shadow
-        rows[place, 13] = mask[place] and (beyond <= 0.0 or demand <= extra)
-        rows[place, 14] = _log_seconds(beyond) if beyond > 0.0 else 0.0
-        left = free_share - static[job, S_SHARE]
+        weight += 1.0 / max(time, SLOWDOWN_FLOOR)
+        rows[place, 4] = changing[C_WAIT, place]
+        rows[place, 5] = mask[place]
+        rows[place, 6] = min(share * pressure, np.float32(1.0))
+        rows[place, 7] = np.float32(place) * rank
+        rows[place, 10] = facts[place, F_KEY] - first_key
+        rows[place, 11] = changing[C_SLOWDOWN, place]
+        rows[place, 12] = changing[C_UNTIL_FIT, place]
+        rows[place, 13] = mask[place] and (now + time <= shadow or demand <= extra)
+        rows[place, 14] = changing[C_OVERRUN, place]
         rows[place, 15] = left
-        rows[place, 16] = left - static[job, S_RESERVE]
+        rows[place, 16] = left - facts[place, F_RESERVE]
     context[0] = free_share
     context[1] = math.log1p(waiting) / 8.0
     context[2] = math.log1p(work / (L.MILLI * count)) / LOG_TIME

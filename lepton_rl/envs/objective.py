@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lepton_rl.core.arrays import Floats
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import JOULES_PER_KWH, SECONDS_PER_HOUR, SLOWDOWN_FLOOR, Outcome
-from lepton_rl.core.placement import Floats
 from lepton_rl.envs.batch_kernel import PRICE_COLUMNS, REFUND, SUBMISSION, WAITING
 from lepton_rl.errors import ConfigError
 

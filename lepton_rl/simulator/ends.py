@@ -1,8 +1,9 @@
 """When running jobs end: a heap by true end, and a list in order of predicted end for backfilling."""
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Floats, Ints32
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.placement import Floats, Ints32
+from lepton_rl.core.memory import move
 
 
 @inlined
@@ -65,14 +66,33 @@ def remove_end(run_end: Floats, run_job: Ints32, size: int, job: int) -> None:
 
 
 @inlined
+def _first_not_before(ends: Floats, size: int, end: float) -> int:
+    """First of `size` ascending ends that is not before `end`."""
+    low = 0
+    high = size
+    while low < high:
+        middle = (low + high) >> 1
+        if ends[middle] < end:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@inlined
+def _move_predictions(run_end: Floats, run_job: Ints32, to: int, start: int, count: int) -> None:
+    move(run_end[L.PREDICTED_ENDS], to, start, count)
+    move(run_job[L.PREDICTED_ENDS], to, start, count)
+    move(run_job[L.PREDICTED_DEMAND], to, start, count)
+
+
+@inlined
 def add_prediction(jobs: Floats, run_end: Floats, run_job: Ints32, size: int, end: float, job: int) -> None:
-    """Add a job to the list of predicted ends, which holds `size` jobs."""
-    place = size
-    while place > 0 and run_end[L.PREDICTED_ENDS, place - 1] > end:
-        run_end[L.PREDICTED_ENDS, place] = run_end[L.PREDICTED_ENDS, place - 1]
-        run_job[L.PREDICTED_ENDS, place] = run_job[L.PREDICTED_ENDS, place - 1]
-        run_job[L.PREDICTED_DEMAND, place] = run_job[L.PREDICTED_DEMAND, place - 1]
-        place -= 1
+    """Add a job to the list of predicted ends, which holds `size` jobs; behind those of the same end."""
+    place = _first_not_before(run_end[L.PREDICTED_ENDS], size, end)
+    while place < size and run_end[L.PREDICTED_ENDS, place] == end:
+        place += 1
+    _move_predictions(run_end, run_job, place + 1, place, size - place)
     run_end[L.PREDICTED_ENDS, place] = end
     run_job[L.PREDICTED_ENDS, place] = job
     run_job[L.PREDICTED_DEMAND, place] = int(jobs[job, L.GPUS])
@@ -81,17 +101,7 @@ def add_prediction(jobs: Floats, run_end: Floats, run_job: Ints32, size: int, en
 @inlined
 def drop_prediction(run_end: Floats, run_job: Ints32, size: int, end: float, job: int) -> None:
     """Remove a job, added with this predicted end, from the list of `size` jobs."""
-    low = 0
-    high = size
-    while low < high:
-        middle = (low + high) >> 1
-        if run_end[L.PREDICTED_ENDS, middle] < end:
-            low = middle + 1
-        else:
-            high = middle
-    while run_job[L.PREDICTED_ENDS, low] != job:
-        low += 1
-    for place in range(low, size - 1):
-        run_end[L.PREDICTED_ENDS, place] = run_end[L.PREDICTED_ENDS, place + 1]
-        run_job[L.PREDICTED_ENDS, place] = run_job[L.PREDICTED_ENDS, place + 1]
-        run_job[L.PREDICTED_DEMAND, place] = run_job[L.PREDICTED_DEMAND, place + 1]
+    place = _first_not_before(run_end[L.PREDICTED_ENDS], size, end)
+    while run_job[L.PREDICTED_ENDS, place] != job:
+        place += 1
+    _move_predictions(run_end, run_job, place, place + 1, size - 1 - place)

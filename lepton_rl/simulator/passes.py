@@ -20,18 +20,9 @@ from enum import IntEnum
 import numpy as np
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.jit import inlined, njit, njit_allocating
-from lepton_rl.core.placement import (
-    Floats,
-    Ints32,
-    Ints64,
-    Words,
-    copy_allocation,
-    copy_gpus,
-    fits,
-    place,
-    release,
-)
+from lepton_rl.core.placement import copy_allocation, copy_gpus, fits, place, release
 from lepton_rl.simulator.ends import add_prediction, drop_prediction
 from lepton_rl.simulator.scores import running_score, score
 from lepton_rl.simulator.waiting import find, insert, remove, reorder

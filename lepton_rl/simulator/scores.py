@@ -10,8 +10,8 @@ from enum import IntEnum
 import numpy as np
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Floats
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.placement import Floats
 
 
 class Order(IntEnum):

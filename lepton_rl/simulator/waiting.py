@@ -1,8 +1,9 @@
 """The waiting jobs: an array ordered by (score, row), kept between two moving ends."""
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Floats, Ints32, Ints64
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.placement import Floats, Ints32, Ints64
+from lepton_rl.core.memory import move
 
 
 @inlined
@@ -33,8 +34,7 @@ def insert(jobs: Floats, queue: Ints32, counts: Ints64, job: int) -> None:
     front = counts[L.FRONT]
     back = counts[L.BACK]
     if back == queue.shape[0]:
-        for position in range(front, back):
-            queue[position - front] = queue[position]
+        move(queue, 0, front, back - front)
         back -= front
         front = 0
         counts[L.FRONT] = 0
@@ -43,13 +43,11 @@ def insert(jobs: Floats, queue: Ints32, counts: Ints64, job: int) -> None:
     if back > front and not _before(jobs, queue[back - 1], job):
         place = find(jobs, queue, counts, job)
     if front > 0 and place - front < back - place:
-        for position in range(front, place):
-            queue[position - 1] = queue[position]
+        move(queue, front - 1, front, place - front)
         queue[place - 1] = job
         counts[L.FRONT] = front - 1
         return
-    for position in range(back, place, -1):
-        queue[position] = queue[position - 1]
+    move(queue, place + 1, place, back - place)
     queue[place] = job
     counts[L.BACK] = back + 1
 
@@ -60,12 +58,10 @@ def remove(queue: Ints32, counts: Ints64, position: int) -> None:
     front = counts[L.FRONT]
     back = counts[L.BACK]
     if position - front <= back - 1 - position:
-        for place in range(position, front, -1):
-            queue[place] = queue[place - 1]
+        move(queue, front + 1, front, position - front)
         counts[L.FRONT] = front + 1
     else:
-        for place in range(position, back - 1):
-            queue[place] = queue[place + 1]
+        move(queue, position, position + 1, back - 1 - position)
         counts[L.BACK] = back - 1
 
 

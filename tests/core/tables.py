@@ -6,17 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.placement import (
-    Floats,
-    Placement,
-    empty_allocation,
-    fits,
-    held_gpus,
-    hold_gpu,
-    hold_share,
-    place,
-    release,
-)
+from lepton_rl.core.arrays import Floats
+from lepton_rl.core.placement import Placement, empty_allocation, fits, held_gpus, hold_gpu, hold_share, place, release
 
 MEMORY_GIB = 80
 

@@ -1,0 +1,102 @@
+"""The window: facts and unchanging features of the visible jobs, in order, kept from step to step.
+
+Between two observations a job or two come or go. Moving what lies behind them costs less than writing a hundred rows
+anew: the unchanging features stay in the observation's own rows.
+"""
+
+from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Floats, Ints32, Singles
+from lepton_rl.core.jit import inlined
+from lepton_rl.core.memory import move
+
+# facts: float64 (window, BASIC_FACT_COLUMNS or, for the full features, FACT_COLUMNS), one row per visible job.
+F_SUBMIT = 0  # seconds
+F_GPUS = 1  # milli-GPU
+BASIC_FACT_COLUMNS = 2
+F_TIME = 2  # seconds that the run is predicted to take
+F_KEY = 3  # as S_KEY
+F_RESERVE = 4  # as S_RESERVE
+FACT_COLUMNS = 5
+
+# static: float32 (jobs, STATIC_COLUMNS), what does not change while a job waits. The first four are also the first
+# four columns of the observation's rows.
+S_TIME = 0
+S_GPUS = 1
+S_AREA = 2
+S_SHARE = 3
+S_MEMORY = 4
+S_WEIGHT = 5
+S_KEY = 6
+S_RESERVE = 7
+STATIC_COLUMNS = 8
+
+# Columns of full rows that do not change either.
+ROW_MEMORY = 8
+ROW_WEIGHT = 9
+
+
+def fact_columns(full: bool) -> int:
+    """Return the number of columns of `facts`."""
+    return FACT_COLUMNS if full else BASIC_FACT_COLUMNS
+
+
+@inlined
+def _write(
+    jobs: Floats, static: Singles, job: int, place: int, full: bool, shown: Ints32, facts: Floats, rows: Singles
+) -> None:
+    shown[place] = job
+    facts[place, F_SUBMIT] = jobs[job, L.SUBMIT]
+    facts[place, F_GPUS] = jobs[job, L.GPUS]
+    rows[place, S_TIME] = static[job, S_TIME]
+    rows[place, S_GPUS] = static[job, S_GPUS]
+    rows[place, S_AREA] = static[job, S_AREA]
+    rows[place, S_SHARE] = static[job, S_SHARE]
+    if full:
+        facts[place, F_TIME] = jobs[job, L.PREDICTED]
+        facts[place, F_KEY] = static[job, S_KEY]
+        facts[place, F_RESERVE] = static[job, S_RESERVE]
+        rows[place, ROW_MEMORY] = static[job, S_MEMORY]
+        rows[place, ROW_WEIGHT] = static[job, S_WEIGHT]
+
+
+@inlined
+def _move(shown: Ints32, facts: Floats, rows: Singles, to: int, start: int, count: int) -> None:
+    move(shown, to, start, count)
+    move(facts, to, start, count)
+    move(rows, to, start, count)
+
+
+@inlined
+def follow_queue(
+    jobs: Floats, static: Singles, queue: Ints32, front: int, visible: int, filled: int, full: bool, shown: Ints32,
+    facts: Floats, rows: Singles,
+) -> int:  # fmt: skip
+    """Make the window show queue[front : front + visible]; it has `filled` rows from before.
+
+    `shown`, int32 (window,), holds the jobs that its rows describe. Returns the number of rows behind which nothing
+    was ever written: from `visible` on they are left over.
+    """
+    written = max(filled, visible)
+    same = min(visible, filled)
+    for place in range(same):
+        if shown[place] != queue[front + place]:
+            same = place
+            break
+    place = same
+    while place < visible:
+        job = queue[front + place]
+        if place < filled and shown[place] == job:
+            place += 1
+        elif place + 1 < filled and shown[place + 1] == job:  # one has gone
+            filled -= 1
+            _move(shown, facts, rows, place, place + 1, filled - place)
+        else:
+            if place + 1 < visible and place < filled and shown[place] == queue[front + place + 1]:
+                filled = min(filled, shown.shape[0] - 1)  # one has come; the last may have to leave
+                _move(shown, facts, rows, place + 1, place, filled - place)
+                filled += 1
+                written = max(written, filled)
+            _write(jobs, static, job, place, full, shown, facts, rows)
+            filled = max(filled, place + 1)
+            place += 1
+    return written
