@@ -39,6 +39,7 @@ class LearnedPolicy:
         sample: Draw actions from the policy instead of taking the likeliest.
         seed: Of the draws.
         about: Everything else that the bundle says.
+        name: In tables and errors.
     """
 
     codec: Codec
@@ -48,10 +49,16 @@ class LearnedPolicy:
     sample: bool = False
     seed: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "learned"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_generator", np.random.default_rng(self.seed))
         object.__setattr__(self, "_forward", forward(self.network, self.weights))
+
+    @property
+    def placement(self) -> str:
+        """Which GPUs a started job gets."""
+        return self.codec.placement
 
     def decide(self, snapshot: Snapshot) -> list[Action]:
         """Return the starts of this instant, in order.
@@ -103,6 +110,12 @@ def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -
     return folder
 
 
+def bundle_name(path: Path | str) -> str:
+    """Return what a bundle is called: its run folder's name where it is called bundle, else its own."""
+    place = Path(path).absolute()
+    return place.parent.name if place.stem == "bundle" and place.parent.name else place.stem
+
+
 def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
     """Load a bundle: its folder, a run folder that holds it as `bundle/`, or a zip of either's files.
 
@@ -125,7 +138,10 @@ def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
         with np.load(BytesIO(archive_bytes), allow_pickle=False) as archive:
             weights = {name: np.asarray(archive[name], np.float32) for name in archive.files}
         _check_weights(place, about["network"], weights, codec, cluster)
-        return LearnedPolicy(codec, about["network"], weights, cluster, bool(about.get("sample")), seed, about)
+        return LearnedPolicy(
+            codec, about["network"], weights, cluster, bool(about.get("sample")), seed, about,
+            bundle_name(path),
+        )  # fmt: skip
     except FileNotFoundError:
         raise BundleError(
             f"{path}: no policy bundle here (a bundle is a folder with {BUNDLE_FILE} and {WEIGHTS_FILE})"

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -130,11 +130,18 @@ class HeapPriority(RulePolicy, frozen=True, extra="forbid"):
         )
 
 
+GpuPower = Annotated[float, Field(ge=-10, le=10, description="power of the number of GPUs n")]
+TimePower = Annotated[float, Field(ge=-10, le=10, description="power of the requested time r, floored at 10 s")]
+Rho = Annotated[float, Field(ge=0, le=1, description="part of the cluster that long jobs leave free")]
+ShortTime = Annotated[float, Field(gt=0, allow_inf_nan=False, description="s up to which jobs leave nothing free")]
+LongTime = Annotated[float, Field(gt=0, allow_inf_nan=False, description="s from which jobs leave rho free")]
+
+
 class Power(RulePolicy, frozen=True, extra="forbid"):
     """Lowest `n^a * max(r, 10)^b` first: sjf (a=0, b=1), smallest (1, 0) and saf (1, 1) as one family."""
 
-    a: float = Field(default=1.5, ge=-10, le=10, description="power of the number of GPUs n")
-    b: float = Field(default=2.0, ge=-10, le=10, description="power of the requested time r, floored at 10 s")
+    a: GpuPower = 1.5
+    b: TimePower = 2.0
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -159,20 +166,16 @@ class Reserve(RulePolicy, frozen=True, extra="forbid"):
     blocking: Literal["head", "skip"] = Field(
         default="skip", description="what happens behind a job that must wait"
     )
-    a: float = Field(default=0.75, ge=-10, le=10, description="power of the number of GPUs n")
-    b: float = Field(default=1.5, ge=-10, le=10, description="power of the requested time r, floored at 10 s")
-    rho: float = Field(default=0.36, ge=0, le=1, description="part of the cluster that long jobs leave free")
-    t0: float = Field(
-        default=34.0, gt=0, allow_inf_nan=False, description="s up to which jobs leave nothing free"
-    )
-    t1: float = Field(
-        default=210_000.0, gt=0, allow_inf_nan=False, description="s from which jobs leave rho free"
-    )
+    a: GpuPower = 0.75
+    b: TimePower = 1.5
+    rho: Rho = 0.36
+    t0: ShortTime = 34.0
+    t1: LongTime = 210_000.0
 
     def model_post_init(self, context: object) -> None:
         """Refuse times in the wrong order."""
         if not self.t0 < self.t1:
-            raise ConfigError(f"reserve: t0 ({self.t0:g} s) must be below t1 ({self.t1:g} s)")
+            raise ConfigError(f"{self.name}: t0 ({self.t0:g} s) must be below t1 ({self.t1:g} s)")
 
     @property
     def name(self) -> str:
@@ -192,6 +195,21 @@ class Reserve(RulePolicy, frozen=True, extra="forbid"):
 
 SLOWDOWN_TUNING = {"a": 1.0, "b": 1.0, "rho": 0.70, "t0": 136.0, "t1": 51_200.0}
 """`Reserve` tuned for bounded slowdown alone: shorter slowdowns, longer completion times."""
+
+
+class ReserveSlowdown(Reserve, frozen=True, extra="forbid"):
+    """`Reserve` with the defaults of SLOWDOWN_TUNING."""
+
+    a: GpuPower = SLOWDOWN_TUNING["a"]
+    b: TimePower = SLOWDOWN_TUNING["b"]
+    rho: Rho = SLOWDOWN_TUNING["rho"]
+    t0: ShortTime = SLOWDOWN_TUNING["t0"]
+    t1: LongTime = SLOWDOWN_TUNING["t1"]
+
+    @property
+    def name(self) -> str:
+        """Name in tables and errors."""
+        return "reserve_slowdown"
 
 
 class Random(RulePolicy, frozen=True, extra="forbid"):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lepton_rl.agents.compiled import CompiledPolicy, policy_name
-from lepton_rl.agents.user_file import where
+from lepton_rl.agents.user_file import FAILURES, where
 from lepton_rl.core import Action, ClusterSpec, Outcome, Placement, Policy, Snapshot, schedule
 from lepton_rl.errors import ConfigError, IllegalAction, LeptonError, TraceError
 from lepton_rl.simulator import SimulatedCluster, Timing, run_trace
@@ -63,7 +63,7 @@ class _Checked:
             actions = self.policy.decide(snapshot)
         except LeptonError:
             raise
-        except Exception as error:
+        except FAILURES as error:
             raise ConfigError(
                 f"{policy_name(self.policy)} failed at {snapshot.time:g} s: {where(error)}"
             ) from error

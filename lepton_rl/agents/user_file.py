@@ -14,6 +14,8 @@ from lepton_rl.core import Policy
 from lepton_rl.errors import ConfigError, LeptonError, UnknownPolicy, nearest
 
 MODULE_PREFIX = "lepton_rl_policy_file_"
+FAILURES = (Exception, SystemExit)
+"""What a user's code may raise without ending the program: `sys.exit` in it is its failure, not our end."""
 
 
 def load_policy(path: Path, class_name: str, settings: Mapping[str, object]) -> Policy:
@@ -43,7 +45,7 @@ def load_policy(path: Path, class_name: str, settings: Mapping[str, object]) -> 
         raise
     except ValidationError as error:
         raise ConfigError(f"{path}: {class_name}: {first_problem(error)}") from None
-    except Exception as error:
+    except FAILURES as error:
         raise ConfigError(
             f"{path}: {class_name}({_written(settings)}) failed: {where(error, path)}"
         ) from error
@@ -52,7 +54,7 @@ def load_policy(path: Path, class_name: str, settings: Mapping[str, object]) -> 
 
 def where(error: BaseException, path: Path | None = None) -> str:
     """Return `file.py:LINE: Kind: message` of the innermost frame in `path`, or in any policy file."""
-    kind = f"{type(error).__name__}: {error}".splitlines()[0]
+    kind = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
     frames = [
@@ -88,7 +90,7 @@ def _run(path: Path) -> ModuleType:
     sys.path.insert(0, str(location.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except FAILURES as error:
         del sys.modules[name]
         raise ConfigError(f"{path} cannot be imported: {where(error, path)}") from error
     finally:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lepton_rl.cli.options import Overwrite, output_argument
 from lepton_rl.cli.printing import note, print_json
 
 configs = typer.Typer(
@@ -58,8 +59,8 @@ def list_configs() -> None:
 @configs.command("copy")
 def copy_config(
     name: Annotated[str, typer.Argument(help="As `configs list` prints it, e.g. benchmark/quickstart.yaml.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to copy into.")] = Path(),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    folder: Annotated[Path, output_argument("DIR", "Folder to copy into.")] = Path(),
+    overwrite: Overwrite = False,
 ) -> None:
     """Copy an experiment file into a folder, to change it.
 

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from contextlib import AbstractContextManager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 def note(text: str) -> None:
     """Print one line on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def only_results_on_stdout() -> AbstractContextManager[Any]:
+    """Send to standard error what is printed inside, by a policy of the user's own, say."""
+    return redirect_stdout(sys.stderr)
 
 
 def print_json(value: Any) -> None:

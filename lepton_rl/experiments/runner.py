@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -128,6 +129,7 @@ def _start_worker(bench: Bench) -> None:
     global _bench
     _bench = bench
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    sys.stdout = sys.stderr  # standard output is for results alone, and a user's policy may print
 
 
 def _measure(task: Task) -> Measurement:

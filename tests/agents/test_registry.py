@@ -14,6 +14,7 @@ from lepton_rl.agents import (
     HeapPriority,
     Priority,
     Reserve,
+    ReserveSlowdown,
     make_policy,
     policies,
     policy_name,
@@ -79,7 +80,9 @@ def test_made_from_names_mappings_and_policies() -> None:
     assert make_policy({"name": "saf", "blocking": "skip"}, blocking="easy") == Priority(
         score="saf", blocking="easy"
     )
-    assert make_policy("reserve_slowdown", a=2) == Reserve.model_validate({**SLOWDOWN_TUNING, "a": 2})
+    assert make_policy("reserve_slowdown", a=2) == ReserveSlowdown(a=2)
+    assert policy_name(make_policy("reserve_slowdown")) == "reserve_slowdown"
+    assert make_policy("reserve_slowdown") == ReserveSlowdown.model_validate(SLOWDOWN_TUNING)
     assert make_policy("heap_priority", memory_scale=80) == HeapPriority(memory_scale=80.0)
     assert make_policy(Greedy()) == Greedy()
     assert make_policy(Greedy(), placement="first") == Greedy(placement="first")
