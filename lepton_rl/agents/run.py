@@ -37,17 +37,18 @@ def run_policy(
     return simulated.outcome()
 
 
-def check_requested_times(policy: Policy, trace: Trace) -> None:
+def check_requested_times(policy: Policy, trace: Trace, setting: str = "--requested") -> None:
     """Refuse a trace without requested times for a policy that needs them.
 
     Policies say so by an attribute `needs_requested_times`; a user's policy without it may run on anything.
+    `setting` is what the user would set to something else.
 
     Raises:
         TraceError: names both.
     """
     if trace.requested == "absent" and getattr(policy, "needs_requested_times", False):
         raise TraceError(
-            f"{policy_name(policy)} needs requested times and {trace.name} has none; use --requested exact "
+            f"{policy_name(policy)} needs requested times and {trace.name} has none; set {setting} to exact "
             "or noisy:SIGMA, or a policy that needs none: fcfs, smallest, las, heap_priority, greedy, random"
         )
 

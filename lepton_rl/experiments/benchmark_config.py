@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from lepton_rl.experiments.config import ClusterConfig, Section, WorkloadConfig
+from lepton_rl.experiments.config import ClusterConfig, RunName, Section, WorkloadConfig
 from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.simulator import Timing
 from lepton_rl.simulator.rlscheduler import SCORES
@@ -49,7 +49,7 @@ class BenchmarkWorkload(WorkloadConfig):
 class BenchmarkConfig(Section):
     """Policies x workloads x seeds, every policy on the same windows."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="of the run folder")
+    name: RunName = Field(description="of the run folder")
     description: str = Field(default="", description="one sentence for the report")
     seeds: tuple[int, ...] = Field(
         default=(0,), min_length=1, description="of windows, requested times and policies"
@@ -90,7 +90,7 @@ class BenchmarkConfig(Section):
 class ProtocolConfig(Section):
     """RLScheduler's published evaluation (`simulator.rlscheduler`), on any SWF trace."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="of the run folder")
+    name: RunName = Field(description="of the run folder")
     protocol: Literal["rlscheduler"] = Field(
         description="the published rules, kept apart from the normal ones"
     )

@@ -1,11 +1,12 @@
 """The parts that experiment files share: workloads and clusters."""
 
 import dataclasses
+import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from lepton_rl.core import ClusterSpec
 from lepton_rl.errors import ConfigError, TraceError, nearest
@@ -29,6 +30,7 @@ Purpose = Literal["training", "validation", "evaluation"]
 __all__ = [
     "ClusterConfig",
     "Purpose",
+    "RunName",
     "Section",
     "Seed",
     "WorkloadConfig",
@@ -39,6 +41,18 @@ __all__ = [
 
 _GENERATOR_KEYS = ("gpus", "jobs", "load", "parameters", "seed")
 _PURPOSES: tuple[Purpose, ...] = ("training", "validation", "evaluation")
+
+
+def _as_run_name(value: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]{0,99}", value):
+        raise ValueError(
+            f"must be 1 to 100 letters, digits, '.', '_' and '-', and not begin with '.' or '-', not {value!r}"
+        )
+    return value
+
+
+RunName = Annotated[str, AfterValidator(_as_run_name)]
+"""Name of an experiment, which is also the name of its run folder."""
 
 
 def seed_for(root: int, purpose: Purpose, *indices: int) -> np.random.SeedSequence:

@@ -20,8 +20,9 @@ from lepton_rl.experiments.plots import (
     intervals_figure,
     learning_curve_figure,
 )
+from lepton_rl.experiments.runner import Contender
 from lepton_rl.experiments.runs import RUN_FILE, write_atomically
-from lepton_rl.experiments.summary import HEADLINES, METRICS, Contender, WorkloadSummary
+from lepton_rl.experiments.summary import HEADLINES, METRICS, WorkloadSummary
 from lepton_rl.experiments.tables import TextTable, figure, interval, tables
 from lepton_rl.experiments.windows import JCT_GRID, WindowBench
 from lepton_rl.workloads import duration_text
@@ -93,11 +94,11 @@ def verdict(summary: WorkloadSummary, metric: str) -> tuple[str, ...]:
     if not learned or rival is None:
         ranked = sorted(summary.contenders, key=lambda contender: summary.estimate(contender, metric).mean)
         others = "".join(
-            f", then {contender.policy} with {figure(summary.estimate(contender, metric).mean)}"
+            f", then {contender.label} with {figure(summary.estimate(contender, metric).mean)}"
             for contender in ranked[1:2]
         )
         return (
-            f"Lowest {name}: {ranked[0].policy} with {interval(summary.estimate(ranked[0], metric))}"
+            f"Lowest {name}: {ranked[0].label} with {interval(summary.estimate(ranked[0], metric))}"
             f"{others}.",
         )
     return tuple(_against(summary, contender, rival, metric, name) for contender in learned)
@@ -118,8 +119,8 @@ def _against(summary: WorkloadSummary, contender: Contender, rival: Contender, m
         outcome, caution = "cannot be told from", "; the interval holds 0"
     windows = comparison.wins + comparison.losses + comparison.ties
     return (
-        f"In {name}, {contender.policy} ({interval(summary.estimate(contender, metric))}) {outcome} "
-        f"{rival.policy}, the strongest heuristic ({interval(summary.estimate(rival, metric))}): difference "
+        f"In {name}, {contender.label} ({interval(summary.estimate(contender, metric))}) {outcome} "
+        f"{rival.label}, the strongest heuristic ({interval(summary.estimate(rival, metric))}): difference "
         f"{interval(difference, signed=True)}, won on {comparison.wins} of {windows} windows and lost on "
         f"{comparison.losses}{caution}."
     )
@@ -164,11 +165,11 @@ def _gantt(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> _Pictu
     trace = next(iter(windows.traces.values()))[0]
     schedules = []
     for contender in _pair(summary):
-        policy = bench.policies[contender.policy].build()
+        policy = bench.policies[contender.label].build()
         outcome, segments = record(policy, trace, windows.cluster, bench.timing)
         slowdown = figure(float(outcome.bounded_slowdown()[windows.counted].mean()))
         jct = duration_text(float(outcome.jct[windows.counted].mean()))
-        title = f"{contender.policy}: mean bounded slowdown {slowdown}, mean completion time {jct}"
+        title = f"{contender.label}: mean bounded slowdown {slowdown}, mean completion time {jct}"
         schedules.append(Schedule(title, segments))
     counted = trace[windows.counted]
     begin = float(counted.submit_time[0])

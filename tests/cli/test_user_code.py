@@ -55,3 +55,14 @@ def test_a_policy_that_exits_ends_a_benchmark_with_an_error(processes: int, fold
     out, err = capfd.readouterr()
     assert out == ""
     assert "error: Exits failed at 0 s: mine.py:9: SystemExit" in err
+
+
+def test_a_failed_benchmark_prints_its_error_and_no_notes(folder: Path, capsys: CAPTURE) -> None:
+    """Its four windows are too few to rank policies, which only a finished benchmark says."""
+    assert main(["benchmark", "small.yaml", "policies=['mine.py:Exits']", "--out", "run"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line != "imported"]
+    assert lines[-1].startswith("error: ")
+    assert len(lines) <= 2  # a progress bar
+    assert not (folder / "run").exists()
+    assert main(["benchmark", "small.yaml", "policies=[fcfs, sjf]", "--out", "run"]) == 0
+    assert "4 windows do not rank policies" in capsys.readouterr().err

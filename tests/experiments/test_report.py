@@ -8,7 +8,7 @@ import pytest
 
 from lepton_rl.experiments.benchmark import benchmark
 from lepton_rl.experiments.report import verdict
-from lepton_rl.experiments.runner import Measurement, Task
+from lepton_rl.experiments.runner import Contender, Measurement, Task
 from lepton_rl.experiments.summary import WorkloadSummary, summarize
 from lepton_rl.experiments.tables import markdown
 from lepton_rl.workloads import read_trace
@@ -20,7 +20,7 @@ def summary(agent: list[float], block: int | None = 1) -> WorkloadSummary:
     figures = {"fcfs": saf * 10, "saf": saf, "agent": saf * np.array(agent)}
     measurements = [
         Measurement(
-            Task(policy, "repick", None, "w", 0, index),
+            Task(Contender(policy, policy, "repick", None, None), "w", 0, index),
             {"mean_bounded_slowdown": float(value), "mean_jct": 100.0, "utilization": 0.5},
             [1, 2],
             0.0,
