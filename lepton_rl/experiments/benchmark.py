@@ -21,7 +21,7 @@ from lepton_rl.errors import ConfigError, LeptonError, MissingExtra
 from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, BenchmarkConfig, ProtocolConfig
 from lepton_rl.experiments.loader import checked, resolved_yaml, tree_of
 from lepton_rl.experiments.outputs import check_run_folder
-from lepton_rl.experiments.plan import Plan
+from lepton_rl.experiments.prepared import Prepared
 from lepton_rl.experiments.runner import Contender, Measurement, Task, run_tasks
 from lepton_rl.experiments.runs import (
     RUN_FILE,
@@ -80,22 +80,22 @@ def benchmark(
         TraceError: a workload cannot be used.
     """
     console = console or Console(stderr=True)
-    plan = _plan(file, overrides, seed)
+    prepared = _prepared(file, overrides, seed)
     is_new = out is None or not out.exists()
-    folder = _claimed(plan, out)
+    folder = _claimed(prepared, out)
     rows = folder / "rows.jsonl"
     try:
-        measurements = run_tasks(plan.bench, plan.tasks, rows, plan.config.processes, console)
+        measurements = run_tasks(prepared.bench, prepared.tasks, rows, prepared.config.processes, console)
     except LeptonError:
         if is_new and not (rows.is_file() and rows.stat().st_size):  # it holds nothing to go on from
             shutil.rmtree(folder)
         raise
-    for text in plan.notes:  # now: a benchmark that fails prints its error alone
+    for text in prepared.notes:  # now: a benchmark that fails prints its error alone
         say(console, text)
-    return _finish(plan, folder, plan.summaries(measurements), console)
+    return _finish(prepared, folder, prepared.summaries(measurements), console)
 
 
-def _plan(file: str | Path, overrides: Sequence[str], seed: int | None) -> Plan:
+def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None) -> Prepared:
     """Return what the file asks for, checked as far as it can be before anything runs."""
     base = Path(file).absolute().parent
     tree = tree_of(file, overrides)
@@ -105,10 +105,10 @@ def _plan(file: str | Path, overrides: Sequence[str], seed: int | None) -> Plan:
         protocol = checked(tree, base, ProtocolConfig)
         return prepare_protocol(protocol if seed is None else protocol.model_copy(update={"seed": seed}))
     config = checked(tree, base, BenchmarkConfig)
-    return _prepare(config if seed is None else config.model_copy(update={"seeds": (seed,)}))
+    return _comparison(config if seed is None else config.model_copy(update={"seeds": (seed,)}))
 
 
-def _prepare(config: BenchmarkConfig) -> Plan:
+def _comparison(config: BenchmarkConfig) -> Prepared:
     built = {policy.label: policy.build() for policy in config.policies}
     contenders = _contenders(config, built)
     windows = {workload.label: make_windows(workload, config.seeds) for workload in config.workloads}
@@ -146,7 +146,7 @@ def _prepare(config: BenchmarkConfig) -> Plan:
 
     files = [policy.name.rpartition(":")[0] if ".py:" in policy.name else policy.name for policy in config.policies]
     sources = [*files, *(workload.path for workload in config.workloads)]
-    return Plan(config, bench, order, summaries, sources, _what_is_odd(config, windows))
+    return Prepared(config, bench, order, summaries, sources, _what_is_odd(config, windows))
 
 
 def _contenders(config: BenchmarkConfig, built: Mapping[str, Policy]) -> list[Contender]:
@@ -168,20 +168,20 @@ def _contenders(config: BenchmarkConfig, built: Mapping[str, Policy]) -> list[Co
     return list(found.values())
 
 
-def _claimed(plan: Plan, out: Path | None) -> Path:
+def _claimed(prepared: Prepared, out: Path | None) -> Path:
     """Return the run folder, with the experiment recorded in it.
 
     Raises:
         ConfigError: it holds another experiment, the same one on files that have changed, or no run at all.
     """
-    folder = out or new_folder(plan.config.name)
-    text = resolved_yaml(plan.config.model_copy(update={"processes": None}))
+    folder = out or new_folder(prepared.config.name)
+    text = resolved_yaml(prepared.config.model_copy(update={"processes": None}))
     recorded, run = folder / "benchmark.yaml", folder / RUN_FILE
     if not recorded.is_file():
         check_run_folder(folder)
     elif recorded.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{folder} holds another experiment, or this one with other settings; choose another --out")
-    paths = {name: resolve_data_path(name, Path()) for name in plan.sources if name is not None}
+    paths = {name: resolve_data_path(name, Path()) for name in prepared.sources if name is not None}
     digests = {name: digest_of(path) for name, path in sorted(paths.items()) if path.exists()}
     make_folder(folder)
     write_atomically(recorded, text)
@@ -196,14 +196,14 @@ def _claimed(plan: Plan, out: Path | None) -> Path:
 
 
 def _finish(
-    plan: Plan,
+    prepared: Prepared,
     folder: Path,
     summaries: tuple[WorkloadSummary, ...],
     console: Console,
 ) -> BenchmarkResult:
     """Write the tables, the pictures and the page."""
-    config = plan.config
-    bench = plan.bench if isinstance(plan.bench, WindowBench) else None
+    config = prepared.config
+    bench = prepared.bench if isinstance(prepared.bench, WindowBench) else None
     result = BenchmarkResult(folder, None, summaries)
     details = [summary.details() for summary in summaries]
     write_json(folder / "benchmark.json", {"name": config.name, "rows": result.rows, "workloads": details})

@@ -9,7 +9,7 @@ import numpy as np
 
 from lepton_rl.errors import TraceError
 from lepton_rl.experiments.benchmark_config import ProtocolConfig
-from lepton_rl.experiments.plan import Plan
+from lepton_rl.experiments.prepared import Prepared
 from lepton_rl.experiments.runner import Contender, Measurement, Task
 from lepton_rl.experiments.summary import WorkloadSummary, summarize
 from lepton_rl.simulator.rlscheduler import Rule, mean_bounded_slowdown, run_window, start_indices
@@ -45,7 +45,7 @@ class ProtocolBench:
         return Measurement(task, metrics, [], round(time.process_time() - begun, 6))
 
 
-def prepare_protocol(config: ProtocolConfig) -> Plan:
+def prepare_protocol(config: ProtocolConfig) -> Prepared:
     """Return what the protocol measures.
 
     Raises:
@@ -90,7 +90,7 @@ def prepare_protocol(config: ProtocolConfig) -> Plan:
         )  # fmt: skip
 
     said = tuple(f"{name}: {note}" for note in dropped)
-    return Plan(config, ProtocolBench(windows, cluster.gpus), tasks, summaries, (config.workload.path,), said)
+    return Prepared(config, ProtocolBench(windows, cluster.gpus), tasks, summaries, (config.workload.path,), said)
 
 
 def _by_job_number(trace: Trace) -> Trace:

@@ -9,7 +9,7 @@ from lepton_rl.experiments.summary import WorkloadSummary
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Prepared:
     """What a benchmark measures.
 
     Attributes:
