@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -25,7 +25,7 @@ from lepton_rl.workloads import (
 from lepton_rl.workloads.requested import parse_mode
 
 Seed = int | np.random.SeedSequence
-Purpose = Literal["training", "validation", "evaluation"]
+Purpose = Literal["training", "validation", "evaluation", "windows", "learner"]
 __all__ = [
     "ClusterConfig",
     "Purpose",
@@ -38,11 +38,14 @@ __all__ = [
 ]
 
 _GENERATOR_KEYS = ("gpus", "jobs", "load", "parameters", "seed")
-_PURPOSES: tuple[Purpose, ...] = ("training", "validation", "evaluation")
+_PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
 def seed_for(root: int, purpose: Purpose, *indices: int) -> np.random.SeedSequence:
-    """Return the seed of one generated workload: no two purposes or indices share their random numbers."""
+    """Return the seed for one purpose: no two purposes or indices share their random numbers.
+
+    The first three are generated workloads, "windows" draws the held-out windows, "learner" is all that SB3 draws.
+    """
     return np.random.SeedSequence(root, spawn_key=(_PURPOSES.index(purpose), *indices))
 
 

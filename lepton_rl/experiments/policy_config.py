@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationInfo, model_serializer, model_validator
 
 from lepton_rl.agents import make_policy, policies
+from lepton_rl.agents.bundle import BUNDLE_FOLDER
 from lepton_rl.core import Policy
 from lepton_rl.experiments.loader import Section, input_path, or_value_error
 
@@ -73,7 +74,7 @@ class PolicyConfig(Section):
             if file:
                 return name
             path = Path(self.name)
-            return path.parent.name if path.stem == "bundle" else path.stem
+            return path.parent.name if path.stem == BUNDLE_FOLDER else path.stem
         blocking = self.settings.get("blocking")
         placement = self.settings.get("placement")
         return " ".join([self.name, *(str(word) for word in (blocking, placement) if word is not None)])
