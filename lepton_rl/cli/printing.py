@@ -38,11 +38,8 @@ def announce_compilation() -> None:
 
 def note_losses(trace: "Trace") -> None:
     """Name what was left out of a trace, and what was read otherwise than written."""
-    for entry in trace.dropped:
-        named = "; ".join(entry.examples) + ("; ..." if entry.count > len(entry.examples) else "")
-        note(f"{trace.name}: dropped {entry.count} ({entry.reason}): {named}")
-    for text in trace.notes:
-        note(f"{trace.name}: {text}")
+    for text in trace.losses:
+        note(text)
 
 
 def _finite(value: Any) -> Any:

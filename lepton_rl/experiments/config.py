@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -26,7 +26,7 @@ from lepton_rl.workloads import (
 from lepton_rl.workloads.requested import parse_mode
 
 Seed = int | np.random.SeedSequence
-Purpose = Literal["training", "validation", "evaluation"]
+Purpose = Literal["training", "validation", "evaluation", "windows", "learner"]
 __all__ = [
     "ClusterConfig",
     "Purpose",
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _GENERATOR_KEYS = ("gpus", "jobs", "load", "parameters", "seed")
-_PURPOSES: tuple[Purpose, ...] = ("training", "validation", "evaluation")
+_PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
 def _as_run_name(value: str) -> str:
@@ -56,7 +56,10 @@ RunName = Annotated[str, AfterValidator(_as_run_name)]
 
 
 def seed_for(root: int, purpose: Purpose, *indices: int) -> np.random.SeedSequence:
-    """Return the seed of one generated workload: no two purposes or indices share their random numbers."""
+    """Return the seed for one purpose: no two purposes or indices share their random numbers.
+
+    The first three are generated workloads, "windows" draws the held-out windows, "learner" is all that SB3 draws.
+    """
     return np.random.SeedSequence(root, spawn_key=(_PURPOSES.index(purpose), *indices))
 
 

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lepton_rl.agents.sb3 import CURVE_FILE
 from lepton_rl.core import ClusterSpec
 from lepton_rl.errors import missing_extra
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig
@@ -204,7 +205,7 @@ def _learning_curves(bench: WindowBench | None, folder: Path) -> list[_Picture]:
     for label, policy in (bench.policies if bench is not None else {}).items():
         if not policy.is_learned:
             continue
-        places = (Path(policy.name) / "learning_curve.csv", Path(policy.name).parent / "learning_curve.csv")
+        places = (Path(policy.name) / CURVE_FILE, Path(policy.name).parent / CURVE_FILE)
         file = next((place for place in places if place.is_file()), None)
         curve = learning_curve_figure(file, label) if file is not None else None
         if curve is not None:

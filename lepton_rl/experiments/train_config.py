@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from lepton_rl.agents.network import NetworkName
+from lepton_rl.agents.sb3 import AlgorithmName
 from lepton_rl.envs import Codec, Objective
 from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
 from lepton_rl.experiments.loader import Section
@@ -15,7 +17,7 @@ Pair = tuple[float, float]
 # What each algorithm reads; the rest of AgentConfig must then be left out.
 _ON_POLICY = ("n_steps", "gae_lambda", "entropy", "value_coefficient", "max_grad_norm")
 _PPO = (*_ON_POLICY, "batch_size", "n_epochs", "clip_range", "target_kl")
-_READS: dict[str, tuple[str, ...]] = {
+_READS: dict[AlgorithmName, tuple[str, ...]] = {
     "maskable_ppo": _PPO,
     "ppo": _PPO,
     "a2c": _ON_POLICY,
@@ -80,10 +82,8 @@ class ObjectiveConfig(Section):
 class AgentConfig(Section):
     """Algorithm and network. Settings that are left out have the algorithm's own default."""
 
-    algorithm: Literal["maskable_ppo", "ppo", "a2c", "dqn"] = Field(
-        "maskable_ppo", description="SB3 algorithm"
-    )
-    network: Literal["mlp", "deepsets"] = Field("deepsets", description="policy network")
+    algorithm: AlgorithmName = Field("maskable_ppo", description="SB3 algorithm")
+    network: NetworkName = Field("deepsets", description="policy network")
     width: int = Field(32, ge=1, description="units of the network shared by the jobs (deepsets)")
     critic_width: int = Field(64, ge=1, description="units of the critic's layers, and of the mlp's")
     learning_rate: Rate | tuple[Rate, Rate] = Field((1e-3, 1e-4), description="step size, or its first and last value")
@@ -174,3 +174,12 @@ class TrainConfig(Section):
     agent: AgentConfig = AgentConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _held_out(self) -> Self:
+        ours, theirs = self.workload, self.validation.workload
+        if theirs is not None and theirs.seed is not None and (ours.generator, ours.seed) == (theirs.generator, theirs.seed):
+            raise ValueError(
+                f"validation.workload has workload's generator and seed ({ours.seed}): its jobs would be trained on"
+            )
+        return self

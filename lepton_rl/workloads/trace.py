@@ -289,6 +289,15 @@ class Trace:
         kept = self._take(~large, f"at most {most:g} {unit}")
         return replace(kept, dropped=(*self.dropped, entry))
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What was left out of the trace, and what was read otherwise than written: a line for each."""
+        return tuple(
+            f"{self.name}: dropped {entry.count} ({entry.reason}): {'; '.join(entry.examples)}"
+            + ("; ..." if entry.count > len(entry.examples) else "")
+            for entry in self.dropped
+        ) + tuple(f"{self.name}: {text}" for text in self.notes)
+
     def offered_load(self, gpus: float) -> float:
         """Return GPU-seconds asked for, over those that `gpus` GPUs have between first and last submission.
 

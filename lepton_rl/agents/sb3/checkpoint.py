@@ -1,6 +1,5 @@
 """Checkpoints from which training continues bit for bit (on CPU)."""
 
-import os
 import random
 from pathlib import Path
 from pickle import PickleError
@@ -12,6 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from lepton_rl.agents.sb3.vec_env import BatchVecEnv
+from lepton_rl.core.atomic import replacing
 from lepton_rl.errors import LeptonError
 
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_last_obs", "_last_episode_starts", "_n_calls")
@@ -33,12 +33,8 @@ def save_checkpoint(path: Path, model: BaseAlgorithm, env: BatchVecEnv, progress
     }
     if isinstance(model, OffPolicyAlgorithm):
         state["replay"] = _replay_state(model)
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path) as draft:
+        torch.save(state, draft)
 
 
 def load_checkpoint(path: Path, model: BaseAlgorithm, env: BatchVecEnv) -> dict[str, Any]:
