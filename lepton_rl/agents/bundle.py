@@ -127,7 +127,7 @@ def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -
 def bundle_name(path: Path | str) -> str:
     """Return what a bundle is called: its run folder's name where it is called bundle, else its own."""
     place = Path(path).absolute()
-    return place.parent.name if place.stem == "bundle" and place.parent.name else place.stem
+    return place.parent.name if place.stem == BUNDLE_FOLDER and place.parent.name else place.stem
 
 
 def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:

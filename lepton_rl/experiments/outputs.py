@@ -1,5 +1,6 @@
 """Where a user wants results: a file or a run folder. Nothing of theirs that is there is lost."""
 
+import re
 from pathlib import Path
 
 from lepton_rl.errors import ConfigError
@@ -38,3 +39,8 @@ def check_run_folder(folder: Path) -> None:
     ours = is_training_run(folder) or ((folder / "benchmark.yaml").is_file() and (folder / RUN_FILE).is_file())
     if not ours and folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: is not empty and holds no run of lepton_rl; choose another --out")
+
+
+def file_part(name: str) -> str:
+    """Return the name of a policy or workload as part of a file's name: other signs become `-`."""
+    return re.sub(r"[^\w.-]+", "-", name)

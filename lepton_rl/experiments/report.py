@@ -14,6 +14,7 @@ from lepton_rl.errors import missing_extra
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig
 from lepton_rl.experiments.gantt import record
 from lepton_rl.experiments.loader import resolved_yaml
+from lepton_rl.experiments.outputs import file_part
 from lepton_rl.experiments.plots import (
     Schedule,
     cdf_figure,
@@ -139,7 +140,7 @@ def _section(summary: WorkloadSummary, folder: Path, bench: WindowBench | None) 
         ]
     if bench is not None:
         cdf = cdf_figure(summary, JCT_GRID)
-        _save(cdf, folder / f"jct-{summary.workload}.png")
+        _save(cdf, folder / f"jct-{file_part(summary.workload)}.png")
         pictures.append(
             _Picture(
                 "Completion times of all jobs",
@@ -179,7 +180,7 @@ def _gantt(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> _Pictu
     chart = gantt_figure(
         schedules, cluster.gpus, cluster.gpus_per_node, begin, begin + _TAIL_SHOWN * arrivals
     )
-    path = folder / f"gantt-{summary.workload}.png"
+    path = folder / f"gantt-{file_part(summary.workload)}.png"
     _save(chart, path)
     note = (
         f"The first window, from the first to shortly after the last of its {len(counted):,} counted "
@@ -209,7 +210,7 @@ def _learning_curves(bench: WindowBench | None, folder: Path) -> list[_Picture]:
         file = next((place for place in places if place.is_file()), None)
         curve = learning_curve_figure(file, label) if file is not None else None
         if curve is not None:
-            _save(curve, folder / f"learning-curve-{label}.png")
+            _save(curve, folder / f"learning-curve-{file_part(label)}.png")
             found.append(_Picture(f"How {label} learned", "", _svg(curve)))
     return found
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from lepton_rl.agents.network import NetworkName
 from lepton_rl.agents.sb3 import AlgorithmName
 from lepton_rl.envs import Codec, Objective
-from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
+from lepton_rl.experiments.config import ClusterConfig, RunName, WorkloadConfig
 from lepton_rl.experiments.loader import Section
 
 Rate = Annotated[float, Field(gt=0)]
@@ -164,7 +164,7 @@ class ValidationConfig(Section):
 class TrainConfig(Section):
     """One training."""
 
-    name: str = Field(description="of the run folder")
+    name: RunName = Field(description="of the run folder")
     seed: int = Field(0, ge=0, description="root of all randomness")
     workload: WorkloadConfig
     cluster: ClusterConfig = ClusterConfig()

@@ -17,6 +17,7 @@ from lepton_rl.agents.bundle import BUNDLE_FOLDER
 from lepton_rl.agents.sb3 import CHECKPOINT_FILE, CURVE_FILE
 from lepton_rl.core.atomic import draft_of, remove
 from lepton_rl.errors import ConfigError
+from lepton_rl.experiments.outputs import check_run_folder
 from lepton_rl.experiments.runs import (
     EXPERIMENT_FILE,
     RECORD_FILE,
@@ -58,11 +59,12 @@ class TrainingFolder:
     files: Mapping[str, str]
 
     def check_free(self, overwrite: bool) -> None:
-        """Refuse a folder that holds another run; nothing is written.
+        """Refuse a folder that holds another run, or no run but other files; nothing is written.
 
         Raises:
-            ConfigError: it does, and is not to be overwritten.
+            ConfigError: it does; another run may be overwritten, other files never.
         """
+        check_run_folder(self.path)
         held = [name for name in ALL_FILES if (self.path / name).exists()]
         if held and not overwrite:
             raise ConfigError(

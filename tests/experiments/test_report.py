@@ -87,6 +87,13 @@ def test_a_learned_policy_has_its_learning_curve_on_the_page(
     assert {row["blocking"] for row in result.rows if row["policy"] == "week"} == {None}
 
 
+def test_names_do_not_lead_pictures_out_of_the_folder(benchmark_file: Callable[..., Path], tmp_path: Path) -> None:
+    file = benchmark_file(("  - generator: gpu_cluster", "  - name: ../a week\n    generator: gpu_cluster"))
+    result = benchmark(file, out=tmp_path / "out")
+    assert result.report is not None
+    assert (tmp_path / "out" / "gantt-..-a-week.png").is_file()
+
+
 def test_names_are_text_on_the_page_not_markup(benchmark_file: Callable[..., Path], tmp_path: Path) -> None:
     file = benchmark_file(("[fcfs,", "[{name: fcfs, label: '<b>|x'},"))
     result = benchmark(file, out=tmp_path / "out")
