@@ -25,7 +25,7 @@ from lepton_rl.agents.priority import (
     weighted_priority,
 )
 from lepton_rl.agents.registry import PolicyInfo, Setting, make_policy, policies, with_rules
-from lepton_rl.agents.run import check_requested_times, run_policy
+from lepton_rl.agents.run import check_requested_times, run_on, run_policy
 
 __all__ = [
     "SCORES",
@@ -53,6 +53,7 @@ __all__ = [
     "policies",
     "policy_name",
     "rule_names",
+    "run_on",
     "run_policy",
     "weighted_priority",
     "with_rules",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lepton_rl.agents.compiled import CompiledPolicy, policy_name
 from lepton_rl.agents.user_file import FAILURES, where
-from lepton_rl.core import Action, ClusterSpec, Outcome, Placement, Policy, Snapshot, schedule
+from lepton_rl.core import Action, Cluster, ClusterSpec, Outcome, Placement, Policy, Snapshot, schedule
 from lepton_rl.errors import ConfigError, IllegalAction, LeptonError, TraceError
 from lepton_rl.simulator import SimulatedCluster, Timing, run_trace
 from lepton_rl.workloads import Trace
@@ -30,11 +30,21 @@ def run_policy(
     if isinstance(policy, CompiledPolicy):
         return run_trace(trace, cluster, policy.rule(placement), timing)
     simulated = SimulatedCluster(trace, cluster, placement, timing)
-    try:
-        schedule(_Checked(policy), simulated)
-    except IllegalAction as error:
-        raise IllegalAction(f"{policy_name(policy)}, at {simulated.time:g} s: {error}") from error
+    run_on(simulated, policy)
     return simulated.outcome()
+
+
+def run_on(cluster: Cluster, policy: Policy) -> None:
+    """Let `policy` decide on `cluster` until nothing is left.
+
+    Raises:
+        IllegalAction: the policy asked for something impossible.
+        ConfigError: the policy failed.
+    """
+    try:
+        schedule(_Checked(policy), cluster)
+    except IllegalAction as error:
+        raise IllegalAction(f"{policy_name(policy)}, at {cluster.snapshot().time:g} s: {error}") from error
 
 
 def check_requested_times(policy: Policy, trace: Trace, setting: str = "--requested") -> None:

@@ -16,6 +16,8 @@ from lepton_rl.errors import ConfigError, LeptonError, UnknownPolicy, nearest
 MODULE_PREFIX = "lepton_rl_policy_file_"
 FAILURES = (Exception, SystemExit)
 """What a user's code may raise without ending the program: `sys.exit` in it is its failure, not our end."""
+READ = ("name", "needs_requested_times", "placement")
+"""Attributes that are read where a policy has them; a property that fails shall fail here."""
 
 
 def load_policy(path: Path, class_name: str, settings: Mapping[str, object]) -> Policy:
@@ -41,6 +43,8 @@ def load_policy(path: Path, class_name: str, settings: Mapping[str, object]) -> 
         raise UnknownPolicy(f"{path}: class {class_name} has no method decide(self, snapshot)")
     try:
         policy: Policy = found(**settings)
+        for name in READ:
+            getattr(policy, name, None)
     except LeptonError:
         raise
     except ValidationError as error:

@@ -200,6 +200,13 @@ def test_a_file_may_import_its_neighbours(tmp_path: Path) -> None:
             r"mine\.py cannot be imported: .*mine\.py:1: SyntaxError: ",
         ),
         (
+            "class Mine:\n  @property\n  def name(self):\n    return 1 / 0\n  def decide(self, s): ...",
+            "Mine",
+            {},
+            ConfigError,
+            r"Mine\(\) failed: mine\.py:4: ZeroDivisionError: ",
+        ),
+        (
             "import nosuchmodule",
             "Mine",
             {},
