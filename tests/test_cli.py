@@ -321,6 +321,23 @@ def test_mistakes_are_three_plain_lines_at_most(line: str, folder: Path, capsys:
     assert len(err) < 1500
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("simulate --trace three.swf --polcy fcfs", "there is no option --polcy; did you mean '--policy'?"),
+        ("simulate --trace three.swf --policy fcfs --gpus 1.5", "--gpus: must be a whole number, not '1.5'"),
+        ("simulate --trace three.swf --policy fcfs --gpus 0", "--gpus: must be greater than or equal to 1, not '0'"),
+        ("traces generate weibull --out x.csv", "MODEL: 'weibull' is not one of 'lublin', 'gpu'"),
+        ("traces generate", "Missing argument 'model'. Choose from: lublin, gpu"),
+        ("train small.yaml", "small.yaml:2: workloads: this is a file for another command; use: lepton-rl benchmark"),
+    ],
+)
+def test_usage_errors_say_what_is_right(line: str, sentence: str, folder: Path, capsys: CAPTURE) -> None:
+    (folder / "small.yaml").write_text(BENCHMARK)
+    assert run(line) == 2
+    assert capsys.readouterr().err.startswith(f"error: {sentence}")
+
+
 def test_a_copy_does_not_overwrite(folder: Path, capsys: CAPTURE) -> None:
     assert run("configs copy benchmark/philly.yaml") == 0
     assert run("configs copy benchmark/philly.yaml") == 2

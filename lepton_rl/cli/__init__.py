@@ -7,13 +7,13 @@ in at most three lines; 130 interrupted. Commands import what they need when the
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lepton_rl import __version__
 from lepton_rl.cli import experiments, listings, simulation, traces
-from lepton_rl.errors import LeptonError
+from lepton_rl.errors import LeptonError, in_words, nearest
 
 INTERRUPTED = 130
 MOST_LINES = 3
@@ -83,13 +83,25 @@ def _run(arguments: list[str]) -> int:
         result = command.main(arguments, prog_name="lepton-rl", standalone_mode=False)
     except Exception as error:
         # the parser's usage errors; its exception classes have moved between modules
-        message = getattr(error, "format_message", None)
-        if message is None:
+        if not hasattr(error, "format_message"):
             raise
         context = getattr(error, "ctx", None)
         hint = f"\nsee: {context.command_path} --help" if context is not None else ""
-        return _complain(f"{message()}{hint}")
+        return _complain(f"{_usage_sentence(error)}{hint}")
     return result if isinstance(result, int) else 0
+
+
+def _usage_sentence(error: Any) -> str:
+    """Return what the parser complains of as one plain line."""
+    parameter, problems = getattr(error, "param", None), getattr(error.__cause__, "errors", None)
+    if parameter is not None and problems is not None:  # a value of the wrong kind: pydantic said so
+        name = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.name.upper()
+        return f"{name}: {in_words(problems()[0])}"
+    option = getattr(error, "option_name", None)
+    if option is not None and hasattr(error, "possibilities"):
+        known = [name for known in error.ctx.command.params for name in known.opts] if error.ctx else []
+        return f"there is no option {option}{nearest(option, known)}"
+    return " ".join(error.format_message().split())
 
 
 def _complain(message: str) -> int:

@@ -22,6 +22,7 @@ from lepton_rl.core import ClusterSpec
 from lepton_rl.envs import EnvironmentBatch, Episodes
 from lepton_rl.errors import ConfigError, missing_extra
 from lepton_rl.experiments.config import seed_for
+from lepton_rl.experiments.episode_length import check_lengths
 from lepton_rl.experiments.loader import load, resolved_yaml
 from lepton_rl.experiments.runs import provenance, say
 from lepton_rl.experiments.train_config import TrainConfig
@@ -125,6 +126,7 @@ def _prepare(config: TrainConfig, console: Console) -> _Setup:
             console.print(
                 f"{before.name}: {len(before) - len(after)} jobs too large for {cluster} are left out"
             )
+    check_lengths(config, min(map(len, fitted)), min(map(len, held_fitted)))
     codec, chosen_by = config.observation.build(), config.validation.objective or config.objective
     episodes = Episodes(fitted, config.episode.jobs, config.episode.warmup)
     batch = EnvironmentBatch(

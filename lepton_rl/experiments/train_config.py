@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from lepton_rl.envs import Codec, Objective
 from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
-from lepton_rl.experiments.loader import Section
+from lepton_rl.experiments.loader import Section, or_value_error
 
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
@@ -76,6 +76,11 @@ class ObjectiveConfig(Section):
         """Return the objective."""
         return Objective(self.slowdown, self.wait_hours, self.jct_hours, self.energy_kwh)
 
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        or_value_error(self.build)
+        return self
+
 
 class AgentConfig(Section):
     """Algorithm and network. Settings that are left out have the algorithm's own default."""
@@ -111,9 +116,12 @@ class AgentConfig(Section):
     @model_validator(mode="after")
     def _only_what_is_read(self) -> Self:
         known = {name for names in _READS.values() for name in names}
-        for name in sorted(known - set(_READS[self.algorithm])):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} is not a setting of {self.algorithm}")
+        unread = [name for name in sorted(known - set(_READS[self.algorithm])) if getattr(self, name) is not None]
+        if unread:
+            raise ValueError(
+                f"{self.algorithm} does not read {', '.join(unread)}: leave that out, or begin the section anew "
+                f"with 'agent={{algorithm: {self.algorithm}}}' on the command line"
+            )
         return self
 
     @property

@@ -227,6 +227,8 @@ class Trace:
             raise ConfigError(f"split: the fraction is {fraction:g}; it must lie between 0 and 1")
         # 0.7 * 10 is 7.000...: rounding first keeps the count that a reader expects
         cut = math.floor(round(fraction * len(self), 9))
+        if cut == 0:
+            raise TraceError(f"{self.name}: the first {fraction:g} of {len(self)} jobs is no job; more jobs are needed")
         return self[:cut], self[cut:]
 
     def scale_load(self, factor: float) -> "Trace":
