@@ -4,7 +4,9 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 in at most three lines; 130 interrupted. Commands import what they need when they run: `--help` is quick.
 """
 
+import inspect
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -79,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
+    _keep_examples_whole(command)
     try:
         result = command.main(arguments, prog_name="lepton-rl", standalone_mode=False)
     except Exception as error:
@@ -89,6 +92,18 @@ def _run(arguments: list[str]) -> int:
         hint = f"\nsee: {context.command_path} --help" if context is not None else ""
         return _complain(f"{_usage_sentence(error)}{hint}")
     return result if isinstance(result, int) else 0
+
+
+def _keep_examples_whole(command: Any) -> None:
+    """Leave the examples of a command and of those below it on one line each: a wrapped one does not paste."""
+    for text in ("help", "epilog"):
+        if getattr(command, text):
+            # the parser's mark for a paragraph that is not to be wrapped
+            setattr(
+                command, text, re.sub(r"^(?=Example: )", "\b\n", inspect.cleandoc(getattr(command, text)), flags=re.M)
+            )
+    for below in getattr(command, "commands", {}).values():
+        _keep_examples_whole(below)
 
 
 def _usage_sentence(error: Any) -> str:

@@ -1,5 +1,6 @@
 """`lepton-rl simulate` and `lepton-rl evaluate`: one trace, one policy."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,10 @@ Requested = Annotated[str, typer.Option(help="Requested times: given, exact, noi
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace with jobs larger than the cluster.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of random requested times and policies.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the policy, as `policies` lists them; repeatable."),
+]
 JobsOut = Annotated[Path | None, typer.Option(help="CSV with the times of every job.")]
 
 
@@ -41,6 +46,7 @@ def simulate(
         str | None,
         typer.Option(help="first, best, worst or consolidated; default first, or the policy's own."),
     ] = None,
+    settings: Settings = None,
     limit: Limit = None,
     jobs_out: JobsOut = None,
     requested: Requested = "given",
@@ -58,6 +64,8 @@ def simulate(
     Without a size, the cluster is the one that the SWF header names (MaxNodes, else MaxProcs).
 
     Example: lepton-rl simulate --trace jobs.swf --policy sjf --blocking easy --gpus 512
+
+    Example: lepton-rl simulate --trace jobs.csv --policy heap_priority --set memory_weight=0.5 --gpus 64
     """
     from lepton_rl.agents import with_rules
     from lepton_rl.agents.compiled import BlockingName, PlacementName
@@ -65,7 +73,7 @@ def simulate(
     from lepton_rl.experiments.policy_config import PolicyConfig
     from lepton_rl.simulator import Timing
 
-    chosen = options(PolicyConfig, name=policy).build(seed=seed)
+    chosen = options(PolicyConfig, name=policy, **_settings(settings or [])).build(seed=seed)
     chosen, unused = with_rules(
         chosen,
         _choice("--blocking", blocking, BlockingName),
@@ -106,9 +114,10 @@ def evaluate(
 ) -> None:
     """Run a trained policy on a whole trace, beside some heuristics.
 
-    One trace has no interval: `lepton-rl benchmark` compares on many windows.
+    Without a size, the cluster is the one that the bundle was trained for. One trace has no interval:
+    `lepton-rl benchmark` compares on many windows.
 
-    Example: lepton-rl evaluate runs/quickstart/bundle --trace jobs.csv --gpus 64
+    Example: lepton-rl evaluate runs/quickstart/bundle --trace jobs.csv --nodes 16 --gpus-per-node 8
     """
     from lepton_rl.experiments.loader import options
     from lepton_rl.experiments.policy_config import PolicyConfig
@@ -117,13 +126,14 @@ def evaluate(
     if not learned.is_learned:
         raise ConfigError(f"{bundle}: is a policy's file, not a bundle; use lepton-rl simulate --policy")
     rivals = [options(PolicyConfig, name=name.strip()) for name in against.split(",") if name.strip()]
-    size = _size(gpus, nodes, gpus_per_node)
+    policy = learned.build(seed=seed)
+    contenders = [(learned, policy), *((rival, rival.build(seed=seed)) for rival in rivals)]
+    cluster = _trained_for(policy, _size(gpus, nodes, gpus_per_node))
     simulations = [
         _simulation(
-            trace, config.build(seed=seed), size, limit, format, requested, strict, seed, quiet=index > 0,
-            name=config.label,
+            trace, built, cluster, limit, format, requested, strict, seed, quiet=index > 0, name=config.label,
         )
-        for index, config in enumerate([learned, *rivals])
+        for index, (config, built) in enumerate(contenders)
     ]  # fmt: skip
     if jobs_out is not None:
         simulations[0].write_jobs(jobs_out)
@@ -132,6 +142,34 @@ def evaluate(
         print_json({**simulations[0].summary(), "against": others})
     else:
         _print_table(simulations)
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """Return the policy's settings that `--set KEY=VALUE` gives; values are YAML, as in an experiment file."""
+    from lepton_rl.experiments.yaml_tree import parse
+
+    settings: dict[str, Any] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        key = key.strip()
+        if not value.strip() or not key or key in ("name", "label", "settings"):
+            raise ConfigError(f"--set {text!r} is no setting of a policy; write KEY=VALUE, e.g. memory_weight=0.5")
+        if key in settings:
+            raise ConfigError(f"--set {key} is given twice")
+        settings[key] = parse(value, f"--set {text!r}", from_command_line=True).plain()
+    return settings
+
+
+def _trained_for(policy: "Policy", size: dict[str, int]) -> dict[str, Any]:
+    """Return the cluster to evaluate on: the bundle's, with another size where one is given."""
+    from lepton_rl.agents.bundle import LearnedPolicy
+
+    assert isinstance(policy, LearnedPolicy)
+    trained = asdict(policy.cluster)
+    if size:
+        return {key: value for key, value in trained.items() if key not in ("nodes", "gpus_per_node")} | size
+    note(f"cluster: {policy.cluster}, for which the bundle was trained (--gpus, or --nodes and --gpus-per-node choose)")
+    return trained
 
 
 def _size(gpus: int | None, nodes: int | None, gpus_per_node: int | None) -> dict[str, int]:
@@ -145,11 +183,9 @@ def _size(gpus: int | None, nodes: int | None, gpus_per_node: int | None) -> dic
 
 
 def _simulation(
-    file: str, policy: "Policy", size: dict[str, int], limit: int | None, format: str | None, requested: str,
+    file: str, policy: "Policy", size: dict[str, Any], limit: int | None, format: str | None, requested: str,
     strict: bool, seed: int, timing: Any = None, quiet: bool = False, name: str | None = None,
 ) -> "Simulation":  # fmt: skip
-    from dataclasses import replace
-
     from lepton_rl.experiments.simulate import simulate as run
 
     announce_compilation()
@@ -161,15 +197,20 @@ def _simulation(
 
 
 def _workload(
-    file: str, size: dict[str, int], limit: int | None, format: str | None, requested: str, seed: int
+    file: str, size: dict[str, Any], limit: int | None, format: str | None, requested: str, seed: int
 ) -> "tuple[Trace, ClusterSpec]":
     from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
     from lepton_rl.experiments.loader import options
 
     cluster_config = options(ClusterConfig, **size)
     trace = options(WorkloadConfig, path=file, format=format, limit=limit, requested=requested).build(seed)
-    cluster = cluster_config.build(trace)
     header = trace.machine
+    if not size and not (header and header.gpus):
+        raise ConfigError(
+            f"the cluster has no size: {file} has no header that names one (MaxNodes or MaxProcs); "
+            "give --gpus, or --nodes and --gpus-per-node"
+        )
+    cluster = cluster_config.build(trace)
     if not size and header and header.max_nodes and header.max_procs not in (None, header.max_nodes):
         note(
             f"{trace.name}: the header names MaxNodes {header.max_nodes} and MaxProcs {header.max_procs}; "

@@ -246,7 +246,7 @@ class ClusterConfig(Section):
             shape = (self.nodes, self.gpus_per_node)
         else:
             machine = trace.machine if trace is not None else None
-            size = self.gpus or (machine and (machine.max_nodes or machine.max_procs))
+            size = self.gpus or (machine and machine.gpus)
             if not size:
                 of = f"; {trace.name} has no header with MaxNodes or MaxProcs" if trace is not None else ""
                 raise ConfigError(f"the cluster has no size: give gpus, or nodes and gpus_per_node{of}")

@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 from lepton_rl.errors import ConfigError
 
 MODES = ("given", "exact", "noisy:SIGMA", "tsafrir", "absent")
+NOTE = "requested times: "
+"""How every note about where requested times come from begins: other times bring a note of their own."""
+CLAIRVOYANT = f"{NOTE}none are given, the run times stand in their place (a clairvoyant workload)"
+
+
+def partly_given(rows: int) -> str:
+    """Return the note of a trace in which that many rows have no requested time."""
+    return f"{NOTE}none in {rows} rows, the run time stands in its place"
+
 
 _MINUTE, _HOUR = 60, 3600
 
