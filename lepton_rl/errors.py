@@ -44,8 +44,9 @@ def missing_extra(package: str, extra: str) -> MissingExtra:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the closest known name, or an empty string."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    as_written = {word.lower(): word for word in known}
+    close = get_close_matches(name.lower(), list(as_written), n=1, cutoff=0.6)
+    return f"; did you mean {as_written[close[0]]!r}?" if close else ""
 
 
 _EXPECTED = {

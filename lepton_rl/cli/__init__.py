@@ -74,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{error.filename or 'input/output'}: {error.strerror or error}")
     except MemoryError:
         return _complain("there is not enough memory for this")
+    except RuntimeError as error:  # torch's way to say it
+        if "out of memory" not in str(error) and "allocate memory" not in str(error):
+            raise
+        return _complain("there is not enough memory for this")
     if code == INTERRUPTED:  # the parser, too, may turn Ctrl-C into this code
         print("interrupted", file=sys.stderr)
     return code

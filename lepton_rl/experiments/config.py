@@ -1,11 +1,12 @@
 """The parts that experiment files share: workloads and clusters."""
 
 import dataclasses
+import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from lepton_rl.core import ClusterSpec
 from lepton_rl.errors import ConfigError, TraceError, nearest
@@ -22,13 +23,14 @@ from lepton_rl.workloads import (
     read_trace,
     resolve_data_path,
 )
-from lepton_rl.workloads.requested import parse_mode
+from lepton_rl.workloads.requested import check_mode
 
 Seed = int | np.random.SeedSequence
 Purpose = Literal["training", "validation", "evaluation"]
 __all__ = [
     "ClusterConfig",
     "Purpose",
+    "RunName",
     "Section",
     "Seed",
     "WorkloadConfig",
@@ -36,6 +38,15 @@ __all__ = [
     "resolved_yaml",
     "seed_for",
 ]
+
+def _folder_name(value: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", value) or value in (".", ".."):
+        raise ValueError(f"must be letters, digits, '_', '.' or '-', not {value!r}: it names the run folder")
+    return value
+
+
+RunName = Annotated[str, AfterValidator(_folder_name)]
+"""Name of an experiment, under which its run folder stands in `runs/`."""
 
 _GENERATOR_KEYS = ("gpus", "jobs", "load", "parameters", "seed")
 _PURPOSES: tuple[Purpose, ...] = ("training", "validation", "evaluation")
@@ -102,7 +113,7 @@ class WorkloadConfig(Section):
     @field_validator("requested")
     @classmethod
     def _known_mode(cls, value: str) -> str:
-        or_value_error(lambda: parse_mode(value))
+        or_value_error(lambda: check_mode(value))
         return value
 
     @model_validator(mode="after")

@@ -33,6 +33,8 @@ def input_path(value: object, info: ValidationInfo) -> object:
     """
     if not isinstance(value, str) or value.startswith(DATA_PREFIX):
         return value
+    if not value:
+        raise ValueError("must not be empty")
     base = Path() if isinstance(value, CommandLineText) else (info.context or {}).get("base", Path())
     return str((base / Path(value).expanduser()).absolute())
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from lepton_rl.envs import Codec, Objective
-from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
+from lepton_rl.experiments.config import ClusterConfig, RunName, WorkloadConfig
 from lepton_rl.experiments.loader import Section, or_value_error
 
 Rate = Annotated[float, Field(gt=0)]
@@ -89,8 +89,8 @@ class AgentConfig(Section):
         "maskable_ppo", description="SB3 algorithm"
     )
     network: Literal["mlp", "deepsets"] = Field("deepsets", description="policy network")
-    width: int = Field(32, ge=1, description="units of the network shared by the jobs (deepsets)")
-    critic_width: int = Field(64, ge=1, description="units of the critic's layers, and of the mlp's")
+    width: int = Field(32, ge=1, le=8192, description="units of the network shared by the jobs (deepsets)")
+    critic_width: int = Field(64, ge=1, le=8192, description="units of the critic's layers, and of the mlp's")
     learning_rate: Rate | tuple[Rate, Rate] = Field((1e-3, 1e-4), description="step size, or its first and last value")
     gamma: float = Field(0.9997, gt=0, le=1, description="discount per decision; near 1, or jobs get parked")
     reward_scale: float = Field(10.0, gt=0, description="rewards are multiplied by it for the critic's sake")
@@ -172,7 +172,7 @@ class ValidationConfig(Section):
 class TrainConfig(Section):
     """One training."""
 
-    name: str = Field(description="of the run folder")
+    name: RunName = Field(description="of the run folder")
     seed: int = Field(0, ge=0, description="root of all randomness")
     workload: WorkloadConfig
     cluster: ClusterConfig = ClusterConfig()

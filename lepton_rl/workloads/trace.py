@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from lepton_rl.errors import ConfigError, TraceError, nearest
 from lepton_rl.workloads import columns as check
 from lepton_rl.workloads.columns import COLUMNS, Locate
-from lepton_rl.workloads.requested import CLAIRVOYANT, NOTE, noisy, parse_mode, partly_given, tsafrir
+from lepton_rl.workloads.requested import CLAIRVOYANT, NOTE, check_sigma, noisy, parse_mode, partly_given, tsafrir
 
 Requested = Literal["given", "exact", "noisy", "absent"]
 
@@ -264,8 +264,7 @@ class Trace:
         if name == "absent":
             return replace(self, requested_time=np.full(len(self), np.nan), requested="absent", notes=notes)
         if name == "noisy":
-            if sigma is None:
-                raise ConfigError("requested times 'noisy' need a sigma, e.g. noisy:0.5")
+            sigma = check_sigma(sigma)
             times = noisy(self.run_time, sigma, generator)
             note = f"{NOTE}run times with a log-normal error, sigma {sigma:g}"
         else:

@@ -203,6 +203,12 @@ def test_paths_start_where_they_were_written(
         ("agent.learning_rate=.inf", "agent.learning_rate: must be a finite number, not inf"),
         ("agent.steps=1.5", "agent.steps: must be a whole number, not 1.5"),
         ("name=''", "name: must not be empty"),
+        ("workload={path: ''}", "workload.path: must not be empty"),
+        ("workload={path: x.swf, requested: noisy}", "workload.requested: requested times 'noisy' need a sigma"),
+        ("workload={path: x.swf, requested: 'noisy:-1'}", "workload.requested: requested times 'noisy': sigma is -1"),
+        ("workload.parameters={compute_intensity: [1]}", "compute_intensity must be two bounds, lower first, not 1"),
+        ("policies.1={name: sjf, settings: 3}", "policies.1.settings: must be a mapping of `key: value` lines, not 3"),
+        ("policies.1={name: ''}", "policies.1: must not be empty"),
     ],
 )
 def test_wrong_overrides(file: Path, text: str, expected: str) -> None:
@@ -221,6 +227,15 @@ def test_a_file_for_another_command_is_named(tmp_path: Path) -> None:
         load(training, TrainConfig, ["policies=[sjf]"])
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "a b"])
+def test_a_name_is_that_of_a_folder(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    for model, keys in ((TrainConfig, "workload: {path: a.swf}"), (BenchmarkConfig, "policies: [sjf]")):
+        file.write_text(f"name: '{name}'\n{keys}\n")
+        with pytest.raises(ConfigError, match=f"^{file}:1: name: must be letters, digits, '_', '.' or '-', not '{name}'"):
+            load(file, model)
+
+
 def test_top_level_keys_belong_to_one_command() -> None:
     from lepton_rl.experiments.loader import _MARKS
 
@@ -233,6 +248,7 @@ def test_top_level_keys_belong_to_one_command() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("agent: {width: 1000000}", ":3: agent.width: must be less than or equal to 8192"),
         ("objective: {slowdown: 0, wait_hours: 0}", ":3: objective: an objective needs weights of 0 or more"),
         ("agent: {algorithm: dqn, n_steps: 5, entropy: 0.1}", ":3: agent: dqn does not read entropy, n_steps: leave"),
     ],
