@@ -111,7 +111,7 @@ def make_policy(
         return _bundle(path, settings)
     if "/" in spec:
         raise UnknownPolicy(f"{spec}: there is no such bundle (a folder or .zip) and no such file.py:Name")
-    raise UnknownPolicy(f"no policy named {spec!r}{nearest(spec, _ENTRIES)}; known: {', '.join(_ENTRIES)}")
+    raise UnknownPolicy(f"no policy named {spec!r}{nearest(spec, _ENTRIES) or '; known: ' + ', '.join(_ENTRIES)}")
 
 
 def with_rules(
@@ -161,7 +161,7 @@ def _bundle(path: Path, settings: Mapping[str, object]) -> Policy:
             raise ConfigError(f"{path}: {key}: unknown setting; a bundle takes only a seed")
     seed = settings.get("seed", 0)
     if not isinstance(seed, int):
-        raise ConfigError(f"{path}: seed: {seed!r} should be a whole number")
+        raise ConfigError(f"{path}: seed: must be a whole number, not {seed!r}")
     return load_bundle(path, seed=seed)
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lepton_rl.agents.compiled import CompiledPolicy, policy_name
 from lepton_rl.agents.user_file import FAILURES, where
 from lepton_rl.core import Action, Cluster, ClusterSpec, Outcome, Placement, Policy, Snapshot, schedule
@@ -29,7 +31,7 @@ def run_policy(
     check_requested_times(policy, trace)
     if isinstance(policy, CompiledPolicy):
         return run_trace(trace, cluster, policy.rule(placement), timing)
-    simulated = SimulatedCluster(trace, cluster, placement, timing)
+    simulated = _NamingCluster(trace, cluster, placement, timing)
     run_on(simulated, policy)
     return simulated.outcome()
 
@@ -59,8 +61,25 @@ def check_requested_times(policy: Policy, trace: Trace, setting: str = "--reques
     if trace.requested == "absent" and getattr(policy, "needs_requested_times", False):
         raise TraceError(
             f"{policy_name(policy)} needs requested times and {trace.name} has none; set {setting} to exact "
-            "or noisy:SIGMA, or a policy that needs none: fcfs, smallest, las, heap_priority, greedy, random"
+            "or noisy:SIGMA, or use a policy that needs none: fcfs, smallest, las, heap_priority, greedy, random"
         )
+
+
+class _NamingCluster(SimulatedCluster):
+    """A cluster whose refusals also name the job as its trace does: files mostly count from 1, snapshots from 0."""
+
+    def apply(self, action: Action) -> None:
+        try:
+            super().apply(action)
+        except IllegalAction as error:
+            job = getattr(action, "job", None)
+            if not isinstance(job, int | np.integer):
+                raise
+            if 0 <= job < len(self.trace):
+                named = f"job {job} of the snapshot is job_id {self.trace.job_id[job]} of {self.trace.name}"
+            else:
+                named = f"snapshots number the jobs of {self.trace.name} from 0 to {len(self.trace) - 1}"
+            raise IllegalAction(f"{error} ({named})") from None
 
 
 class _Checked:

@@ -47,8 +47,7 @@ def describe(
     if plot is not None:
         check_output_file(plot, overwrite, (source,))
     trace = read_trace(source, format)
-    machine = trace.machine
-    header = machine and (machine.max_nodes or machine.max_procs)
+    header = trace.machine and trace.machine.gpus
     description = describe_trace(trace, sizes or ([header] if header else []))
     if plot is not None:
         plot_trace(trace, plot)
@@ -79,7 +78,9 @@ def generate(
     jobs: Annotated[int, typer.Option(min=1, max=100_000_000, help="Number of jobs.")] = 10_000,
     load: Annotated[float | None, typer.Option(help="Offered load; 0.9 for gpu, the model's own for lublin.")] = None,
     gpus: Annotated[int, typer.Option(min=1, max=1_000_000, help="GPUs (processors) of the machine.")] = 256,
-    requested: Annotated[str, typer.Option(help="Requested times: exact, noisy:SIGMA, tsafrir, absent.")] = "exact",
+    requested: Annotated[
+        str, typer.Option(help="Requested times: exact (given is the same here), noisy:SIGMA, tsafrir, absent.")
+    ] = "exact",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same jobs.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:

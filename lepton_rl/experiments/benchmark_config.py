@@ -8,6 +8,7 @@ from lepton_rl.experiments.config import ClusterConfig, RunName, Section, Worklo
 from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.simulator import Timing
 from lepton_rl.simulator.rlscheduler import SCORES
+from lepton_rl.simulator.rules import MOST_PREEMPTION_COST
 
 ENOUGH_WINDOWS = 50
 """Fewer windows do not rank policies."""
@@ -56,7 +57,9 @@ class BenchmarkConfig(Section):
     )
     workloads: tuple[BenchmarkWorkload, ...] = Field(min_length=1)
     policies: tuple[PolicyConfig, ...] = Field(min_length=1)
-    preemption_cost: float = Field(default=0.0, ge=0, description="seconds that a preemption adds")
+    preemption_cost: float = Field(
+        default=0.0, ge=0, le=MOST_PREEMPTION_COST, description="seconds that a preemption adds"
+    )
     quantum: float = Field(default=0.0, ge=0, description="seconds before a run may be preempted")
     processes: int | None = Field(
         default=None, ge=1, le=1024, description="as many as there are processors if left out"

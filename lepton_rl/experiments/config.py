@@ -23,7 +23,7 @@ from lepton_rl.workloads import (
     read_trace,
     resolve_data_path,
 )
-from lepton_rl.workloads.requested import parse_mode
+from lepton_rl.workloads.requested import check_mode
 
 Seed = int | np.random.SeedSequence
 Purpose = Literal["training", "validation", "evaluation", "windows", "learner"]
@@ -119,7 +119,7 @@ class WorkloadConfig(Section):
     @field_validator("requested")
     @classmethod
     def _known_mode(cls, value: str) -> str:
-        or_value_error(lambda: parse_mode(value))
+        or_value_error(lambda: check_mode(value))
         return value
 
     @model_validator(mode="after")
@@ -263,7 +263,7 @@ class ClusterConfig(Section):
             shape = (self.nodes, self.gpus_per_node)
         else:
             machine = trace.machine if trace is not None else None
-            size = self.gpus or (machine and (machine.max_nodes or machine.max_procs))
+            size = self.gpus or (machine and machine.gpus)
             if not size:
                 of = f"; {trace.name} has no header with MaxNodes or MaxProcs" if trace is not None else ""
                 raise ConfigError(f"the cluster has no size: give gpus, or nodes and gpus_per_node{of}")

@@ -26,7 +26,7 @@ class PolicyConfig(Section):
             value = {"name": value}
         if not isinstance(value, Mapping):
             return value
-        if not isinstance(value.get("name"), str):
+        if not isinstance(value.get("name"), str) or not isinstance(value.get("settings", {}), Mapping):
             return {key: entry for key, entry in value.items() if key in cls.model_fields}
         settings = {key: entry for key, entry in value.items() if key not in ("name", "label", "settings")}
         if settings and "settings" in value:

@@ -16,6 +16,7 @@ from lepton_rl.core.atomic import replacing
 from lepton_rl.envs import EnvironmentBatch, Episodes
 from lepton_rl.errors import ConfigError, missing_extra
 from lepton_rl.experiments.config import seed_for
+from lepton_rl.experiments.episode_length import check_lengths
 from lepton_rl.experiments.loader import load, resolved_yaml
 from lepton_rl.experiments.runs import say, say_losses
 from lepton_rl.experiments.train_config import TrainConfig
@@ -26,7 +27,7 @@ from lepton_rl.experiments.training_folder import (
     TrainingFolder,
     digests,
 )
-from lepton_rl.workloads import Dropped, Trace
+from lepton_rl.workloads import Trace
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -44,7 +45,7 @@ class _Setup:
     train: EnvironmentBatch
     validation: EnvironmentBatch
     windows: Sequence[tuple[int, int]]
-    dropped: Sequence[Dropped]
+    sources: Sequence[Trace]  # without the jobs that are too large, which they name
 
 
 def train(
@@ -73,8 +74,10 @@ def train(
         folder.check_resumable()
     else:
         folder.check_free(overwrite)
-    setup = _prepare(config, console)
+    setup = _prepare(config)
     device = _device(config.training.device)
+    for source in setup.sources:  # now: a training that is refused prints its error alone
+        say_losses(console, source)
     if not resume:
         folder.claim()
     training = _Training(config, folder, setup, device, console)
@@ -82,23 +85,17 @@ def train(
     return folder.path
 
 
-def _prepare(config: TrainConfig, console: Console) -> _Setup:
+def _prepare(config: TrainConfig) -> _Setup:
     whole, held_out = _workloads(config)
     cluster = config.cluster.build(whole)
     sources = [whole] if held_out is None else [whole, held_out]
-    dropped: list[Dropped] = []
-    for source in sources:
-        fitting = source.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib)
-        say_losses(console, fitting)
-        dropped += fitting.dropped
     first, second = whole.split(1.0 - config.validation.fraction) if held_out is None else (whole, held_out)
+    fitting = [part.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for part in (first, second)]
+    check_lengths(config, *map(len, fitting))
     codec, chosen_by = config.observation.build(), config.validation.objective or config.objective
     episodes, validation_episodes = (
-        Episodes(
-            [part.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib)],
-            config.episode.jobs, config.episode.warmup,
-        ) for part in (first, second)
-    )  # fmt: skip
+        Episodes([part], config.episode.jobs, config.episode.warmup) for part in fitting
+    )
     batch = EnvironmentBatch(
         episodes, cluster, codec, config.objective.build(), config.training.environments,
         config.objective.relative_to_heuristic,
@@ -109,7 +106,8 @@ def _prepare(config: TrainConfig, console: Console) -> _Setup:
     )
     generator = np.random.default_rng(seed_for(config.seed, "windows"))
     windows = [validation_episodes.draw(generator) for _ in range(count)]
-    return _Setup(cluster, batch, validation, windows, dropped)
+    whole_fitting = [source.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for source in sources]
+    return _Setup(cluster, batch, validation, windows, whole_fitting)
 
 
 def _workloads(config: TrainConfig) -> tuple[Trace, Trace | None]:
@@ -233,7 +231,7 @@ class _Training:
 
     def _record(self, status: Status, callback: "TrainingCallback") -> None:
         """Write run.json."""
-        dropped = self.setup.dropped
+        dropped = [entry for source in self.setup.sources for entry in source.dropped]
         about = {
             "name": self.config.name,
             "seed": self.config.seed,

@@ -8,7 +8,7 @@ from lepton_rl.agents.network import NetworkName
 from lepton_rl.agents.sb3 import AlgorithmName
 from lepton_rl.envs import Codec, Objective
 from lepton_rl.experiments.config import ClusterConfig, RunName, WorkloadConfig
-from lepton_rl.experiments.loader import Section
+from lepton_rl.experiments.loader import Section, or_value_error
 
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
@@ -78,14 +78,19 @@ class ObjectiveConfig(Section):
         """Return the objective."""
         return Objective(self.slowdown, self.wait_hours, self.jct_hours, self.energy_kwh)
 
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        or_value_error(self.build)
+        return self
+
 
 class AgentConfig(Section):
     """Algorithm and network. Settings that are left out have the algorithm's own default."""
 
     algorithm: AlgorithmName = Field("maskable_ppo", description="SB3 algorithm")
     network: NetworkName = Field("deepsets", description="policy network")
-    width: int = Field(32, ge=1, description="units of the network shared by the jobs (deepsets)")
-    critic_width: int = Field(64, ge=1, description="units of the critic's layers, and of the mlp's")
+    width: int = Field(32, ge=1, le=8192, description="units of the network shared by the jobs (deepsets)")
+    critic_width: int = Field(64, ge=1, le=8192, description="units of the critic's layers, and of the mlp's")
     learning_rate: Rate | tuple[Rate, Rate] = Field((1e-3, 1e-4), description="step size, or its first and last value")
     gamma: float = Field(0.9997, gt=0, le=1, description="discount per decision; near 1, or jobs get parked")
     reward_scale: float = Field(10.0, gt=0, description="rewards are multiplied by it for the critic's sake")
@@ -111,9 +116,12 @@ class AgentConfig(Section):
     @model_validator(mode="after")
     def _only_what_is_read(self) -> Self:
         known = {name for names in _READS.values() for name in names}
-        for name in sorted(known - set(_READS[self.algorithm])):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} is not a setting of {self.algorithm}")
+        unread = [name for name in sorted(known - set(_READS[self.algorithm])) if getattr(self, name) is not None]
+        if unread:
+            raise ValueError(
+                f"{self.algorithm} does not read {', '.join(unread)}: leave that out, or begin the section anew "
+                f"with 'agent={{algorithm: {self.algorithm}}}' on the command line"
+            )
         return self
 
     @property

@@ -42,7 +42,7 @@ def test_a_policy_that_fails_when_it_is_replayed_is_a_sentence() -> None:
         def decide(self, snapshot: Snapshot) -> list[Action]:
             sys.exit()
 
-    with pytest.raises(ConfigError, match="^Leaves failed at 0 s: SystemExit$"):
+    with pytest.raises(ConfigError, match=r"^Leaves failed at 0 s: SystemExit$"):
         record(Leaves(), gpu_cluster(5, 4, 1.5, seed=2), ClusterSpec(2, 2), Timing())
 
 
