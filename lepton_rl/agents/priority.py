@@ -10,6 +10,7 @@ from pydantic import Field
 from lepton_rl.agents.compiled import BlockingName, RulePolicy
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Order
+from lepton_rl.simulator.scores import RESERVE_RHO, RESERVE_T0, RESERVE_T1
 
 ScoreName = Literal[
     "fcfs", "sjf", "ljf", "smallest", "saf", "f1", "f2", "f3", "f4", "wfp3", "unicep", "srtf", "las"
@@ -158,7 +159,7 @@ class Reserve(RulePolicy, frozen=True, extra="forbid"):
     """Holds GPUs back for short jobs: a job starts only if room `R` stays free beside it.
 
     On P GPUs a job of n GPUs and requested time r leaves `R = min(rho P clip(log(r/t0) / log(t1/t0), 0, 1),
-    P - n)` GPUs free; the order is `n^a * max(r, 10)^b`. The defaults come from a random search on windows
+    P - n)` GPUs free; the order is `n^a * max(r, 10)^b`. The defaults come from a random search on training windows
     of lublin_256 (256 processors, exact run times) for bounded slowdown + 2.5 x wait hours; SLOWDOWN_TUNING
     from the same search for bounded slowdown alone.
     """
@@ -193,7 +194,7 @@ class Reserve(RulePolicy, frozen=True, extra="forbid"):
         return (self.a, self.b, 0.0, 0.0, self.rho, self.t0, self.t1)
 
 
-SLOWDOWN_TUNING = {"a": 1.0, "b": 1.0, "rho": 0.70, "t0": 136.0, "t1": 51_200.0}
+SLOWDOWN_TUNING = {"a": 1.0, "b": 1.0, "rho": RESERVE_RHO, "t0": RESERVE_T0, "t1": RESERVE_T1}
 """`Reserve` tuned for bounded slowdown alone: shorter slowdowns, longer completion times."""
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import Floats, Ints32, Ints64, Words, fits, place
 from lepton_rl.envs.features import Bools, Singles, encode_basic, encode_full, encode_nodes
 from lepton_rl.simulator.ends import add_prediction
@@ -101,7 +102,7 @@ def start_job(
     tally[WAITING_RATE] -= prices[job, WAITING]
     if counts[L.FRONT] == counts[L.BACK]:
         tally[WAITING_RATE] = 0.0  # what rounding has left
-    forgiven = min(now - jobs[job, L.SUBMIT], 10.0 - truth[job, L.RUN])
+    forgiven = min(now - jobs[job, L.SUBMIT], SLOWDOWN_FLOOR - truth[job, L.RUN])
     return -prices[job, REFUND] * forgiven if forgiven > 0.0 else 0.0
 
 

@@ -78,7 +78,9 @@ class TrainingFolder:
             ConfigError: there is no checkpoint, or the experiment or a file of its workloads has changed.
         """
         if not (self.path / CHECKPOINT_FILE).is_file():
-            raise ConfigError(f"{self.path}: there is no checkpoint to resume from")
+            raise ConfigError(
+                f"{self.path}: there is no checkpoint to resume from; train without --resume (--overwrite replaces a run)"
+            )
         recorded = self.path / EXPERIMENT_FILE
         if not recorded.is_file() or recorded.read_text(encoding="utf-8") != self.experiment:
             raise ConfigError(

@@ -15,7 +15,7 @@ import torch
 
 from lepton_rl.agents import make_policy
 from lepton_rl.agents.sb3 import training
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, LeptonError
 from lepton_rl.experiments.train import train
 
 EXPERIMENT = """
@@ -286,3 +286,17 @@ def test_a_benchmark_beside_its_training_can_be_resumed(tmp_path: Path) -> None:
     )
     first = benchmark(file, [], folder).rows
     assert benchmark(file, [], folder).rows == first
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    file, short = write_experiment(tmp_path), ["training.total_steps=200"]
+    folder = train(file, short, out=tmp_path / "run")
+    whole = (folder / "checkpoint.pt").read_bytes()
+    for damaged in (b"", b"no pickle", whole[: len(whole) // 2]):
+        (folder / "checkpoint.pt").write_bytes(damaged)
+        with pytest.raises(LeptonError, match=r"checkpoint\.pt: this checkpoint cannot be continued"):
+            train(file, short, out=folder, resume=True)
+    (folder / "checkpoint.pt").write_bytes(whole)
+    (folder / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run\.json is damaged"):
+        train(file, short, out=folder, resume=True)

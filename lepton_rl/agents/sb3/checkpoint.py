@@ -15,6 +15,10 @@ from lepton_rl.core.atomic import replacing
 from lepton_rl.errors import LeptonError
 
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_last_obs", "_last_episode_starts", "_n_calls")
+# what torch, pickle and SB3 raise on a file that is cut off or was written by other code
+_DAMAGE = (
+    OSError, RuntimeError, LookupError, ValueError, EOFError, TypeError, AttributeError, ImportError, PickleError,
+)  # fmt: skip
 _BUFFER_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -59,7 +63,7 @@ def load_checkpoint(path: Path, model: BaseAlgorithm, env: BatchVecEnv) -> dict[
         np.random.set_state(state["numpy"])  # noqa: NPY002
         random.setstate(state["python"])
         progress: dict[str, Any] = state["progress"]
-    except (OSError, RuntimeError, LookupError, ValueError, EOFError, TypeError, AttributeError, PickleError) as error:
+    except _DAMAGE as error:
         raise LeptonError(f"{path}: this checkpoint cannot be continued: {error}") from error
     return progress
 
