@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lepton_rl.agents.compiled import CompiledPolicy, policy_name
+from lepton_rl.agents.compiled import CompiledPolicy, policy_name, rule_names
 from lepton_rl.agents.user_file import FAILURES, where
 from lepton_rl.core import Action, Cluster, ClusterSpec, Outcome, Placement, Policy, Snapshot, schedule
 from lepton_rl.errors import ConfigError, IllegalAction, LeptonError, TraceError
@@ -59,9 +59,12 @@ def check_requested_times(policy: Policy, trace: Trace, setting: str = "--reques
         TraceError: names both.
     """
     if trace.requested == "absent" and getattr(policy, "needs_requested_times", False):
+        blocking = rule_names(policy).blocking
+        backfilling = f" with blocking {blocking}" if blocking in ("easy", "conservative") else ""
         raise TraceError(
-            f"{policy_name(policy)} needs requested times and {trace.name} has none; set {setting} to exact "
-            "or noisy:SIGMA, or use a policy that needs none: fcfs, smallest, las, heap_priority, greedy, random"
+            f"{policy_name(policy)}{backfilling} needs requested times and {trace.name} has none; set {setting} to "
+            "exact or noisy:SIGMA, or use one that needs none: fcfs, smallest, las, heap_priority or random without "
+            "backfilling, or greedy"
         )
 
 

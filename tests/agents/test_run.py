@@ -66,12 +66,17 @@ def test_a_failing_policy_is_a_sentence_with_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "policy",
-    [Priority(score="sjf"), Priority(score="fcfs", blocking="easy"), Reserve(), Genetic()],
-    ids=lambda policy: policy.name,
+    ("policy", "name"),
+    [
+        (Priority(score="sjf"), "sjf"),
+        (Priority(score="fcfs", blocking="easy"), "fcfs with blocking easy"),
+        (Reserve(), "reserve"),
+        (Genetic(), "genetic"),
+    ],
+    ids=["sjf", "fcfs easy", "reserve", "genetic"],
 )
-def test_absent_requested_times_are_refused_by_name(policy: Policy) -> None:
-    with pytest.raises(TraceError, match=f"^{policy.name} needs requested times and trace has none"):  # type: ignore[attr-defined]
+def test_absent_requested_times_are_refused_by_name(policy: Policy, name: str) -> None:
+    with pytest.raises(TraceError, match=f"^{name} needs requested times and trace has none; set --requested to exact"):
         run_policy(policy, TRACE.with_requested("absent"), ClusterSpec.pool(2))
 
 
