@@ -22,10 +22,11 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	@touch $@
 
+# A new folder each time: nothing that is in runs/ is touched.
+quickstart: RUN := runs/make-quickstart-$(shell date +%Y%m%d-%H%M%S)
 quickstart: setup ## train a small agent, compare it with the heuristics, write a report (about 5 minutes)
-	@rm -rf runs/quickstart
-	@$(BIN)/lepton-rl train configs/train/quickstart.yaml --out runs/quickstart
-	@$(BIN)/lepton-rl benchmark configs/benchmark/quickstart.yaml policies.+=runs/quickstart/bundle --out runs/quickstart
+	@$(BIN)/lepton-rl train configs/train/quickstart.yaml --out $(RUN)
+	@$(BIN)/lepton-rl benchmark configs/benchmark/quickstart.yaml 'policies.+={name: $(RUN), label: quickstart}' --out $(RUN)
 
 test: setup lint types imports pytest ## run every check
 

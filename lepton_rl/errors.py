@@ -4,8 +4,9 @@ Every message is a sentence for the person who caused it: what was wrong, where,
 The command line prints it on standard error and exits with code 2.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class LeptonError(Exception):
@@ -43,5 +44,59 @@ def missing_extra(package: str, extra: str) -> MissingExtra:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the closest known name, or an empty string."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    as_written = {word.lower(): word for word in known}
+    close = get_close_matches(name.lower(), list(as_written), n=1, cutoff=0.6)
+    return f"; did you mean {as_written[close[0]]!r}?" if close else ""
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of `key: value` lines",
+    "model_type": "a mapping of `key: value` lines",
+    "model_attributes_type": "a mapping of `key: value` lines",
+}
+
+
+def in_words(problem: Mapping[str, Any]) -> str:
+    """Return one of pydantic's error details as the end of a sentence: "must be a whole number, not 'x'"."""
+    kind, given, context = problem["type"], shown(problem["input"]), problem.get("ctx", {})
+    message = str(problem["msg"])
+    if kind == "missing":
+        return "is missing"
+    if kind in _EXPECTED:
+        return f"must be {_EXPECTED[kind]}, not {given}"
+    if kind == "literal_error":
+        choices = str(context["expected"])
+        known = [word.strip("'") for word in choices.replace(" or ", ", ").split(", ")]
+        return f"{given} is not one of {choices}{nearest(str(problem['input']), known)}"
+    if kind in ("too_short", "too_long"):
+        bound = "at least" if kind == "too_short" else "at most"
+        length = context["min_length" if kind == "too_short" else "max_length"]
+        return f"must have {bound} {length} {'entry' if length == 1 else 'entries'}, not {context['actual_length']}"
+    if kind == "string_too_short":
+        return "must not be empty"
+    if message.startswith(("Value error, ", "Assertion failed, ")):
+        return message.partition(", ")[2].rstrip(".")
+    message = message.replace("Input should", "must").replace("String should", "must")
+    return f"{message[:1].lower()}{message[1:]}, not {given}"
+
+
+def shown(value: object) -> str:
+    """Return a value as a person wrote it, short enough for a sentence."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = "nothing" if value is None else repr(str(value)) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lepton_rl import __version__
@@ -142,7 +143,10 @@ def test_traces(folder: Path, capsys: CAPTURE) -> None:
 def test_policies(capsys: CAPTURE) -> None:
     assert run("policies") == 0
     out = capsys.readouterr().out
-    assert {"fcfs", "genetic", "greedy", "heap_priority", "reserve"} <= {line.split()[0] for line in out.splitlines()}
+    names = {line.split()[0] for line in out.splitlines() if line}
+    assert {"fcfs", "genetic", "greedy", "heap_priority", "reserve"} <= names
+    assert "none" not in out
+    assert "All but greedy also take placement=first|best|worst|consolidated;" in out
     assert run("policies --json") == 0
     assert json.loads(capsys.readouterr().out)["policies"][0]["settings"]
 
@@ -156,6 +160,28 @@ def test_configs(folder: Path, capsys: CAPTURE) -> None:
     assert run("configs copy benchmark/quickstart.yaml mine") == 0
     assert (folder / "mine" / "quickstart.yaml").is_file()
     assert run("configs copy benchmark/quickstart mine --overwrite") == 0
+
+
+def test_settings_of_a_policy_on_the_command_line(folder: Path, capsys: CAPTURE) -> None:
+    (folder / "mine.py").write_text(
+        "from lepton_rl.core import Start\n"
+        "class Mine:\n"
+        "    def __init__(self, most=1): self.most = most\n"
+        "    def decide(self, snapshot):\n"
+        "        return [Start(int(job)) for job in snapshot.queue.id[: self.most - len(snapshot.running)]]\n"
+    )
+    (folder / "pair.csv").write_text("submit_time,run_time,gpus,gpu_memory_gib\n0,9,1,1\n0,10,1,5\n0,10,1,9\n")
+    spans = []
+    for settings in ("--policy mine.py:Mine", "--policy mine.py:Mine --set most=3"):
+        assert run(f"simulate --trace pair.csv --gpus 3 --json {settings}") == 0
+        spans.append(json.loads(capsys.readouterr().out)["makespan"])
+    assert spans == [29, 10]
+    options = "--policy power --set a=0 --set b=1 --set blocking=skip"
+    assert run(f"simulate --trace pair.csv --gpus 1 --json {options}") == 0
+    assert json.loads(capsys.readouterr().out)["mean_wait"] == pytest.approx((0 + 9 + 19) / 3)
+    options = "--policy heap_priority --set compute_weight=0 --set time_weight=0 --set memory_weight=1e0"
+    assert run(f"simulate --trace pair.csv --gpus 1 --json {options}") == 0
+    assert json.loads(capsys.readouterr().out)["mean_wait"] == pytest.approx((0 + 10 + 20) / 3)
 
 
 def test_every_shipped_benchmark_is_a_valid_experiment() -> None:
@@ -209,13 +235,42 @@ def test_evaluate_beside_heuristics(folder: Path, capsys: CAPTURE) -> None:
     assert "saf" in capsys.readouterr().out
 
 
+def test_evaluate_runs_on_the_cluster_that_the_bundle_was_trained_for(folder: Path, capsys: CAPTURE) -> None:
+    from lepton_rl.agents.bundle import LearnedPolicy, save_bundle
+    from lepton_rl.agents.network import expected_shapes
+    from lepton_rl.core import ClusterSpec
+    from lepton_rl.envs import Codec
+
+    codec, trained = Codec(window=4), ClusterSpec(2, 4, 40.0, 30.0, 300.0)
+    shapes = expected_shapes("deepsets", {"job.bias": np.zeros(2, np.float32)}, codec, trained)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    policy = LearnedPolicy(codec, "deepsets", weights, trained)
+    save_bundle(folder / "bundle", policy, {})
+    (folder / "small.csv").write_text("submit_time,run_time,gpus\n0,3600,8\n1,3600,8\n")
+    power = {}
+    for size in ("", "--gpus 8", "--nodes 1 --gpus-per-node 9"):
+        assert run(f"evaluate bundle --trace small.csv --against fcfs --json {size}") == 0
+        out, err = capsys.readouterr()
+        found = json.loads(out)
+        power[size] = found["mean_power_w"]
+        assert ("cluster: 2 x 4 GPUs, for which the bundle was trained" in err) == (size == "")
+        shape = {"": [2, 4], "--gpus 8": [1, 8]}.get(size, [1, 9])
+        assert list(found["cluster"].values()) == list(found["against"]["fcfs"]["cluster"].values()) == shape
+    assert power[""] == pytest.approx(8 * 300.0)
+    assert power["--gpus 8"] == pytest.approx(8 * 300.0)  # another size of the same GPUs
+    assert power["--nodes 1 --gpus-per-node 9"] == pytest.approx(8 * 300.0 + 30.0)
+
+
 @pytest.mark.parametrize("command", ["", "simulate", "train", "benchmark", "evaluate", "policies", "traces",
                                      "traces describe", "traces template", "traces generate", "configs",
                                      "configs list", "configs copy"])  # fmt: skip
 def test_help_has_an_example(command: str, capsys: CAPTURE) -> None:
     assert main([*command.split(), "--help"]) == 0
     out = capsys.readouterr().out
-    assert f"Example: lepton-rl {command}".strip() in " ".join(out.split())
+    examples = [line.strip() for line in out.splitlines() if "Example: " in line]
+    assert any(line.startswith(f"Example: lepton-rl {command}".strip()) for line in examples)
+    source = "".join(path.read_text() for path in (Path(__file__).parents[1] / "lepton_rl" / "cli").glob("*.py"))
+    assert all(f"{line}\n" in source or f'"{line}"' in source for line in examples), "an example is one line, to paste"
     assert "╭" not in out
 
 
@@ -259,6 +314,27 @@ MISTAKES = [
     "simulate --trace three.swf --policy fcfs --nodes 1000000 --gpus-per-node 1000000",
     "simulate --trace jobs.csv --policy fcfs",
     "simulate --trace three.swf --policy fcfs --limit 0",
+    "simulate --trace three.swf --policy srtf --preemption-cost 1e308",
+    "simulate --trace three.swf --policy=",
+    "simulate --trace= --policy fcfs",
+    "traces describe three.swf --plot a_folder",
+    "train small.yaml agent.width=1000000",
+    "benchmark small.yaml policies.0={name:sjf,settings:3}",
+    "benchmark small.yaml policies.0.label=[x]",
+    "benchmark small.yaml policies.0=",
+    "benchmark small.yaml policies.0=''",
+    "benchmark small.yaml preemption_cost=1e300",
+    "benchmark small.yaml name=../x",
+    "benchmark small.yaml name=..",
+    "benchmark small.yaml workloads.0.parameters={compute_intensity:[1]}",
+    "simulate --trace three.swf --policy fcfs --set",
+    "simulate --trace three.swf --policy fcfs --set blocking",
+    "simulate --trace three.swf --policy fcfs --set =easy",
+    "simulate --trace three.swf --policy fcfs --set blocking=",
+    "simulate --trace three.swf --policy fcfs --set blocking=[",
+    "simulate --trace three.swf --policy fcfs --set name=sjf",
+    "simulate --trace three.swf --policy fcfs --set score=sjf",
+    "simulate --trace three.swf --policy fcfs --set blocking=easy --set blocking=skip",
     "simulate --trace three.swf --policy fcfs --strict",
     "simulate --trace three.swf --policy fcfs --format swg",
     "simulate --trace three.swf --policy fcfs --format csv",
@@ -319,6 +395,32 @@ def test_mistakes_are_three_plain_lines_at_most(line: str, folder: Path, capsys:
     assert "Traceback" not in err
     assert "╭" not in err
     assert len(err) < 1500
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("simulate --trace three.swf --polcy fcfs", "there is no option --polcy; did you mean '--policy'?"),
+        ("simulate --trace three.swf --policy fcfs --gpus 1.5", "--gpus: must be a whole number, not '1.5'"),
+        ("simulate --trace three.swf --policy fcfs --gpus 0", "--gpus: must be greater than or equal to 1, not '0'"),
+        ("traces generate weibull --out x.csv", "MODEL: 'weibull' is not one of 'lublin', 'gpu'"),
+        (
+            "simulate --trace jobs.csv --policy fcfs",
+            "the cluster has no size: jobs.csv has no header that names one (MaxNodes or MaxProcs); give --gpus, or "
+            "--nodes and --gpus-per-node",
+        ),
+        (
+            "simulate --trace three.swf --policy fcfs --gpus 1 --strict",
+            "three: 2 of 4 jobs ask for more than 1 GPUs (job 1 asks for 2); the largest needs 5",
+        ),
+        ("traces generate", "Missing argument 'model'. Choose from: lublin, gpu"),
+        ("train small.yaml", "small.yaml:2: workloads: this is a file for another command; use: lepton-rl benchmark"),
+    ],
+)
+def test_usage_errors_say_what_is_right(line: str, sentence: str, folder: Path, capsys: CAPTURE) -> None:
+    (folder / "small.yaml").write_text(BENCHMARK)
+    assert run(line) == 2
+    assert capsys.readouterr().err.startswith(f"error: {sentence}")
 
 
 def test_a_copy_does_not_overwrite(folder: Path, capsys: CAPTURE) -> None:

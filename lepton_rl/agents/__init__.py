@@ -1,6 +1,14 @@
 """Policies: heuristics, planners, and the registry that makes one from a name, a file or a bundle."""
 
-from lepton_rl.agents.compiled import BlockingName, CompiledPolicy, PlacementName, RulePolicy, policy_name
+from lepton_rl.agents.compiled import (
+    BlockingName,
+    CompiledPolicy,
+    PlacementName,
+    RuleNames,
+    RulePolicy,
+    policy_name,
+    rule_names,
+)
 from lepton_rl.agents.genetic import Genetic, Plan
 from lepton_rl.agents.greedy import Greedy
 from lepton_rl.agents.priority import (
@@ -11,12 +19,13 @@ from lepton_rl.agents.priority import (
     Priority,
     Random,
     Reserve,
+    ReserveSlowdown,
     Score,
     heap_order,
     weighted_priority,
 )
 from lepton_rl.agents.registry import PolicyInfo, Setting, make_policy, policies, with_rules
-from lepton_rl.agents.run import check_requested_times, run_policy
+from lepton_rl.agents.run import check_requested_times, run_on, run_policy
 
 __all__ = [
     "SCORES",
@@ -33,6 +42,8 @@ __all__ = [
     "Priority",
     "Random",
     "Reserve",
+    "ReserveSlowdown",
+    "RuleNames",
     "RulePolicy",
     "Score",
     "Setting",
@@ -41,6 +52,8 @@ __all__ = [
     "make_policy",
     "policies",
     "policy_name",
+    "rule_names",
+    "run_on",
     "run_policy",
     "weighted_priority",
     "with_rules",

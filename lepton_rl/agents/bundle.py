@@ -17,12 +17,15 @@ import numpy as np
 from lepton_rl import __version__
 from lepton_rl.agents.network import NETWORKS, Forward, Singles, expected_shapes, forward
 from lepton_rl.core.actions import Action
+from lepton_rl.core.atomic import replacing
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.codec import Codec, Observation, node_groups
 from lepton_rl.errors import BundleError, ConfigError
 
 FORMAT = 1
+BUNDLE_FOLDER = "bundle"
+"""Where a run folder holds its bundle."""
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.npz"
 
@@ -39,6 +42,7 @@ class LearnedPolicy:
         sample: Draw actions from the policy instead of taking the likeliest.
         seed: Of the draws.
         about: Everything else that the bundle says.
+        name: In tables and errors.
     """
 
     codec: Codec
@@ -48,10 +52,16 @@ class LearnedPolicy:
     sample: bool = False
     seed: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "learned"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_generator", np.random.default_rng(self.seed))
         object.__setattr__(self, "_forward", forward(self.network, self.weights))
+
+    @property
+    def placement(self) -> str:
+        """Which GPUs a started job gets."""
+        return self.codec.placement
 
     def decide(self, snapshot: Snapshot) -> list[Action]:
         """Return the starts of this instant, in order.
@@ -86,10 +96,17 @@ class LearnedPolicy:
 
 
 def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -> Path:
-    """Write a bundle; `about` is stored beside codec, network and cluster."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a bundle in the place of what the folder held; `about` is stored beside codec, network and cluster.
+
+    Raises:
+        BundleError: the folder holds something else.
+        OSError: it cannot be written.
+    """
+    folder = folder.absolute()
+    strange = [file.name for file in folder.iterdir() if file.name not in (BUNDLE_FILE, WEIGHTS_FILE)] if folder.is_dir() else []
+    if strange:
+        raise BundleError(f"{folder}: holds {strange[0]}, which is no part of a bundle; name a folder of its own")
     arrays: dict[str, Any] = {name: np.asarray(array) for name, array in policy.weights.items()}
-    np.savez(folder / WEIGHTS_FILE, **arrays)
     description = {
         "format": FORMAT,
         "lepton_rl": __version__,
@@ -99,8 +116,18 @@ def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -
         "sample": policy.sample,
         **about,
     }
-    (folder / BUNDLE_FILE).write_text(json.dumps(description, indent=2) + "\n")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as draft:
+        draft.mkdir()
+        np.savez(draft / WEIGHTS_FILE, **arrays)
+        (draft / BUNDLE_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def bundle_name(path: Path | str) -> str:
+    """Return what a bundle is called: its run folder's name where it is called bundle, else its own."""
+    place = Path(path).absolute()
+    return place.parent.name if place.stem == BUNDLE_FOLDER and place.parent.name else place.stem
 
 
 def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
@@ -111,7 +138,7 @@ def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
     """
     source = Path(path)
     if source.is_dir() and not (source / BUNDLE_FILE).is_file():
-        source = source / "bundle"
+        source = source / BUNDLE_FOLDER
     place = f"{source / BUNDLE_FILE}"
     try:
         description, archive_bytes = _read(source)
@@ -125,7 +152,10 @@ def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
         with np.load(BytesIO(archive_bytes), allow_pickle=False) as archive:
             weights = {name: np.asarray(archive[name], np.float32) for name in archive.files}
         _check_weights(place, about["network"], weights, codec, cluster)
-        return LearnedPolicy(codec, about["network"], weights, cluster, bool(about.get("sample")), seed, about)
+        return LearnedPolicy(
+            codec, about["network"], weights, cluster, bool(about.get("sample")), seed, about,
+            bundle_name(path),
+        )  # fmt: skip
     except FileNotFoundError:
         raise BundleError(
             f"{path}: no policy bundle here (a bundle is a folder with {BUNDLE_FILE} and {WEIGHTS_FILE})"

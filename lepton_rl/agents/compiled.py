@@ -1,6 +1,7 @@
 """Policies that are a compiled rule, and the names by which settings speak of its parts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal, Protocol, runtime_checkable
 
@@ -40,6 +41,23 @@ def _rule(
 def placement_of(name: PlacementName | None, otherwise: Placement) -> Placement:
     """Return the placement that a setting names, or the cluster's where it names none."""
     return otherwise if name is None else Placement[name.upper()]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleNames:
+    """The rules in force, by name; None where the policy decides without one."""
+
+    blocking: str | None
+    placement: str | None
+
+
+def rule_names(policy: Policy, placement: Placement = Placement.FIRST) -> RuleNames:
+    """Return what blocking and placement a policy runs under; `placement` is the cluster's."""
+    if isinstance(policy, CompiledPolicy):
+        rule = policy.rule(placement)
+        return RuleNames(rule.blocking.name.lower(), rule.placement.name.lower())
+    own = getattr(policy, "placement", None)
+    return RuleNames(None, own if isinstance(own, str) else None)
 
 
 class RulePolicy(BaseModel, frozen=True, extra="forbid"):

@@ -11,7 +11,7 @@ from lepton_rl.agents.compiled import PlacementName, RulePolicy, placement_of
 from lepton_rl.agents.greedy import starts
 from lepton_rl.agents.plan_kernels import NOW
 from lepton_rl.agents.planning import Horizon, improve_plans, plan_starts, start_order, starts_now
-from lepton_rl.agents.priority import SLOWDOWN_TUNING, Power, Priority, Reserve
+from lepton_rl.agents.priority import Power, Priority, Reserve, ReserveSlowdown
 from lepton_rl.core import Action, Placement, Snapshot
 from lepton_rl.core import layout as L
 from lepton_rl.errors import missing_extra
@@ -23,7 +23,7 @@ SEEDS: tuple[RulePolicy, ...] = (
     Power(),
     Power(a=-10.0, b=0.001),  # largest first, then shortest: what greedy packs into a pool
     Reserve(),
-    Reserve.model_validate(SLOWDOWN_TUNING),
+    ReserveSlowdown(),
 )
 """Heuristics whose starts, with blocking head and skip, are the first plans."""
 

@@ -11,7 +11,7 @@ same choices.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ Singles = NDArray[np.float32]
 Weights = Mapping[str, Singles]
 Forward = Callable[[Observation], Singles]
 
-NETWORKS = ("mlp", "deepsets")
+NetworkName = Literal["mlp", "deepsets"]
+NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
 FIT_POOL_SCALE = 1 / 16
 """The sum over fitting jobs is brought near 1 for the dozen that usually fit."""
 INVALID_LOGIT = -1e8

@@ -3,13 +3,14 @@
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from lepton_rl.agents.compiled import BlockingName, RulePolicy
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Order
+from lepton_rl.simulator.scores import RESERVE_RHO, RESERVE_T0, RESERVE_T1
 
 ScoreName = Literal[
     "fcfs", "sjf", "ljf", "smallest", "saf", "f1", "f2", "f3", "f4", "wfp3", "unicep", "srtf", "las"
@@ -130,11 +131,18 @@ class HeapPriority(RulePolicy, frozen=True, extra="forbid"):
         )
 
 
+GpuPower = Annotated[float, Field(ge=-10, le=10, description="power of the number of GPUs n")]
+TimePower = Annotated[float, Field(ge=-10, le=10, description="power of the requested time r, floored at 10 s")]
+Rho = Annotated[float, Field(ge=0, le=1, description="part of the cluster that long jobs leave free")]
+ShortTime = Annotated[float, Field(gt=0, allow_inf_nan=False, description="s up to which jobs leave nothing free")]
+LongTime = Annotated[float, Field(gt=0, allow_inf_nan=False, description="s from which jobs leave rho free")]
+
+
 class Power(RulePolicy, frozen=True, extra="forbid"):
     """Lowest `n^a * max(r, 10)^b` first: sjf (a=0, b=1), smallest (1, 0) and saf (1, 1) as one family."""
 
-    a: float = Field(default=1.5, ge=-10, le=10, description="power of the number of GPUs n")
-    b: float = Field(default=2.0, ge=-10, le=10, description="power of the requested time r, floored at 10 s")
+    a: GpuPower = 1.5
+    b: TimePower = 2.0
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -151,7 +159,7 @@ class Reserve(RulePolicy, frozen=True, extra="forbid"):
     """Holds GPUs back for short jobs: a job starts only if room `R` stays free beside it.
 
     On P GPUs a job of n GPUs and requested time r leaves `R = min(rho P clip(log(r/t0) / log(t1/t0), 0, 1),
-    P - n)` GPUs free; the order is `n^a * max(r, 10)^b`. The defaults come from a random search on windows
+    P - n)` GPUs free; the order is `n^a * max(r, 10)^b`. The defaults come from a random search on training windows
     of lublin_256 (256 processors, exact run times) for bounded slowdown + 2.5 x wait hours; SLOWDOWN_TUNING
     from the same search for bounded slowdown alone.
     """
@@ -159,20 +167,16 @@ class Reserve(RulePolicy, frozen=True, extra="forbid"):
     blocking: Literal["head", "skip"] = Field(
         default="skip", description="what happens behind a job that must wait"
     )
-    a: float = Field(default=0.75, ge=-10, le=10, description="power of the number of GPUs n")
-    b: float = Field(default=1.5, ge=-10, le=10, description="power of the requested time r, floored at 10 s")
-    rho: float = Field(default=0.36, ge=0, le=1, description="part of the cluster that long jobs leave free")
-    t0: float = Field(
-        default=34.0, gt=0, allow_inf_nan=False, description="s up to which jobs leave nothing free"
-    )
-    t1: float = Field(
-        default=210_000.0, gt=0, allow_inf_nan=False, description="s from which jobs leave rho free"
-    )
+    a: GpuPower = 0.75
+    b: TimePower = 1.5
+    rho: Rho = 0.36
+    t0: ShortTime = 34.0
+    t1: LongTime = 210_000.0
 
     def model_post_init(self, context: object) -> None:
         """Refuse times in the wrong order."""
         if not self.t0 < self.t1:
-            raise ConfigError(f"reserve: t0 ({self.t0:g} s) must be below t1 ({self.t1:g} s)")
+            raise ConfigError(f"{self.name}: t0 ({self.t0:g} s) must be below t1 ({self.t1:g} s)")
 
     @property
     def name(self) -> str:
@@ -190,8 +194,23 @@ class Reserve(RulePolicy, frozen=True, extra="forbid"):
         return (self.a, self.b, 0.0, 0.0, self.rho, self.t0, self.t1)
 
 
-SLOWDOWN_TUNING = {"a": 1.0, "b": 1.0, "rho": 0.70, "t0": 136.0, "t1": 51_200.0}
+SLOWDOWN_TUNING = {"a": 1.0, "b": 1.0, "rho": RESERVE_RHO, "t0": RESERVE_T0, "t1": RESERVE_T1}
 """`Reserve` tuned for bounded slowdown alone: shorter slowdowns, longer completion times."""
+
+
+class ReserveSlowdown(Reserve, frozen=True, extra="forbid"):
+    """`Reserve` with the defaults of SLOWDOWN_TUNING."""
+
+    a: GpuPower = SLOWDOWN_TUNING["a"]
+    b: TimePower = SLOWDOWN_TUNING["b"]
+    rho: Rho = SLOWDOWN_TUNING["rho"]
+    t0: ShortTime = SLOWDOWN_TUNING["t0"]
+    t1: LongTime = SLOWDOWN_TUNING["t1"]
+
+    @property
+    def name(self) -> str:
+        """Name in tables and errors."""
+        return "reserve_slowdown"
 
 
 class Random(RulePolicy, frozen=True, extra="forbid"):

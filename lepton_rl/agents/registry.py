@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from lepton_rl.agents.compiled import BlockingName, PlacementName, policy_name
 from lepton_rl.agents.genetic import Genetic
 from lepton_rl.agents.greedy import Greedy
-from lepton_rl.agents.priority import SCORES, SLOWDOWN_TUNING, HeapPriority, Power, Priority, Random, Reserve
+from lepton_rl.agents.priority import SCORES, HeapPriority, Power, Priority, Random, Reserve, ReserveSlowdown
 from lepton_rl.agents.user_file import first_problem, load_policy
 from lepton_rl.core import Policy
 from lepton_rl.errors import ConfigError, UnknownPolicy, nearest
@@ -41,27 +41,22 @@ class _Entry:
     model: type[BaseModel]
     summary: str
     fixed: Mapping[str, object]  # what the name already says
-    defaults: Mapping[str, object]  # other defaults than the model's
 
 
 def _entries() -> dict[str, _Entry]:
     entries: dict[str, _Entry] = {
-        name: _Entry(Priority, score.summary, {"score": name}, {}) for name, score in SCORES.items()
+        name: _Entry(Priority, score.summary, {"score": name}) for name, score in SCORES.items()
     }
-    entries["heap_priority"] = _Entry(
-        HeapPriority, "highest w1 compute + w2 time sensitivity + w3 memory first", {}, {}
-    )
-    entries["power"] = _Entry(Power, "lowest GPUs^a x max(requested time, 10 s)^b first", {}, {})
-    entries["reserve"] = _Entry(
-        Reserve, "as power, but long jobs leave GPUs free for short ones to come", {}, {}
-    )
-    entries["reserve_slowdown"] = _Entry(
-        Reserve, "reserve, tuned for bounded slowdown alone", {}, SLOWDOWN_TUNING
-    )
-    entries["random"] = _Entry(Random, "an order drawn once", {}, {})
-    entries["greedy"] = _Entry(Greedy, "dominant-resource best fit, ties by least energy", {}, {})
-    entries["genetic"] = _Entry(Genetic, "plans order and placement by a genetic algorithm", {}, {})
-    return entries
+    others: dict[str, tuple[type[BaseModel], str]] = {
+        "heap_priority": (HeapPriority, "highest w1 compute + w2 time sensitivity + w3 memory first"),
+        "power": (Power, "lowest GPUs^a x max(requested time, 10 s)^b first"),
+        "reserve": (Reserve, "as power, but long jobs leave GPUs free for short ones to come"),
+        "reserve_slowdown": (ReserveSlowdown, "reserve, tuned for bounded slowdown alone"),
+        "random": (Random, "an order drawn once"),
+        "greedy": (Greedy, "dominant-resource best fit, ties by least energy"),
+        "genetic": (Genetic, "plans order and placement by a genetic algorithm"),
+    }
+    return entries | {name: _Entry(model, summary, {}) for name, (model, summary) in others.items()}
 
 
 _ENTRIES = _entries()
@@ -105,7 +100,7 @@ def make_policy(
                 raise ConfigError(
                     f"{spec}: {key}: unknown setting{nearest(key, known)}; its settings: {', '.join(known)}"
                 )
-        return _made(spec, entry.model, {**entry.defaults, **settings, **entry.fixed})
+        return _made(spec, entry.model, {**settings, **entry.fixed})
     file, colon, class_name = spec.rpartition(":")
     if colon and file.endswith(".py"):
         return load_policy(_resolved(file, base), class_name, settings)
@@ -116,7 +111,7 @@ def make_policy(
         return _bundle(path, settings)
     if "/" in spec:
         raise UnknownPolicy(f"{spec}: there is no such bundle (a folder or .zip) and no such file.py:Name")
-    raise UnknownPolicy(f"no policy named {spec!r}{nearest(spec, _ENTRIES)}; known: {', '.join(_ENTRIES)}")
+    raise UnknownPolicy(f"no policy named {spec!r}{nearest(spec, _ENTRIES) or '; known: ' + ', '.join(_ENTRIES)}")
 
 
 def with_rules(
@@ -166,7 +161,7 @@ def _bundle(path: Path, settings: Mapping[str, object]) -> Policy:
             raise ConfigError(f"{path}: {key}: unknown setting; a bundle takes only a seed")
     seed = settings.get("seed", 0)
     if not isinstance(seed, int):
-        raise ConfigError(f"{path}: seed: {seed!r} should be a whole number")
+        raise ConfigError(f"{path}: seed: must be a whole number, not {seed!r}")
     return load_bundle(path, seed=seed)
 
 
@@ -179,7 +174,7 @@ def _settings(entry: _Entry) -> tuple[Setting, ...]:
         Setting(
             name=name,
             type=_type_text(field.annotation),
-            default=_value_text(entry.defaults.get(name, field.default)),
+            default=_value_text(field.default),
             help=field.description or "",
         )
         for name, field in entry.model.model_fields.items()

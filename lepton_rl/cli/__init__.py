@@ -4,16 +4,18 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 in at most three lines; 130 interrupted. Commands import what they need when they run: `--help` is quick.
 """
 
+import inspect
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lepton_rl import __version__
 from lepton_rl.cli import experiments, listings, simulation, traces
-from lepton_rl.errors import LeptonError
+from lepton_rl.errors import LeptonError, in_words, nearest
 
 INTERRUPTED = 130
 MOST_LINES = 3
@@ -72,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{error.filename or 'input/output'}: {error.strerror or error}")
     except MemoryError:
         return _complain("there is not enough memory for this")
+    except RuntimeError as error:  # torch's way to say it
+        if "out of memory" not in str(error) and "allocate memory" not in str(error):
+            raise
+        return _complain("there is not enough memory for this")
     if code == INTERRUPTED:  # the parser, too, may turn Ctrl-C into this code
         print("interrupted", file=sys.stderr)
     return code
@@ -79,17 +85,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
+    _keep_examples_whole(command)
     try:
         result = command.main(arguments, prog_name="lepton-rl", standalone_mode=False)
     except Exception as error:
         # the parser's usage errors; its exception classes have moved between modules
-        message = getattr(error, "format_message", None)
-        if message is None:
+        if not hasattr(error, "format_message"):
             raise
         context = getattr(error, "ctx", None)
         hint = f"\nsee: {context.command_path} --help" if context is not None else ""
-        return _complain(f"{message()}{hint}")
+        return _complain(f"{_usage_sentence(error)}{hint}")
     return result if isinstance(result, int) else 0
+
+
+def _keep_examples_whole(command: Any) -> None:
+    """Leave the examples of a command and of those below it on one line each: a wrapped one does not paste."""
+    for text in ("help", "epilog"):
+        if getattr(command, text):
+            # the parser's mark for a paragraph that is not to be wrapped
+            setattr(
+                command, text, re.sub(r"^(?=Example: )", "\b\n", inspect.cleandoc(getattr(command, text)), flags=re.M)
+            )
+    for below in getattr(command, "commands", {}).values():
+        _keep_examples_whole(below)
+
+
+def _usage_sentence(error: Any) -> str:
+    """Return what the parser complains of as one plain line."""
+    parameter, problems = getattr(error, "param", None), getattr(error.__cause__, "errors", None)
+    if parameter is not None and problems is not None:  # a value of the wrong kind: pydantic said so
+        name = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.name.upper()
+        return f"{name}: {in_words(problems()[0])}"
+    option = getattr(error, "option_name", None)
+    if option is not None and hasattr(error, "possibilities"):
+        known = [name for known in error.ctx.command.params for name in known.opts] if error.ctx else []
+        return f"there is no option {option}{nearest(option, known)}"
+    return " ".join(error.format_message().split())
 
 
 def _complain(message: str) -> int:

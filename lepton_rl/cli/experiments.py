@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lepton_rl.cli.printing import announce_compilation, note, print_json
+from lepton_rl.cli.options import output_option
+from lepton_rl.cli.printing import announce_compilation, note, only_results_on_stdout, print_json
 
 File = Annotated[Path, typer.Argument(help="The experiment file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change.")]
@@ -15,7 +16,7 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Root of all randomness; t
 def train(
     file: File,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME if left out.")] = None,
+    out: Annotated[Path | None, output_option("Run folder; runs/NAME if left out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
     seed: Seed = None,
@@ -34,7 +35,7 @@ def train(
 def benchmark(
     file: File,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; a new one in runs/ if left out.")] = None,
+    out: Annotated[Path | None, output_option("Run folder; a new one in runs/ if left out.")] = None,
     seed: Seed = None,
     json: Annotated[bool, typer.Option("--json", help='Print one JSON object {"rows": [...]}.')] = False,
 ) -> None:
@@ -45,7 +46,8 @@ def benchmark(
     from lepton_rl.experiments.benchmark import benchmark as run
 
     announce_compilation()
-    result = run(file, overrides or [], out, seed)
+    with only_results_on_stdout():
+        result = run(file, overrides or [], out, seed)
     if json:
         print_json({"rows": result.rows})
         note(f"run: {result.folder}")

@@ -1,11 +1,15 @@
 """`lepton-rl policies` and `lepton-rl configs`: what there is."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lepton_rl.cli.options import Overwrite, output_argument
 from lepton_rl.cli.printing import note, print_json
+
+if TYPE_CHECKING:
+    from lepton_rl.agents import PolicyInfo
 
 configs = typer.Typer(
     rich_markup_mode=None,
@@ -23,7 +27,9 @@ def _group(context: typer.Context) -> None:
 def policies(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List every policy that has a name, with its settings.
+    """List every policy that has a name, with its settings and their defaults.
+
+    A setting is given as `--set KEY=VALUE` to `simulate`, and beside the name in an experiment file.
 
     Example: lepton-rl policies
     """
@@ -37,8 +43,21 @@ def policies(
     width = max(len(info.name) for info in known())
     for info in known():
         typer.echo(f"{info.name:<{width}}  {info.summary}")
-        settings = ", ".join(f"{setting.name}={setting.default}" for setting in info.settings)
+        settings = ", ".join(
+            f"{setting.name}={setting.default}" for setting in info.settings if setting.default != "none"
+        )
         typer.echo(f"{'':<{width}}  {settings}")
+    choices = {setting.name: setting.type for info in known() for setting in info.settings if setting.default == "none"}
+    for name, words in choices.items():
+        without = ", ".join(info.name for info in known() if name not in _open_settings(info))
+        typer.echo(
+            f"\nAll but {without} also take {name}={words.removesuffix('|none')}; without it, the cluster's: first."
+        )
+
+
+def _open_settings(info: "PolicyInfo") -> list[str]:
+    """Return the settings that something else decides where they are left out."""
+    return [setting.name for setting in info.settings if setting.default == "none"]
 
 
 @configs.command("list")
@@ -58,8 +77,8 @@ def list_configs() -> None:
 @configs.command("copy")
 def copy_config(
     name: Annotated[str, typer.Argument(help="As `configs list` prints it, e.g. benchmark/quickstart.yaml.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to copy into.")] = Path(),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    folder: Annotated[Path, output_argument("DIR", "Folder to copy into.")] = Path(),
+    overwrite: Overwrite = False,
 ) -> None:
     """Copy an experiment file into a folder, to change it.
 

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from contextlib import AbstractContextManager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 def note(text: str) -> None:
     """Print one line on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def only_results_on_stdout() -> AbstractContextManager[Any]:
+    """Send to standard error what is printed inside, by a policy of the user's own, say."""
+    return redirect_stdout(sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -32,11 +38,8 @@ def announce_compilation() -> None:
 
 def note_losses(trace: "Trace") -> None:
     """Name what was left out of a trace, and what was read otherwise than written."""
-    for entry in trace.dropped:
-        named = "; ".join(entry.examples) + ("; ..." if entry.count > len(entry.examples) else "")
-        note(f"{trace.name}: dropped {entry.count} ({entry.reason}): {named}")
-    for text in trace.notes:
-        note(f"{trace.name}: {text}")
+    for text in trace.losses:
+        note(text)
 
 
 def _finite(value: Any) -> Any:

@@ -1,11 +1,13 @@
 """`lepton-rl simulate` and `lepton-rl evaluate`: one trace, one policy."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lepton_rl.cli.printing import announce_compilation, note, note_losses, print_json
+from lepton_rl.cli.options import Overwrite, output_option
+from lepton_rl.cli.printing import announce_compilation, note, note_losses, only_results_on_stdout, print_json
 from lepton_rl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +27,11 @@ Requested = Annotated[str, typer.Option(help="Requested times: given, exact, noi
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace with jobs larger than the cluster.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of random requested times and policies.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-JobsOut = Annotated[Path | None, typer.Option(help="CSV with the times of every job.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the policy, as `policies` lists them; repeatable."),
+]
+JobsOut = Annotated[Path | None, output_option("CSV to write, with the times of every job.")]
 
 
 def simulate(
@@ -41,6 +47,7 @@ def simulate(
         str | None,
         typer.Option(help="first, best, worst or consolidated; default first, or the policy's own."),
     ] = None,
+    settings: Settings = None,
     limit: Limit = None,
     jobs_out: JobsOut = None,
     requested: Requested = "given",
@@ -50,6 +57,7 @@ def simulate(
     quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted.")] = 0.0,
     format: Format = None,
     strict: Strict = False,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -58,6 +66,8 @@ def simulate(
     Without a size, the cluster is the one that the SWF header names (MaxNodes, else MaxProcs).
 
     Example: lepton-rl simulate --trace jobs.swf --policy sjf --blocking easy --gpus 512
+
+    Example: lepton-rl simulate --trace jobs.csv --policy heap_priority --set memory_weight=0.5 --gpus 64
     """
     from lepton_rl.agents import with_rules
     from lepton_rl.agents.compiled import BlockingName, PlacementName
@@ -65,22 +75,22 @@ def simulate(
     from lepton_rl.experiments.policy_config import PolicyConfig
     from lepton_rl.simulator import Timing
 
-    chosen = options(PolicyConfig, name=policy).build(seed=seed)
-    chosen, unused = with_rules(
-        chosen,
-        _choice("--blocking", blocking, BlockingName),
-        _choice("--placement", placement, PlacementName),
-    )
-    for text in unused:
-        note(text)
-    if jobs_out is not None and jobs_out.resolve() == Path(trace).resolve():
-        raise ConfigError(f"--jobs-out {jobs_out} is the trace itself; name another file")
-    simulation = _simulation(
-        trace, chosen, _size(gpus, nodes, gpus_per_node), limit, format, requested, strict, seed,
-        Timing(preemption_cost, quantum),
-    )  # fmt: skip
+    size = _size(gpus, nodes, gpus_per_node)
+    _check_jobs_out(jobs_out, overwrite, trace, policy.rpartition(":")[0])
+    with only_results_on_stdout():
+        chosen, unused = with_rules(
+            options(PolicyConfig, name=policy, **_settings(settings or [])).build(seed=seed),
+            _choice("--blocking", blocking, BlockingName),
+            _choice("--placement", placement, PlacementName),
+        )
+        simulation = _simulation(
+            trace, chosen, size, limit, format, requested, strict, seed, Timing(preemption_cost, quantum)
+        )
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)
+    for text in unused:
+        note(text)
+    _say_what_is_odd(simulation, size)
     if json:
         print_json(simulation.summary())
     else:
@@ -101,14 +111,16 @@ def evaluate(
     requested: Requested = "given",
     format: Format = None,
     strict: Strict = False,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Run a trained policy on a whole trace, beside some heuristics.
 
-    One trace has no interval: `lepton-rl benchmark` compares on many windows.
+    Without a size, the cluster is the one that the bundle was trained for. One trace has no interval:
+    `lepton-rl benchmark` compares on many windows.
 
-    Example: lepton-rl evaluate runs/quickstart/bundle --trace jobs.csv --gpus 64
+    Example: lepton-rl evaluate runs/quickstart/bundle --trace jobs.csv --nodes 16 --gpus-per-node 8
     """
     from lepton_rl.experiments.loader import options
     from lepton_rl.experiments.policy_config import PolicyConfig
@@ -118,20 +130,52 @@ def evaluate(
         raise ConfigError(f"{bundle}: is a policy's file, not a bundle; use lepton-rl simulate --policy")
     rivals = [options(PolicyConfig, name=name.strip()) for name in against.split(",") if name.strip()]
     size = _size(gpus, nodes, gpus_per_node)
-    simulations = [
-        _simulation(
-            trace, config.build(seed=seed), size, limit, format, requested, strict, seed, quiet=index > 0,
-            name=config.label,
-        )
-        for index, config in enumerate([learned, *rivals])
-    ]  # fmt: skip
+    _check_jobs_out(jobs_out, overwrite, trace)
+    with only_results_on_stdout():
+        policy = learned.build(seed=seed)
+        cluster = _trained_for(policy, size)
+        simulations = [
+            _simulation(trace, built, cluster, limit, format, requested, strict, seed)
+            for built in (policy, *(rival.build(seed=seed) for rival in rivals))
+        ]
     if jobs_out is not None:
         simulations[0].write_jobs(jobs_out)
+    if not size:
+        chosen = "for which the bundle was trained (--gpus, or --nodes and --gpus-per-node choose)"
+        note(f"cluster: {simulations[0].outcome.cluster}, {chosen}")
+    _say_what_is_odd(simulations[0], cluster)
     if json:
         others = {simulation.policy: simulation.summary() for simulation in simulations[1:]}
         print_json({**simulations[0].summary(), "against": others})
     else:
         _print_table(simulations)
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """Return the policy's settings that `--set KEY=VALUE` gives; values are YAML, as in an experiment file."""
+    from lepton_rl.experiments.yaml_tree import parse
+
+    settings: dict[str, Any] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        key = key.strip()
+        if not value.strip() or not key or key in ("name", "label", "settings"):
+            raise ConfigError(f"--set {text!r} is no setting of a policy; write KEY=VALUE, e.g. memory_weight=0.5")
+        if key in settings:
+            raise ConfigError(f"--set {key} is given twice")
+        settings[key] = parse(value, f"--set {text!r}", from_command_line=True).plain()
+    return settings
+
+
+def _trained_for(policy: "Policy", size: dict[str, int]) -> dict[str, Any]:
+    """Return the cluster to evaluate on: the bundle's, with another size where one is given."""
+    from lepton_rl.agents.bundle import LearnedPolicy
+
+    assert isinstance(policy, LearnedPolicy)
+    trained = asdict(policy.cluster)
+    if size:
+        return {key: value for key, value in trained.items() if key not in ("nodes", "gpus_per_node")} | size
+    return trained
 
 
 def _size(gpus: int | None, nodes: int | None, gpus_per_node: int | None) -> dict[str, int]:
@@ -145,37 +189,50 @@ def _size(gpus: int | None, nodes: int | None, gpus_per_node: int | None) -> dic
 
 
 def _simulation(
-    file: str, policy: "Policy", size: dict[str, int], limit: int | None, format: str | None, requested: str,
-    strict: bool, seed: int, timing: Any = None, quiet: bool = False, name: str | None = None,
+    file: str, policy: "Policy", size: dict[str, Any], limit: int | None, format: str | None, requested: str,
+    strict: bool, seed: int, timing: Any = None,
 ) -> "Simulation":  # fmt: skip
-    from dataclasses import replace
-
     from lepton_rl.experiments.simulate import simulate as run
 
     announce_compilation()
     trace, cluster = _workload(file, size, limit, format, requested, seed)
-    done = run(trace, cluster, policy, strict=strict, timing=timing)
-    if not quiet:
-        note_losses(done.trace)
-    return done if name is None else replace(done, policy=name)
+    return run(trace, cluster, policy, strict=strict, timing=timing)
 
 
 def _workload(
-    file: str, size: dict[str, int], limit: int | None, format: str | None, requested: str, seed: int
+    file: str, size: dict[str, Any], limit: int | None, format: str | None, requested: str, seed: int
 ) -> "tuple[Trace, ClusterSpec]":
     from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
     from lepton_rl.experiments.loader import options
 
     cluster_config = options(ClusterConfig, **size)
     trace = options(WorkloadConfig, path=file, format=format, limit=limit, requested=requested).build(seed)
-    cluster = cluster_config.build(trace)
     header = trace.machine
+    if not size and not (header and header.gpus):
+        raise ConfigError(
+            f"the cluster has no size: {file} has no header that names one (MaxNodes or MaxProcs); "
+            "give --gpus, or --nodes and --gpus-per-node"
+        )
+    return trace, cluster_config.build(trace)
+
+
+def _check_jobs_out(jobs_out: Path | None, overwrite: bool, trace: str, *inputs: str) -> None:
+    from lepton_rl.experiments.outputs import check_output_file
+    from lepton_rl.workloads import resolve_data_path
+
+    if jobs_out is not None:
+        check_output_file(jobs_out, overwrite, (resolve_data_path(trace, Path()), *map(Path, inputs)))
+
+
+def _say_what_is_odd(simulation: "Simulation", size: dict[str, Any]) -> None:
+    """Print notes once the run is done: a command that fails prints its error alone."""
+    trace, header = simulation.trace, simulation.trace.machine
     if not size and header and header.max_nodes and header.max_procs not in (None, header.max_nodes):
         note(
             f"{trace.name}: the header names MaxNodes {header.max_nodes} and MaxProcs {header.max_procs}; "
-            f"the cluster has {cluster.gpus} GPUs (--gpus chooses)"
+            f"the cluster has {simulation.outcome.cluster.gpus} GPUs (--gpus chooses)"
         )
-    return trace, cluster
+    note_losses(trace)
 
 
 def _choice(option: str, value: str | None, choices: Any) -> Any:
@@ -205,6 +262,8 @@ def _print_table(simulations: "list[Simulation]") -> None:
     for simulation in simulations:
         table.add_column(simulation.policy, justify="right")
     summaries = [simulation.summary() for simulation in simulations]
+    table.add_row("blocking", *(simulation.rules.blocking or "its own" for simulation in simulations))
+    table.add_row("placement", *(simulation.rules.placement or "its own" for simulation in simulations))
     table.add_row("jobs left out: too large", *(f"{summary['dropped']:,}" for summary in summaries))
     for name in (*LEADING_KEYS, *(key for key in DESCRIPTIONS if key not in LEADING_KEYS)):
         table.add_row(DESCRIPTIONS[name], *(_figure(summary[name]) for summary in summaries))

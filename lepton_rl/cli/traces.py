@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from lepton_rl.cli.options import Overwrite, output_option
 from lepton_rl.cli.printing import note, note_losses, print_json
 from lepton_rl.errors import ConfigError
 
@@ -25,8 +26,9 @@ def _group(context: typer.Context) -> None:
 def describe(
     file: Annotated[str, typer.Argument(help="Workload file, plain or gzip; data:REST is in the data folder.")],
     gpus: Annotated[str, typer.Option(help="Cluster sizes for the offered load, by comma.")] = "",
-    plot: Annotated[Path | None, typer.Option(help="Picture of arrivals and distributions.")] = None,
+    plot: Annotated[Path | None, output_option("Picture to write, of arrivals and distributions.")] = None,
     format: Annotated[str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")] = None,
+    overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print what a trace holds: counts, quantiles, offered load, and what was dropped.
@@ -36,13 +38,16 @@ def describe(
     from rich.console import Console
     from rich.table import Table
 
+    from lepton_rl.experiments.outputs import check_output_file
     from lepton_rl.workloads import describe as describe_trace
     from lepton_rl.workloads import plot_trace, read_trace, resolve_data_path
 
     sizes = _sizes(gpus)
-    trace = read_trace(resolve_data_path(file, Path()), format)
-    machine = trace.machine
-    header = machine and (machine.max_nodes or machine.max_procs)
+    source = resolve_data_path(file, Path())
+    if plot is not None:
+        check_output_file(plot, overwrite, (source,))
+    trace = read_trace(source, format)
+    header = trace.machine and trace.machine.gpus
     description = describe_trace(trace, sizes or ([header] if header else []))
     if plot is not None:
         plot_trace(trace, plot)
@@ -69,12 +74,15 @@ def template() -> None:
 @app.command()
 def generate(
     model: Annotated[Literal["lublin", "gpu"], typer.Argument(help="lublin (Lublin-Feitelson) or gpu.")],
-    out: Annotated[Path, typer.Option(help="File to write: .csv, .swf (also .gz) or .npz.")],
+    out: Annotated[Path, output_option("File to write: .csv, .swf (also .gz) or .npz.")],
     jobs: Annotated[int, typer.Option(min=1, max=100_000_000, help="Number of jobs.")] = 10_000,
     load: Annotated[float | None, typer.Option(help="Offered load; 0.9 for gpu, the model's own for lublin.")] = None,
     gpus: Annotated[int, typer.Option(min=1, max=1_000_000, help="GPUs (processors) of the machine.")] = 256,
-    requested: Annotated[str, typer.Option(help="Requested times: exact, noisy:SIGMA, tsafrir, absent.")] = "exact",
+    requested: Annotated[
+        str, typer.Option(help="Requested times: exact (given is the same here), noisy:SIGMA, tsafrir, absent.")
+    ] = "exact",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same jobs.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a synthetic workload.
 
@@ -82,12 +90,14 @@ def generate(
     """
     from lepton_rl.experiments.config import WorkloadConfig
     from lepton_rl.experiments.loader import options
+    from lepton_rl.experiments.outputs import check_output_file
     from lepton_rl.workloads import write_csv, write_swf
 
     name = out.name.removesuffix(".gz")
     suffix = Path(name).suffix
     if suffix not in (".csv", ".swf", ".npz"):
         raise ConfigError(f"{out}: the name must end in .csv, .swf or .npz, which is the format")
+    check_output_file(out, overwrite)
     workload = options(
         WorkloadConfig, generator="gpu_cluster" if model == "gpu" else model, gpus=gpus, jobs=jobs, load=load,
         requested=requested, seed=seed,

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.physics import energy_joules, mean_utilization, power_w
 
 SECONDS_PER_HOUR = 3600.0
 JOULES_PER_KWH = 3.6e6
@@ -47,15 +48,13 @@ class Outcome:
 
     @property
     def energy_joules(self) -> float:
-        """Exact integral of every GPU's idle + (max - idle) x load over the makespan."""
-        spec = self.cluster
-        idle = spec.idle_power_w * spec.gpus * self.makespan
-        return idle + (spec.max_power_w - spec.idle_power_w) * self.busy_gpu_seconds
+        """Exact integral of every GPU's power over the makespan: the power is linear in the load."""
+        return energy_joules(self.mean_power_w, self.makespan)
 
     @property
     def utilization(self) -> float:
         """Busy GPU-seconds / (GPUs x makespan)."""
-        return self.busy_gpu_seconds / (self.cluster.gpus * self.makespan)
+        return mean_utilization(self.busy_gpu_seconds, self.cluster.gpus, self.makespan)
 
     @property
     def fragmentation(self) -> float:
@@ -67,7 +66,8 @@ class Outcome:
     @property
     def mean_power_w(self) -> float:
         """Mean power of all GPUs together, watts."""
-        return self.energy_joules / self.makespan
+        spec = self.cluster
+        return spec.gpus * power_w(self.utilization, spec.max_power_w, spec.idle_power_w)
 
     def bounded_slowdown(self) -> FloatArray:
         """`max(1, (wait + run) / max(run, 10))` of each job."""

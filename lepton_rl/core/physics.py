@@ -1,5 +1,12 @@
 """Utilisation, power and energy: the field's small formulas, told apart by name."""
 
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Load = TypeVar("Load", float, NDArray[np.float64])
+
 
 def utilization(used: float, capacity: float) -> float:
     """Return the instantaneous utilisation `U_t = C_t / C_max`; both in one unit (GPUs, GFLOP/s)."""
@@ -22,8 +29,8 @@ def demand_ratio(demand: float, capacity: float) -> float:
     return demand / capacity
 
 
-def power_w(utilization: float, max_power_w: float, idle_power_w: float = 0.0) -> float:
-    """Return the draw `idle + (max - idle) * U`, watts; without idle power it is `U * P_max`."""
+def power_w(utilization: Load, max_power_w: float, idle_power_w: float = 0.0) -> Load:
+    """Return the draw `idle + (max - idle) * U`, watts, element by element; without idle power it is `U * P_max`."""
     return idle_power_w + (max_power_w - idle_power_w) * utilization
 
 

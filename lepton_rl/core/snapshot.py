@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Start
+from lepton_rl.core.physics import power_w
 from lepton_rl.core.placement import Placement, held_gpus, hold_gpu, hold_share, place, release, share_memory
 from lepton_rl.errors import IllegalAction
 
@@ -139,8 +140,7 @@ class Snapshot:
     @property
     def gpu_power_w(self) -> FloatArray:
         """Draw of each GPU, idle + (max - idle) x load, watts, shape (GPUs,)."""
-        spec = self.cluster
-        return spec.idle_power_w + (spec.max_power_w - spec.idle_power_w) * self.gpu_load
+        return power_w(self.gpu_load, self.cluster.max_power_w, self.cluster.idle_power_w)
 
     def gpus_of(self, job: int) -> tuple[int, ...]:
         """Return the GPUs that a running job holds."""

@@ -12,6 +12,7 @@ from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.placement import empty_allocation
+from lepton_rl.core.physics import power_w
 from lepton_rl.envs.batch_kernel import (
     ENERGY_BUSY,
     ENERGY_IDLE,
@@ -333,11 +334,11 @@ class EnvironmentBatch:
         fits = np.zeros(len(waiting), np.bool_)
         visible = min(len(waiting), self.codec.window)
         fits[:visible] = self._mask[env, :visible]
-        spec = self.cluster
+        draw = power_w(load, self.cluster.max_power_w, self.cluster.idle_power_w)
         return EnvironmentView(
             time=now,
             gpu_load=load,
-            power_w=float((spec.idle_power_w + (spec.max_power_w - spec.idle_power_w) * load).sum()),
+            power_w=float(draw.sum()),
             running=int(self._counts[env, L.RUNNING]),
             queue_gpus=waiting[:, L.GPUS] / L.MILLI,
             queue_time=waiting[:, L.REQUESTED],

@@ -13,6 +13,7 @@ from lepton_rl.core.placement import fits, place
 from lepton_rl.envs.features import encode_basic, encode_full, encode_nodes
 from lepton_rl.envs.look_ahead import look_ahead
 from lepton_rl.envs.window import F_GPUS, follow_queue
+from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.events import move_to_next_event, set_true_end
 from lepton_rl.simulator.waiting import remove
@@ -110,7 +111,7 @@ def start_job(
     tally[WAITING_RATE] -= prices[job, WAITING]
     if counts[L.FRONT] == counts[L.BACK]:
         tally[WAITING_RATE] = 0.0  # what rounding has left
-    forgiven = min(now - jobs[job, L.SUBMIT], 10.0 - truth[job, L.RUN])
+    forgiven = min(now - jobs[job, L.SUBMIT], SLOWDOWN_FLOOR - truth[job, L.RUN])
     return -prices[job, REFUND] * forgiven if forgiven > 0.0 else 0.0
 
 

@@ -1,5 +1,6 @@
 """Where episodes come from: windows of consecutive jobs, drawn from one or more traces."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,23 @@ class Episodes:
     def length(self) -> int:
         """Jobs of an episode, warm-up included."""
         return self.jobs + self.warmup
+
+    def checked(self, window: object) -> tuple[int, int]:
+        """Return a window that somebody names as (trace, first job), counted from 0.
+
+        Raises:
+            ConfigError: it is no such pair, or there is no such window.
+        """
+        try:
+            index, first = (operator.index(value) for value in window)  # type: ignore[attr-defined]
+        except (TypeError, ValueError):
+            raise ConfigError(f"a window is two whole numbers, (trace, first job), not {window!r}") from None
+        if not 0 <= index < len(self.traces):
+            raise ConfigError(f"window {window!r}: there are traces 0 to {len(self.traces) - 1}")
+        last = len(self.traces[index]) - self.length
+        if not 0 <= first <= last:
+            raise ConfigError(f"window {window!r}: the first job of trace {index}'s windows is 0 to {last}")
+        return index, first
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int]:
         """Return a uniformly random window as (trace, first job)."""

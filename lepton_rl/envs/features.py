@@ -30,16 +30,13 @@ from lepton_rl.envs.window import (
     S_TIME,
     S_WEIGHT,
 )
+from lepton_rl.core.metrics import SLOWDOWN_FLOOR
+from lepton_rl.simulator.scores import RESERVE_RHO, RESERVE_T0, RESERVE_T1
 
 UNKNOWN_TIME = 3600.0
 """Seconds that a job without a requested time is taken for."""
 LOG_TIME = 12.0
 LOG_WORK = 18.0
-SLOWDOWN_FLOOR = 10.0
-# The reserve rule as tuned for bounded slowdown (agents.priority).
-RESERVE_RHO = 0.7
-RESERVE_SHORTEST = 136.0
-RESERVE_LONGEST = 51_200.0
 
 
 class FeatureSet(IntEnum):
@@ -79,7 +76,8 @@ FEATURES = {
     "harmless": "1 when starting it now would not delay the predicted start of the first job that does not fit",
     "overrun": "log1p(seconds by which it would run beyond that start) / 12",
     "free_after": "(free GPUs - GPUs) / GPUs of the cluster",
-    "reserve_room": "free_after less the reserve rule's margin (rho 0.7, 136 s to 51,200 s)",
+    "reserve_room": "free_after less the reserve rule's margin "
+    f"(rho {RESERVE_RHO:g}, {RESERVE_T0:g} s to {RESERVE_T1:,.0f} s)",
 }
 CONTEXT_FEATURES = {
     "free": "free GPUs / GPUs",
@@ -120,7 +118,7 @@ def static_features(
     static[job, S_MEMORY] = jobs[job, L.MEMORY] / gpu_memory
     static[job, S_WEIGHT] = (fast_log(1.0 / max(time, SLOWDOWN_FLOOR) + 2.5 / 3600.0) + 8.0) / 8.0
     static[job, S_KEY] = 0.0 if key_is_time else fast_log(1.0 + max(jobs[job, L.SCORE], 0.0)) / LOG_WORK
-    part = fast_log(max(time, 1.0) / RESERVE_SHORTEST) / math.log(RESERVE_LONGEST / RESERVE_SHORTEST)
+    part = fast_log(max(time, 1.0) / RESERVE_T0) / math.log(RESERVE_T1 / RESERVE_T0)
     static[job, S_RESERVE] = min(RESERVE_RHO * min(max(part, 0.0), 1.0), 1.0 - count / gpus)
 
 

@@ -1,10 +1,13 @@
 """`lepton_rl/Scheduling-v0`: one cluster, one episode at a time."""
 
-from typing import Any, cast
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsIndex, TypeVar, cast
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from lepton_rl.core.cluster import ClusterSpec
@@ -17,6 +20,7 @@ from lepton_rl.envs.render import render_ansi, render_rgb
 from lepton_rl.errors import ConfigError
 from lepton_rl.workloads import Trace, gpu_cluster
 
+Kind = TypeVar("Kind")
 DEFAULT_CLUSTER = ClusterSpec(nodes=4, gpus_per_node=8)
 
 
@@ -59,6 +63,10 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         warmup: Jobs before them that a heuristic runs.
         relative_to_heuristic: Divide rewards by the heuristic's cost on the same jobs.
         render_mode: "ansi" (text) or "rgb_array" (picture) of queue, GPUs and utilisation.
+
+    Raises:
+        ConfigError: an argument has the wrong type or value.
+        TraceError: a job of the workload does not fit the cluster.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - as gymnasium.Env declares it
@@ -79,34 +87,43 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ConfigError(f"render_mode must be 'ansi' or 'rgb_array', not {render_mode!r}")
-        traces = as_traces(workload, cluster)
-        self.codec = codec or Codec()
+        self.batch = make_batch(1, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic)
+        self.codec = self.batch.codec
         self.cluster = cluster
         self.render_mode = render_mode
-        self.batch = EnvironmentBatch(
-            Episodes(traces, jobs, warmup),
-            cluster,
-            self.codec,
-            objective or Objective(),
-            1,
-            relative_to_heuristic,
-        )
+        self._needs_reset = True
         self.observation_space = cast(spaces.Space[Observation], self.codec.observation_space(cluster))
         self.action_space = self.codec.action_space()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode; `options={"window": (trace, first_job)}` names it, otherwise it is drawn."""
+        """Begin an episode; `options={"window": (trace, first_job)}` names it, otherwise it is drawn.
+
+        Raises:
+            ConfigError: there is no such window.
+        """
         super().reset(seed=seed)
-        window = (options or {}).get("window")
-        self.batch.reset(0, window if window is not None else self.batch.episodes.draw(self.np_random))
+        episodes, window = self.batch.episodes, _options(options).get("window")
+        self.batch.reset(0, episodes.draw(self.np_random) if window is None else episodes.checked(window))
+        self._needs_reset = False
         return self.batch.observation_of(0), self._info()
 
-    def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Start the job in slot `action`, or wait."""
-        self.batch.step(np.array([action], np.int64))
-        terminated = bool(self.batch.terminated[0])
+    def step(self, action: SupportsIndex) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Start the job in slot `action`, or wait.
+
+        Raises:
+            ConfigError: it is no whole number.
+            gymnasium.error.ResetNeeded: no episode has begun, or it has ended.
+        """
+        if self._needs_reset:
+            raise ResetNeeded("no episode is running: call reset() before step()")
+        try:
+            actions = np.array([operator.index(action)], np.int64)
+        except (TypeError, OverflowError):
+            raise ConfigError(f"an action is a whole number, 0 to {self.codec.window}, not {action!r}") from None
+        self.batch.step(actions)
+        terminated = self._needs_reset = bool(self.batch.terminated[0])
         info = self._info()
         if terminated:
             info["episode_metrics"] = self.batch.episode_info(0)
@@ -133,8 +150,55 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         return self.batch.brief(0)
 
 
-def as_traces(workload: Trace | list[Trace] | None, cluster: ClusterSpec) -> list[Trace]:
-    """Return the traces that an environment's workload argument means."""
+def make_batch(
+    count: int,
+    workload: object,
+    cluster: object,
+    codec: object,
+    objective: object,
+    jobs: int,
+    warmup: int,
+    relative_to_heuristic: bool,
+) -> EnvironmentBatch:
+    """Return `count` environments, with every argument of an environment checked; see `SchedulingEnv`.
+
+    Raises:
+        ConfigError: an argument has the wrong type or value.
+    """
+    machine = _expected("cluster", cluster, ClusterSpec)
+    seen = _expected("codec", Codec() if codec is None else codec, Codec)
+    minimised = _expected("objective", Objective() if objective is None else objective, Objective)
+    for name, number in (("jobs", jobs), ("warmup", warmup)):
+        if not isinstance(number, int | np.integer):
+            raise ConfigError(f"{name} must be a whole number, not {number!r}")
+    episodes = Episodes(_traces(workload, machine), int(jobs), int(warmup))
+    return EnvironmentBatch(episodes, machine, seen, minimised, count, relative_to_heuristic)
+
+
+def _traces(workload: object, cluster: ClusterSpec) -> list[Trace]:
+    """Return the traces that an environment's workload argument means.
+
+    Raises:
+        ConfigError: it is neither a trace nor a sequence of traces.
+    """
     if workload is None:
         return [default_workload(cluster)]
-    return [workload] if isinstance(workload, Trace) else list(workload)
+    traces = [workload] if isinstance(workload, Trace) else workload
+    if not isinstance(traces, Sequence) or not traces or not all(isinstance(trace, Trace) for trace in traces):
+        raise ConfigError(
+            f"workload must be a Trace or a list of them, not {workload!r}; lepton_rl.workloads.read_trace reads a file"
+        )
+    return list(traces)
+
+
+def _expected(name: str, value: object, kind: type[Kind]) -> Kind:
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise ConfigError(f"{name} must be {article} {kind.__name__}, not {value!r}")
+    return value
+
+
+def _options(options: object) -> Mapping[str, Any]:
+    if options is not None and not isinstance(options, Mapping):
+        raise ConfigError(f'options must be a mapping such as {{"window": (0, 1000)}}, not {options!r}')
+    return options or {}

@@ -4,16 +4,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.envs.batch import EnvironmentBatch
 from lepton_rl.envs.codec import Codec, Observation
-from lepton_rl.envs.episodes import Episodes
 from lepton_rl.envs.objective import Objective
-from lepton_rl.envs.scheduling import DEFAULT_CLUSTER, as_traces
+from lepton_rl.envs.scheduling import DEFAULT_CLUSTER, make_batch
 from lepton_rl.workloads import Trace
 
 
@@ -49,18 +48,18 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         render_mode: str | None = None,
     ) -> None:
         self.num_envs = num_envs
-        self.codec = codec or Codec()
         self.copy = copy
         self.render_mode = None
-        self.batch = EnvironmentBatch(
-            Episodes(as_traces(workload, cluster), jobs, warmup), cluster, self.codec, objective or Objective(),
-            num_envs, relative_to_heuristic,
-        )  # fmt: skip
+        self.batch = make_batch(
+            num_envs, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic
+        )
+        self.codec = self.batch.codec
         self.single_observation_space = self.codec.observation_space(cluster)
         self.single_action_space = self.codec.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._truncated = np.zeros(num_envs, np.bool_)
+        self._needs_reset = True
         self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence().spawn(num_envs)]
 
     def reset(
@@ -79,12 +78,19 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
         for env in np.flatnonzero(mask).tolist():
             self.batch.reset(env, self.batch.episodes.draw(self.generators[env]))
+        self._needs_reset = False
         return self._observation(), {}
 
     def step(
         self, actions: NDArray[np.int64]
     ) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Apply one action to each environment."""
+        """Apply one action to each environment.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun.
+        """
+        if self._needs_reset:
+            raise ResetNeeded("no episode is running: call reset() before step()")
         ended = self.batch.step(np.ascontiguousarray(actions, np.int64))
         infos: dict[str, Any] = {}
         terminated = self.batch.terminated.copy()

@@ -6,6 +6,7 @@ report.html       one page with pictures     *.png            the pictures
 """
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,17 @@ from typing import Any
 
 from rich.console import Console
 
-from lepton_rl.agents.compiled import CompiledPolicy
-from lepton_rl.errors import ConfigError, MissingExtra
+from lepton_rl.agents import CompiledPolicy, RuleNames, check_requested_times, rule_names
+from lepton_rl.core import Policy
+from lepton_rl.errors import ConfigError, LeptonError, MissingExtra
 from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, BenchmarkConfig, ProtocolConfig
 from lepton_rl.experiments.loader import checked, resolved_yaml, tree_of
-from lepton_rl.experiments.runner import Task, run_tasks
+from lepton_rl.experiments.outputs import check_run_folder
+from lepton_rl.experiments.prepared import Prepared
+from lepton_rl.experiments.runner import Contender, Measurement, Task, run_tasks
 from lepton_rl.experiments.runs import (
     RUN_FILE,
     digest_of,
-    is_training_run,
     make_folder,
     new_folder,
     provenance,
@@ -77,82 +80,111 @@ def benchmark(
         TraceError: a workload cannot be used.
     """
     console = console or Console(stderr=True)
+    prepared = _prepared(file, overrides, seed)
+    is_new = out is None or not out.exists()
+    folder = _claimed(prepared, out)
+    rows = folder / "rows.jsonl"
+    try:
+        measurements = run_tasks(prepared.bench, prepared.tasks, rows, prepared.config.processes, console)
+    except LeptonError:
+        if is_new and not (rows.is_file() and rows.stat().st_size):  # it holds nothing to go on from
+            shutil.rmtree(folder)
+        raise
+    for text in prepared.notes:  # now: a benchmark that fails prints its error alone
+        say(console, text)
+    return _finish(prepared, folder, prepared.summaries(measurements), console)
+
+
+def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None) -> Prepared:
+    """Return what the file asks for, checked as far as it can be before anything runs."""
     base = Path(file).absolute().parent
     tree = tree_of(file, overrides)
     if isinstance(tree.value, dict) and "protocol" in tree.value:
-        from lepton_rl.experiments.protocol import protocol_summaries
+        from lepton_rl.experiments.protocol import prepare_protocol
 
         protocol = checked(tree, base, ProtocolConfig)
-        protocol = protocol if seed is None else protocol.model_copy(update={"seed": seed})
-        folder = _claimed(protocol, [protocol.workload.path], out)
-        return _finish(protocol, folder, protocol_summaries(protocol, folder, console), None, console)
+        return prepare_protocol(protocol if seed is None else protocol.model_copy(update={"seed": seed}))
     config = checked(tree, base, BenchmarkConfig)
-    config = config if seed is None else config.model_copy(update={"seeds": (seed,)})
+    return _comparison(config if seed is None else config.model_copy(update={"seeds": (seed,)}))
+
+
+def _comparison(config: BenchmarkConfig) -> Prepared:
     built = {policy.label: policy.build() for policy in config.policies}
+    contenders = _contenders(config, built)
     windows = {workload.label: make_windows(workload, config.seeds) for workload in config.workloads}
-    _say_what_is_odd(config, windows, console)
-    sources = [
-        policy.name.rpartition(":")[0] if ".py:" in policy.name else policy.name for policy in config.policies
-    ]
-    folder = _claimed(config, [*sources, *(workload.path for workload in config.workloads)], out)
+    for index, workload in enumerate(config.workloads):
+        first = next(iter(windows[workload.label].traces.values()))[0]
+        for policy in built.values():
+            check_requested_times(policy, first, f"workloads.{index}.requested")
     tasks = [
-        Task(
-            policy.label,
-            "repick",
-            getattr(built[policy.label], "blocking", None),
-            workload.label,
-            seed,
-            index,
-        )
+        Task(contender, workload.label, seed, index)
         for workload in config.workloads
-        for policy in config.policies
+        for contender in contenders
         for seed in config.seeds
         for index in range(workload.windows.count)
     ]
     # policies in Python are slow: they go first, so that no process is left alone with one at the end
-    order = sorted(range(len(tasks)), key=lambda i: isinstance(built[tasks[i].policy], CompiledPolicy))
+    order = sorted(tasks, key=lambda task: isinstance(built[task.contender.label], CompiledPolicy))
     bench = WindowBench({policy.label: policy for policy in config.policies}, windows, config.timing)
-    done = run_tasks(bench, [tasks[i] for i in order], folder / "rows.jsonl", config.processes, console)
-    by_task = {measurement.task: measurement for measurement in done}
-    measurements = [by_task[task] for task in tasks]
     learned = frozenset(policy.label for policy in config.policies if policy.is_learned)
-    summaries = tuple(
-        summarize(
-            measurements,
-            workload.label,
-            cluster=str(windows[workload.label].cluster),
-            windows=_in_words(config, index),
-            notes=_notes(windows[workload.label]),
-            learned=learned,
-            block=windows[workload.label].block,
-            seeds_share_windows=workload.windows.kind == "disjoint",
+
+    def summaries(measurements: Sequence[Measurement]) -> tuple[WorkloadSummary, ...]:
+        by_task = {measurement.task: measurement for measurement in measurements}
+        return tuple(
+            summarize(
+                [by_task[task] for task in tasks],
+                workload.label,
+                cluster=str(windows[workload.label].cluster),
+                windows=_in_words(config, index),
+                notes=_notes(windows[workload.label]),
+                learned=learned,
+                block=windows[workload.label].block,
+                seeds_share_windows=workload.windows.kind == "disjoint",
+            )
+            for index, workload in enumerate(config.workloads)
         )
-        for index, workload in enumerate(config.workloads)
-    )
-    return _finish(config, folder, summaries, bench, console)
+
+    files = [policy.name.rpartition(":")[0] if ".py:" in policy.name else policy.name for policy in config.policies]
+    sources = [*files, *(workload.path for workload in config.workloads)]
+    return Prepared(config, bench, order, summaries, sources, _what_is_odd(config, windows))
 
 
-def _claimed(
-    config: BenchmarkConfig | ProtocolConfig, sources: Sequence[str | None], out: Path | None
-) -> Path:
+def _contenders(config: BenchmarkConfig, built: Mapping[str, Policy]) -> list[Contender]:
+    """Return who is measured.
+
+    Raises:
+        ConfigError: two of them would be the same in the results.
+    """
+    found: dict[tuple[str, RuleNames], Contender] = {}
+    for policy in config.policies:
+        rules = rule_names(built[policy.label])
+        key = (policy.policy, rules)
+        if key in found:
+            raise ConfigError(
+                f"policies: {found[key].label!r} and {policy.label!r} are both {policy.policy} with blocking "
+                f"{rules.blocking} and placement {rules.placement}; leave one out, or give one of them a label"
+            )
+        found[key] = Contender(policy.label, policy.policy, "repick", rules.blocking, rules.placement)
+    return list(found.values())
+
+
+def _claimed(prepared: Prepared, out: Path | None) -> Path:
     """Return the run folder, with the experiment recorded in it.
 
     Raises:
-        ConfigError: it holds another experiment, or the same one on files that have changed.
+        ConfigError: it holds another experiment, the same one on files that have changed, or no run at all.
     """
-    folder = out or new_folder(config.name)
-    make_folder(folder)
-    text = resolved_yaml(config.model_copy(update={"processes": None}))
-    recorded = folder / "benchmark.yaml"
-    if recorded.is_file() and recorded.read_text(encoding="utf-8") != text:
-        raise ConfigError(
-            f"{folder} holds another experiment, or this one with other settings; choose another --out"
-        )
-    if not recorded.is_file() and any(folder.iterdir()) and not is_training_run(folder):
-        raise ConfigError(f"{folder} is not empty and holds neither a benchmark nor a training; choose another --out")
-    paths = {name: resolve_data_path(name, Path()) for name in sources if name is not None}
+    folder = out or new_folder(prepared.config.name)
+    text = resolved_yaml(prepared.config.model_copy(update={"processes": None}))
+    recorded, run = folder / "benchmark.yaml", folder / RUN_FILE
+    if not recorded.is_file():
+        check_run_folder(folder)
+    elif recorded.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{folder} holds another experiment, or this one with other settings; choose another --out")
+    paths = {name: resolve_data_path(name, Path()) for name in prepared.sources if name is not None}
     digests = {name: digest_of(path) for name, path in sorted(paths.items()) if path.exists()}
-    run = folder / RUN_FILE
+    make_folder(folder)
+    write_atomically(recorded, text)
     if run.is_file():
         before = json.loads(run.read_text(encoding="utf-8")).get("files", {})
         changed = [name for name in digests if before.get(name) != digests[name]]
@@ -160,18 +192,18 @@ def _claimed(
             raise ConfigError(f"{changed[0]} has changed since {folder} was begun; choose another --out")
     else:
         write_json(run, {"begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": digests, **provenance()})
-    write_atomically(recorded, text)
     return folder
 
 
 def _finish(
-    config: BenchmarkConfig | ProtocolConfig,
+    prepared: Prepared,
     folder: Path,
     summaries: tuple[WorkloadSummary, ...],
-    bench: WindowBench | None,
     console: Console,
 ) -> BenchmarkResult:
     """Write the tables, the pictures and the page."""
+    config = prepared.config
+    bench = prepared.bench if isinstance(prepared.bench, WindowBench) else None
     result = BenchmarkResult(folder, None, summaries)
     details = [summary.details() for summary in summaries]
     write_json(folder / "benchmark.json", {"name": config.name, "rows": result.rows, "workloads": details})
@@ -186,16 +218,14 @@ def _finish(
         return result
 
 
-def _say_what_is_odd(config: BenchmarkConfig, windows: Mapping[str, Windows], console: Console) -> None:
+def _what_is_odd(config: BenchmarkConfig, windows: Mapping[str, Windows]) -> tuple[str, ...]:
+    texts: list[str] = []
     for workload in config.workloads:
-        for text in _notes(windows[workload.label]):
-            say(console, f"{workload.label}: {text}")
+        texts += [f"{workload.label}: {text}" for text in _notes(windows[workload.label])]
         count = workload.windows.count * (1 if workload.windows.kind == "disjoint" else len(config.seeds))
         if count < ENOUGH_WINDOWS:
-            say(
-                console,
-                f"{workload.label}: {count} windows do not rank policies; use {ENOUGH_WINDOWS} or more",
-            )
+            texts.append(f"{workload.label}: {count} windows do not rank policies; use {ENOUGH_WINDOWS} or more")
+    return tuple(texts)
 
 
 def _notes(windows: Windows) -> tuple[str, ...]:

@@ -4,10 +4,11 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from lepton_rl.experiments.config import ClusterConfig, Section, WorkloadConfig
+from lepton_rl.experiments.config import ClusterConfig, RunName, Section, WorkloadConfig
 from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.simulator import Timing
 from lepton_rl.simulator.rlscheduler import SCORES
+from lepton_rl.simulator.rules import MOST_PREEMPTION_COST
 
 ENOUGH_WINDOWS = 50
 """Fewer windows do not rank policies."""
@@ -49,14 +50,16 @@ class BenchmarkWorkload(WorkloadConfig):
 class BenchmarkConfig(Section):
     """Policies x workloads x seeds, every policy on the same windows."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="of the run folder")
+    name: RunName = Field(description="of the run folder")
     description: str = Field(default="", description="one sentence for the report")
     seeds: tuple[int, ...] = Field(
         default=(0,), min_length=1, description="of windows, requested times and policies"
     )
     workloads: tuple[BenchmarkWorkload, ...] = Field(min_length=1)
     policies: tuple[PolicyConfig, ...] = Field(min_length=1)
-    preemption_cost: float = Field(default=0.0, ge=0, description="seconds that a preemption adds")
+    preemption_cost: float = Field(
+        default=0.0, ge=0, le=MOST_PREEMPTION_COST, description="seconds that a preemption adds"
+    )
     quantum: float = Field(default=0.0, ge=0, description="seconds before a run may be preempted")
     processes: int | None = Field(
         default=None, ge=1, le=1024, description="as many as there are processors if left out"
@@ -90,7 +93,7 @@ class BenchmarkConfig(Section):
 class ProtocolConfig(Section):
     """RLScheduler's published evaluation (`simulator.rlscheduler`), on any SWF trace."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="of the run folder")
+    name: RunName = Field(description="of the run folder")
     protocol: Literal["rlscheduler"] = Field(
         description="the published rules, kept apart from the normal ones"
     )

@@ -1,11 +1,12 @@
 """The parts that experiment files share: workloads and clusters."""
 
 import dataclasses
+import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from lepton_rl.core import ClusterSpec
 from lepton_rl.errors import ConfigError, TraceError, nearest
@@ -22,13 +23,14 @@ from lepton_rl.workloads import (
     read_trace,
     resolve_data_path,
 )
-from lepton_rl.workloads.requested import parse_mode
+from lepton_rl.workloads.requested import check_mode
 
 Seed = int | np.random.SeedSequence
-Purpose = Literal["training", "validation", "evaluation"]
+Purpose = Literal["training", "validation", "evaluation", "windows", "learner"]
 __all__ = [
     "ClusterConfig",
     "Purpose",
+    "RunName",
     "Section",
     "Seed",
     "WorkloadConfig",
@@ -38,11 +40,26 @@ __all__ = [
 ]
 
 _GENERATOR_KEYS = ("gpus", "jobs", "load", "parameters", "seed")
-_PURPOSES: tuple[Purpose, ...] = ("training", "validation", "evaluation")
+_PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+
+def _as_run_name(value: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]{0,99}", value):
+        raise ValueError(
+            f"must be 1 to 100 letters, digits, '.', '_' and '-', and not begin with '.' or '-', not {value!r}"
+        )
+    return value
+
+
+RunName = Annotated[str, AfterValidator(_as_run_name)]
+"""Name of an experiment, which is also the name of its run folder."""
 
 
 def seed_for(root: int, purpose: Purpose, *indices: int) -> np.random.SeedSequence:
-    """Return the seed of one generated workload: no two purposes or indices share their random numbers."""
+    """Return the seed for one purpose: no two purposes or indices share their random numbers.
+
+    The first three are generated workloads, "windows" draws the held-out windows, "learner" is all that SB3 draws.
+    """
     return np.random.SeedSequence(root, spawn_key=(_PURPOSES.index(purpose), *indices))
 
 
@@ -102,7 +119,7 @@ class WorkloadConfig(Section):
     @field_validator("requested")
     @classmethod
     def _known_mode(cls, value: str) -> str:
-        or_value_error(lambda: parse_mode(value))
+        or_value_error(lambda: check_mode(value))
         return value
 
     @model_validator(mode="after")
@@ -246,7 +263,7 @@ class ClusterConfig(Section):
             shape = (self.nodes, self.gpus_per_node)
         else:
             machine = trace.machine if trace is not None else None
-            size = self.gpus or (machine and (machine.max_nodes or machine.max_procs))
+            size = self.gpus or (machine and machine.gpus)
             if not size:
                 of = f"; {trace.name} has no header with MaxNodes or MaxProcs" if trace is not None else ""
                 raise ConfigError(f"the cluster has no size: give gpus, or nodes and gpus_per_node{of}")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_rl.core import Action, ClusterSpec, Outcome, Policy, Preempt, Snapshot, Start, schedule
+from lepton_rl.agents import run_on
+from lepton_rl.core import Action, ClusterSpec, Outcome, Policy, Preempt, Snapshot, Start
 from lepton_rl.simulator import SimulatedCluster, Timing
 from lepton_rl.workloads import Trace
 
@@ -59,7 +60,7 @@ def record(
 ) -> tuple[Outcome, tuple[Segment, ...]]:
     """Run a trace through `decide`, and return its outcome and every run of every job."""
     recorder = _Recorder(SimulatedCluster(trace, cluster, timing=timing))
-    schedule(policy, recorder)
+    run_on(recorder, policy)
     outcome = recorder.finish()
     return outcome, tuple(recorder.segments)
 

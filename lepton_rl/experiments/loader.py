@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
-from lepton_rl.errors import ConfigError, LeptonError, nearest
+from lepton_rl.errors import ConfigError, LeptonError, in_words, nearest
 from lepton_rl.experiments.yaml_tree import CommandLineText, Node, override, read
 from lepton_rl.workloads.formats import DATA_PREFIX
 
@@ -33,6 +33,8 @@ def input_path(value: object, info: ValidationInfo) -> object:
     """
     if not isinstance(value, str) or value.startswith(DATA_PREFIX):
         return value
+    if not value:
+        raise ValueError("must not be empty")
     base = Path() if isinstance(value, CommandLineText) else (info.context or {}).get("base", Path())
     return str((base / Path(value).expanduser()).absolute())
 
@@ -68,10 +70,7 @@ def checked(tree: Node, base: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(tree.plain(), context={"base": base})
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        # a misspelt key often leaves another one missing: the misspelling explains both
-        problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
-        raise ConfigError(_sentence(problems[0], tree, model)) from None
+        raise ConfigError(_other_kind(tree, model) or _sentence(error.errors(include_url=False), tree, model)) from None
 
 
 def options(model: type[Model], **values: Any) -> Model:
@@ -80,7 +79,7 @@ def options(model: type[Model], **values: Any) -> Model:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        sentence = _sentence(error.errors(include_url=False)[0], Node.of(given), model)
+        sentence = _sentence(error.errors(include_url=False), Node.of(given), model)
         raise ConfigError(sentence.removeprefix(": ")) from None
 
 
@@ -98,44 +97,54 @@ def or_value_error(check: Callable[[], object]) -> None:
         raise ValueError(str(error)) from None
 
 
-def _sentence(problem: ErrorDetails, tree: Node, model: type[BaseModel]) -> str:
+_MARKS = {
+    "train": frozenset(("episode", "observation", "objective", "agent", "training", "validation")),
+    "benchmark": frozenset(("workloads", "policies", "protocol", "repick_policies")),
+}
+"""Keys at the top of an experiment file that only one command reads."""
+
+
+def _other_kind(tree: Node, model: type[BaseModel]) -> str | None:
+    """Return a sentence where the file, overrides apart, is plainly for another command."""
+    written = {key: place for key, place in tree.key_places.items() if not place.startswith("override ")}
+    if any(marks & set(model.model_fields) & set(written) for marks in _MARKS.values()):
+        return None
+    for command, marks in _MARKS.items():
+        key = next((key for key in written if key in marks), None)
+        if key is not None and model.model_fields.keys() & set().union(*_MARKS.values()):
+            file = written[key].rpartition(":")[0]
+            return f"{written[key]}: {key}: this is a file for another command; use: lepton-rl {command} {file}"
+    return None
+
+
+def _sentence(problems: Sequence[ErrorDetails], tree: Node, model: type[BaseModel]) -> str:
+    """Return the complaint that explains most, with its place."""
+    problem = _most_telling(problems, tree)
     location = problem["loc"]
     node, path, place = tree.at(location)
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    kind = problem["type"]
-    if kind == "extra_forbidden":
-        known = sorted(_fields_at(model, location[:-1]))
-        return f"{place}: {'.'.join(path)}: unknown key{nearest(path[-1], known)}" + (
-            "" if nearest(path[-1], known) else f"; known: {', '.join(known)}"
-        )
-    if kind == "missing":
-        where = ".".join([*path, str(location[-1])])
-        return f"{node.place}: {where}: is missing"
     name = f"{'.'.join(path)}: " if path else ""
-    if kind == "value_error" and not path:
-        return f"{place}: {message}"
-    if kind == "literal_error":
-        choices = str(problem.get("ctx", {}).get("expected", ""))
-        close = nearest(
-            str(problem["input"]), [word.strip("'") for word in choices.replace(" or ", ", ").split(", ")]
-        )
-        return f"{place}: {name}{_shown(problem['input'])} is not one of {choices}{close}"
-    if kind == "value_error":
-        return f"{place}: {name}{message}"
-    message = message.replace("Input should be", "must be").replace("Input should have", "must have")
-    message = message.replace("a valid dictionary or instance of", "a mapping, as in").split(", unable")[0]
-    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
-    message = message.replace("a valid string", "text").replace("a valid integer", "a whole number")
-    return f"{place}: {name}{message[:1].lower()}{message[1:]}, not {_shown(problem['input'])}"
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_fields_at(model, location[:-1]))
+        close = nearest(path[-1], known)
+        return f"{place}: {name}unknown key{close or '; known: ' + ', '.join(known)}"
+    if problem["type"] == "missing" and isinstance(node.value, list):
+        length = 1 + max(int(other["loc"][-1]) for other in problems if other["loc"][:-1] == location[:-1])
+        return f"{place}: {name}must be a list of {length}, not of {len(node.value)}"
+    if problem["type"] == "missing":
+        return f"{node.place}: {'.'.join([*path, str(location[-1])])}: is missing"
+    return f"{place}: {name}{in_words(problem)}"
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        return "a list"
-    text = "nothing" if value is None else repr(str(value)) if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _most_telling(problems: Sequence[ErrorDetails], tree: Node) -> ErrorDetails:
+    """Return the problem to speak of.
+
+    A misspelt key often leaves another one missing: the misspelling explains both. Of the branches of a union
+    (a number, or a list of two), the one that fits the kind of the value knows what is wrong with it.
+    """
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    _, path, _ = tree.at(first["loc"])
+    branches = [problem for problem in problems if tree.at(problem["loc"])[1][: len(path)] == path]
+    return next((problem for problem in branches if not problem["type"].endswith("_type")), first)
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> set[str]:

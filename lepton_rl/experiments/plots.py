@@ -46,7 +46,7 @@ def intervals_figure(summary: WorkloadSummary, metric: str) -> "Figure":
         if estimate.low is not None and estimate.high is not None:
             axes.plot([estimate.low, estimate.high], [row, row], color=colour, linewidth=2.2, alpha=0.55)
         axes.plot(estimate.mean, row, "o", color=colour, markersize=5.5)
-    axes.set_yticks(range(len(estimates)), [contender.policy for _, contender in estimates])
+    axes.set_yticks(range(len(estimates)), [contender.label for _, contender in estimates])
     for label, (_, contender) in zip(axes.get_yticklabels(), estimates, strict=True):
         if contender in summary.learned:
             label.set(color=LEARNED, fontweight="bold")
@@ -83,7 +83,7 @@ def cdf_figure(summary: WorkloadSummary, edges: NDArray[np.float64]) -> "Figure"
             dashes = ("-", "--", ":")[heuristics // len(_LINES) % 3]
             style = {"color": _LINES[heuristics % len(_LINES)], "linewidth": 1.3, "linestyle": dashes}
             heuristics += 1
-        whole.step(edges[1:], share, where="post", label=contender.policy, **style)
+        whole.step(edges[1:], share, where="post", label=contender.label, **style)
         left = np.where(share < 1.0, 1.0 - share, np.nan)
         tail.step(edges[1:], left, where="post", **style)
     ticks = [value for value in _DURATIONS if least <= value <= most]

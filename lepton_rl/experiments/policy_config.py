@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationInfo, model_serializer, model_validator
 
 from lepton_rl.agents import make_policy, policies
+from lepton_rl.agents.bundle import bundle_name
 from lepton_rl.core import Policy
 from lepton_rl.experiments.loader import Section, input_path, or_value_error
 
@@ -25,7 +26,7 @@ class PolicyConfig(Section):
             value = {"name": value}
         if not isinstance(value, Mapping):
             return value
-        if not isinstance(value.get("name"), str):
+        if not isinstance(value.get("name"), str) or not isinstance(value.get("settings", {}), Mapping):
             return {key: entry for key, entry in value.items() if key in cls.model_fields}
         settings = {key: entry for key, entry in value.items() if key not in ("name", "label", "settings")}
         if settings and "settings" in value:
@@ -58,25 +59,32 @@ class PolicyConfig(Section):
         """Whether it is a bundle and no heuristic."""
         return _is_path(self.name) and ".py:" not in self.name
 
+    @property
+    def policy(self) -> str:
+        """What results call it: the label that the file gives, else the bare name, without its settings."""
+        return self._bare_name() if self.label == self._own_label() else self.label
+
     def build(self, **defaults: object) -> Policy:
         """Return the policy; `defaults` fill settings that it has and the file does not give."""
+        missing = {key: value for key, value in defaults.items() if key not in self.settings}
+        if self.is_learned:  # a bundle's one setting: its draws, where it samples
+            seed = {key: value for key, value in missing.items() if key == "seed"}
+            return make_policy({"name": self.name, **self.settings, **seed})
         policy = make_policy({"name": self.name, **self.settings})
         fields: Mapping[str, object] = getattr(type(policy), "model_fields", {})
-        if self.is_learned:
-            fields = {"seed": None}  # a bundle's one setting: its draws, where it samples
-        extra = {key: value for key, value in defaults.items() if key in fields and key not in self.settings}
-        return make_policy({"name": self.name, **self.settings, **extra}) if extra else policy
+        extra: dict[str, Any] = {key: value for key, value in missing.items() if key in fields}
+        return make_policy(policy, **extra) if extra else policy
+
+    def _bare_name(self) -> str:
+        if not _is_path(self.name):
+            return self.name
+        file, _, name = self.name.rpartition(".py:")
+        return name if file else bundle_name(self.name)
 
     def _own_label(self) -> str:
-        if _is_path(self.name):
-            file, _, name = self.name.rpartition(".py:")
-            if file:
-                return name
-            path = Path(self.name)
-            return path.parent.name if path.stem == "bundle" else path.stem
         blocking = self.settings.get("blocking")
         placement = self.settings.get("placement")
-        return " ".join([self.name, *(str(word) for word in (blocking, placement) if word is not None)])
+        return " ".join([self._bare_name(), *(str(word) for word in (blocking, placement) if word is not None)])
 
 
 def _is_path(name: str) -> bool:

@@ -1,17 +1,16 @@
 """RLScheduler's published evaluation as an experiment: both tables of the protocol, on any SWF trace."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from rich.console import Console
 
 from lepton_rl.errors import TraceError
 from lepton_rl.experiments.benchmark_config import ProtocolConfig
-from lepton_rl.experiments.runner import Measurement, Task, run_tasks
-from lepton_rl.experiments.runs import say
+from lepton_rl.experiments.prepared import Prepared
+from lepton_rl.experiments.runner import Contender, Measurement, Task
 from lepton_rl.experiments.summary import WorkloadSummary, summarize
 from lepton_rl.simulator.rlscheduler import Rule, mean_bounded_slowdown, run_window, start_indices
 from lepton_rl.workloads import Trace
@@ -31,12 +30,12 @@ class ProtocolBench:
     def measure(self, task: Task) -> Measurement:
         """Run one window under one of the published rules."""
         window = self.windows[task.window]
-        rule: Rule = next(rule for rule in get_args(Rule) if rule == task.rule)
+        rule: Rule = next(rule for rule in get_args(Rule) if rule == task.contender.rule)
         begun = time.process_time()
         start = run_window(
             window.submit_time, window.run_time, window.requested_time, window.gpus,
-            processors=self.processors, rule=rule, score=task.policy,
-            backfill=BLOCKING[task.blocking or "head"],
+            processors=self.processors, rule=rule, score=task.contender.policy,
+            backfill=BLOCKING[task.contender.blocking or "head"],
         )  # fmt: skip
         jct = start + window.run_time - window.submit_time
         metrics = {
@@ -46,21 +45,23 @@ class ProtocolBench:
         return Measurement(task, metrics, [], round(time.process_time() - begun, 6))
 
 
-def protocol_summaries(config: ProtocolConfig, folder: Path, console: Console) -> tuple[WorkloadSummary, ...]:
-    """Run the protocol.
+def prepare_protocol(config: ProtocolConfig) -> Prepared:
+    """Return what the protocol measures.
 
     Raises:
-        TraceError: the trace is too short for the windows, or cannot be used.
+        TraceError: the trace is too short for the windows, has no requested times, or cannot be used.
         ConfigError: neither the file nor its header says how large the machine is.
     """
     trace = config.workload.build(config.seed)
+    if trace.requested == "absent":
+        raise TraceError(
+            "the protocol's policies need requested times; set workload.requested to given, exact or noisy:SIGMA"
+        )
     cluster = config.cluster.build(trace)
     fitting = trace.fit_to(cluster.gpus)
     dropped = tuple(
         f"dropped {entry.count}: {entry.reason} ({entry.examples[0]})" for entry in fitting.dropped
     )
-    for note in dropped:
-        say(console, f"{config.workload.label}: {note}")
     try:
         starts = start_indices(config.seed, len(fitting), config.window, config.iterations)
     except TraceError as error:
@@ -70,24 +71,26 @@ def protocol_summaries(config: ProtocolConfig, folder: Path, console: Console) -
     in_file_order = _by_job_number(fitting)
     windows = tuple(in_file_order.windows(config.window, starts))
     name = config.workload.label
-    kinds = [(rule, blocking, policy) for rule in _PUBLISHED for blocking in ("commit", "commit-backfill")
-             for policy in config.policies]  # fmt: skip
-    kinds += [("repick", "head", policy) for policy in config.repick_policies]
-    tasks = [
-        Task(policy, rule, blocking, name, config.seed, index)
-        for rule, blocking, policy in kinds
-        for index in range(len(starts))
+    contenders = [
+        Contender(policy, policy, rule, blocking, None)
+        for rule in _PUBLISHED
+        for blocking in ("commit", "commit-backfill")
+        for policy in config.policies
     ]
-    done = run_tasks(
-        ProtocolBench(windows, cluster.gpus), tasks, folder / "rows.jsonl", config.processes, console
-    )
+    contenders += [Contender(policy, policy, "repick", "head", None) for policy in config.repick_policies]
+    tasks = [Task(contender, name, config.seed, index) for contender in contenders for index in range(len(starts))]
     notes = (*dropped, "the published windows overlap and are few: means only, and no ranking of policies")
-    return (
-        summarize(
-            done, name, cluster=f"{cluster.gpus} processors", notes=notes, block=None,
-            windows=f"{len(starts)} windows of {config.window:,} jobs, seed {config.seed}",
-        ),
-    )  # fmt: skip
+
+    def summaries(measurements: Sequence[Measurement]) -> tuple[WorkloadSummary, ...]:
+        return (
+            summarize(
+                measurements, name, cluster=f"{cluster.gpus} processors", notes=notes, block=None,
+                windows=f"{len(starts)} windows of {config.window:,} jobs, seed {config.seed}",
+            ),
+        )  # fmt: skip
+
+    said = tuple(f"{name}: {note}" for note in dropped)
+    return Prepared(config, ProtocolBench(windows, cluster.gpus), tasks, summaries, (config.workload.path,), said)
 
 
 def _by_job_number(trace: Trace) -> Trace:

@@ -8,11 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lepton_rl.agents.sb3 import CURVE_FILE
 from lepton_rl.core import ClusterSpec
 from lepton_rl.errors import missing_extra
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig
 from lepton_rl.experiments.gantt import record
 from lepton_rl.experiments.loader import resolved_yaml
+from lepton_rl.experiments.outputs import file_part
 from lepton_rl.experiments.plots import (
     Schedule,
     cdf_figure,
@@ -20,8 +22,9 @@ from lepton_rl.experiments.plots import (
     intervals_figure,
     learning_curve_figure,
 )
+from lepton_rl.experiments.runner import Contender
 from lepton_rl.experiments.runs import RUN_FILE, write_atomically
-from lepton_rl.experiments.summary import HEADLINES, METRICS, Contender, WorkloadSummary
+from lepton_rl.experiments.summary import HEADLINES, METRICS, WorkloadSummary
 from lepton_rl.experiments.tables import TextTable, figure, interval, tables
 from lepton_rl.experiments.windows import JCT_GRID, WindowBench
 from lepton_rl.workloads import duration_text
@@ -93,11 +96,11 @@ def verdict(summary: WorkloadSummary, metric: str) -> tuple[str, ...]:
     if not learned or rival is None:
         ranked = sorted(summary.contenders, key=lambda contender: summary.estimate(contender, metric).mean)
         others = "".join(
-            f", then {contender.policy} with {figure(summary.estimate(contender, metric).mean)}"
+            f", then {contender.label} with {figure(summary.estimate(contender, metric).mean)}"
             for contender in ranked[1:2]
         )
         return (
-            f"Lowest {name}: {ranked[0].policy} with {interval(summary.estimate(ranked[0], metric))}"
+            f"Lowest {name}: {ranked[0].label} with {interval(summary.estimate(ranked[0], metric))}"
             f"{others}.",
         )
     return tuple(_against(summary, contender, rival, metric, name) for contender in learned)
@@ -118,8 +121,8 @@ def _against(summary: WorkloadSummary, contender: Contender, rival: Contender, m
         outcome, caution = "cannot be told from", "; the interval holds 0"
     windows = comparison.wins + comparison.losses + comparison.ties
     return (
-        f"In {name}, {contender.policy} ({interval(summary.estimate(contender, metric))}) {outcome} "
-        f"{rival.policy}, the strongest heuristic ({interval(summary.estimate(rival, metric))}): difference "
+        f"In {name}, {contender.label} ({interval(summary.estimate(contender, metric))}) {outcome} "
+        f"{rival.label}, the strongest heuristic ({interval(summary.estimate(rival, metric))}): difference "
         f"{interval(difference, signed=True)}, won on {comparison.wins} of {windows} windows and lost on "
         f"{comparison.losses}{caution}."
     )
@@ -137,7 +140,7 @@ def _section(summary: WorkloadSummary, folder: Path, bench: WindowBench | None) 
         ]
     if bench is not None:
         cdf = cdf_figure(summary, JCT_GRID)
-        _save(cdf, folder / f"jct-{summary.workload}.png")
+        _save(cdf, folder / f"jct-{file_part(summary.workload)}.png")
         pictures.append(
             _Picture(
                 "Completion times of all jobs",
@@ -164,11 +167,11 @@ def _gantt(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> _Pictu
     trace = next(iter(windows.traces.values()))[0]
     schedules = []
     for contender in _pair(summary):
-        policy = bench.policies[contender.policy].build()
+        policy = bench.policies[contender.label].build()
         outcome, segments = record(policy, trace, windows.cluster, bench.timing)
         slowdown = figure(float(outcome.bounded_slowdown()[windows.counted].mean()))
         jct = duration_text(float(outcome.jct[windows.counted].mean()))
-        title = f"{contender.policy}: mean bounded slowdown {slowdown}, mean completion time {jct}"
+        title = f"{contender.label}: mean bounded slowdown {slowdown}, mean completion time {jct}"
         schedules.append(Schedule(title, segments))
     counted = trace[windows.counted]
     begin = float(counted.submit_time[0])
@@ -177,7 +180,7 @@ def _gantt(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> _Pictu
     chart = gantt_figure(
         schedules, cluster.gpus, cluster.gpus_per_node, begin, begin + _TAIL_SHOWN * arrivals
     )
-    path = folder / f"gantt-{summary.workload}.png"
+    path = folder / f"gantt-{file_part(summary.workload)}.png"
     _save(chart, path)
     note = (
         f"The first window, from the first to shortly after the last of its {len(counted):,} counted "
@@ -203,11 +206,11 @@ def _learning_curves(bench: WindowBench | None, folder: Path) -> list[_Picture]:
     for label, policy in (bench.policies if bench is not None else {}).items():
         if not policy.is_learned:
             continue
-        places = (Path(policy.name) / "learning_curve.csv", Path(policy.name).parent / "learning_curve.csv")
+        places = (Path(policy.name) / CURVE_FILE, Path(policy.name).parent / CURVE_FILE)
         file = next((place for place in places if place.is_file()), None)
         curve = learning_curve_figure(file, label) if file is not None else None
         if curve is not None:
-            _save(curve, folder / f"learning-curve-{label}.png")
+            _save(curve, folder / f"learning-curve-{file_part(label)}.png")
             found.append(_Picture(f"How {label} learned", "", _svg(curve)))
     return found
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,12 +24,29 @@ _FEWEST_TO_SHARE = 8  # below that, starting a process costs more than it saves
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """One measurement: which policy, under which rules, on which window."""
+class Contender:
+    """Who is measured: one line of a table. No two of a benchmark have the same label, or all else the same.
 
+    Attributes:
+        label: in tables and pictures.
+        policy: the policy's bare name, or the label that the experiment file gives it.
+        rule: when the policy decides: "repick" anew at each event, or a published protocol's.
+        blocking: in force; None where the policy decides without one.
+        placement: in force; None where the policy chooses GPUs itself.
+    """
+
+    label: str
     policy: str
     rule: str
     blocking: str | None
+    placement: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One measurement: who, on which window."""
+
+    contender: Contender
     workload: str
     seed: int
     window: int
@@ -45,7 +63,11 @@ class Measurement:
 
     def line(self) -> str:
         """Return one line of JSON."""
-        plain = asdict(self.task) | {
+        task = self.task
+        plain = asdict(task.contender) | {
+            "workload": task.workload,
+            "seed": task.seed,
+            "window": task.window,
             "metrics": self.metrics,
             "jct_counts": self.jct_counts,
             "seconds": self.seconds,
@@ -56,8 +78,9 @@ class Measurement:
     def from_line(cls, line: str) -> "Measurement":
         """Read what `line` wrote; ValueError, KeyError or TypeError if it is cut short."""
         plain = json.loads(line)
+        where = [plain.pop(name) for name in ("workload", "seed", "window")]
         rest = [plain.pop(name) for name in ("metrics", "jct_counts", "seconds")]
-        return cls(Task(**plain), *rest)
+        return cls(Task(Contender(**plain), *where), *rest)
 
 
 class Bench(Protocol):
@@ -90,7 +113,7 @@ def run_tasks(
                 file.flush()
                 done[measurement.task] = measurement
                 progress.update(
-                    bar, advance=1, description=f"{measurement.task.policy} on {measurement.task.workload}"
+                    bar, advance=1, description=f"{measurement.task.contender.label} on {measurement.task.workload}"
                 )
             progress.update(bar, description="benchmark")
     except KeyboardInterrupt:
@@ -105,6 +128,7 @@ def _measured(bench: Bench, tasks: Sequence[Task], processes: int) -> Iterator[M
         return
     # spawned, not forked: a process that has run numba or torch threads does not survive a fork
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     with _one_thread_each(), ProcessPoolExecutor(processes, context, _start_worker, (bench,)) as pool:
         futures = [pool.submit(_measure, task) for task in tasks]
         try:
@@ -116,7 +140,7 @@ def _measured(bench: Bench, tasks: Sequence[Task], processes: int) -> Iterator[M
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             raise
 
@@ -128,6 +152,7 @@ def _start_worker(bench: Bench) -> None:
     global _bench
     _bench = bench
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    sys.stdout = sys.stderr  # standard output is for results alone, and a user's policy may print
 
 
 def _measure(task: Task) -> Measurement:

@@ -14,17 +14,21 @@ from typing import Any
 from rich.console import Console
 
 from lepton_rl import __version__
+from lepton_rl.agents.bundle import BUNDLE_FILE, BUNDLE_FOLDER
+from lepton_rl.core.atomic import replacing
 from lepton_rl.errors import ConfigError
+from lepton_rl.workloads import Trace
 
-_PACKAGES = ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "sb3-contrib", "pymoo")
-
-
+EXPERIMENT_FILE = "experiment.yaml"
+RECORD_FILE = "run.json"
+"""The two that a training writes when it starts; `experiments.training_folder` has the others."""
 RUN_FILE = "benchmark_run.json"
+_PACKAGES = ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "sb3-contrib", "pymoo")
 
 
 def is_training_run(folder: Path) -> bool:
     """Return whether a training left its record here: a benchmark of its bundle may stand beside it."""
-    return (folder / "experiment.yaml").is_file() and (folder / "run.json").is_file()
+    return (folder / EXPERIMENT_FILE).is_file() and (folder / RECORD_FILE).is_file()
 
 
 def provenance() -> dict[str, Any]:
@@ -61,6 +65,12 @@ def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def say_losses(console: Console, trace: Trace) -> None:
+    """Name what was left out of a trace, and what was read otherwise than written."""
+    for text in trace.losses:
+        say(console, text)
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder, or say why not.
 
@@ -80,9 +90,8 @@ def make_folder(folder: Path) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file that is never seen half done."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -93,8 +102,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def digest_of(path: Path) -> str:
     """Return a digest of a file's content, or of all files of a folder."""
     digest = sha256()
-    if (path / "bundle" / "bundle.json").is_file():
-        path = path / "bundle"  # a run folder stands for its bundle: benchmarks write beside it
+    if (path / BUNDLE_FOLDER / BUNDLE_FILE).is_file():
+        path = path / BUNDLE_FOLDER  # a run folder stands for its bundle: benchmarks write beside it
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:
         name = str(file.relative_to(path)) if path.is_dir() else file.name

@@ -5,6 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from lepton_rl.errors import ConfigError, nearest
+from lepton_rl.experiments.outputs import check_output_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,9 @@ def copy_shipped(name: str, folder: Path, overwrite: bool = False) -> Path:
         )
         raise ConfigError(f"{said}; see: lepton-rl configs list")
     target = folder / Path(name).name
-    if target.exists() and not overwrite:
-        raise ConfigError(f"{target}: is there already; --overwrite replaces it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_output_file(target, overwrite)
         target.write_text(found[name].text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written: {error.strerror or error}") from None

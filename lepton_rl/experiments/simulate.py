@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lepton_rl.agents import policy_name, run_policy
+from lepton_rl.agents import RuleNames, policy_name, rule_names, run_policy
 from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Timing
@@ -25,12 +25,14 @@ class Simulation:
 
     Attributes:
         policy: its name.
+        rules: blocking and placement in force.
         trace: the jobs that ran.
         dropped: jobs that the cluster could never run.
         outcome: when each job started and finished.
     """
 
     policy: str
+    rules: RuleNames
     trace: Trace
     dropped: int
     outcome: Outcome
@@ -47,6 +49,7 @@ class Simulation:
             "dropped": self.dropped,
             **{name: metrics[name] for name in (*LEADING_KEYS, *rest)},
             "policy": self.policy,
+            **asdict(self.rules),
             "trace": self.trace.name,
             "requested": self.trace.requested,
             "cluster": {
@@ -102,4 +105,5 @@ def simulate(
     """
     fitting = trace.fit_to(cluster.gpus, strict, cluster.gpu_memory_gib)
     outcome = run_policy(policy, fitting, cluster, timing, placement)
-    return Simulation(policy_name(policy), fitting, len(trace) - len(fitting), outcome)
+    rules = rule_names(policy, placement)
+    return Simulation(policy_name(policy), rules, fitting, len(trace) - len(fitting), outcome)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core.metrics import DESCRIPTIONS
-from lepton_rl.experiments.runner import Measurement
+from lepton_rl.experiments.runner import Contender, Measurement
 from lepton_rl.experiments.statistics import (
     Comparison,
     Estimate,
@@ -21,15 +21,6 @@ from lepton_rl.experiments.windows import HIGHER_IS_BETTER
 HEADLINES = ("mean_bounded_slowdown", "mean_jct")
 """The metrics that policies are ranked by."""
 METRICS = {**DESCRIPTIONS, "p50_bounded_slowdown": "median bounded slowdown"}
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """Who was measured: one line of a table."""
-
-    policy: str
-    rule: str
-    blocking: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +78,7 @@ class WorkloadSummary:
         """Return one plain row for each contender and metric, unrounded."""
         return [
             {
-                **asdict(contender),
+                **_who(contender),
                 "workload": self.workload,
                 "metric": metric,
                 **asdict(self.estimate(contender, metric)),
@@ -105,11 +96,11 @@ class WorkloadSummary:
             "windows": self.windows,
             "notes": list(self.notes),
             "strongest_heuristic": {
-                metric: asdict(strongest) for metric in headlines if (strongest := self.strongest(metric))
+                metric: _who(strongest) for metric in headlines if (strongest := self.strongest(metric))
             },
             "against_the_strongest": [
                 {
-                    **asdict(contender),
+                    **_who(contender),
                     "metric": metric,
                     "interquartile_mean": asdict(
                         estimate_interquartile_mean(self.samples[contender][metric], self.block)
@@ -149,9 +140,8 @@ def summarize(
     for measurement in measurements:
         task = measurement.task
         if task.workload == workload:
-            contender = Contender(task.policy, task.rule, task.blocking)
             unit = (task.window,) if seeds_share_windows else (task.seed, task.window)
-            units.setdefault(contender, {}).setdefault(unit, []).append(measurement)
+            units.setdefault(task.contender, {}).setdefault(unit, []).append(measurement)
     samples: dict[Contender, dict[str, NDArray[np.float64]]] = {}
     counts: dict[Contender, NDArray[np.int64]] = {}
     for contender, by_unit in units.items():
@@ -161,10 +151,15 @@ def summarize(
             name: np.array([np.mean([one.metrics[name] for one in unit]) for unit in every]) for name in names
         }
         counts[contender] = np.sum([one.jct_counts for unit in every for one in unit], axis=0, dtype=np.int64)
-    known = frozenset(contender for contender in units if contender.policy in learned)
+    known = frozenset(contender for contender in units if contender.label in learned)
     return WorkloadSummary(
         workload, cluster, windows, tuple(notes), tuple(units), known, samples, counts, block
     )
+
+
+def _who(contender: Contender) -> dict[str, Any]:
+    """Return what names a contender in results; the label, which joins it, is for readers of tables."""
+    return {name: value for name, value in asdict(contender).items() if name != "label"}
 
 
 def _comparison_row(comparison: Comparison | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lepton_rl.experiments.statistics import Comparison, Estimate, estimate_interquartile_mean
-from lepton_rl.experiments.summary import HEADLINES, METRICS, Contender, WorkloadSummary
+from lepton_rl.experiments.summary import HEADLINES, METRICS, WorkloadSummary
 
 # The quantiles over jobs that stand beside a mean over jobs.
 _QUANTILES = {
@@ -49,12 +49,12 @@ def tables(summary: WorkloadSummary) -> list[TextTable]:
     learned = frozenset(i for i, contender in enumerate(summary.contenders) if contender in summary.learned)
     found = [_headline(summary, metric, learned) for metric in HEADLINES]
     rows = tuple(
-        (contender.policy, *(figure(summary.estimate(contender, metric).mean) for metric in _OTHERS))
+        (contender.label, *(figure(summary.estimate(contender, metric).mean) for metric in _OTHERS))
         for contender in summary.contenders
     )
     middle = tuple(
         (
-            contender.policy,
+            contender.label,
             *(
                 interval(estimate_interquartile_mean(summary.samples[contender][metric], summary.block))
                 for metric in HEADLINES
@@ -137,7 +137,7 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
 
 def _headline(summary: WorkloadSummary, metric: str, learned: frozenset[int]) -> TextTable:
     rival = summary.strongest(metric)
-    against = f"difference to {rival.policy}" if rival else "difference"
+    against = f"difference to {rival.label}" if rival else "difference"
     rows = []
     means = []
     for contender in summary.contenders:
@@ -146,7 +146,7 @@ def _headline(summary: WorkloadSummary, metric: str, learned: frozenset[int]) ->
         quantiles = (figure(summary.estimate(contender, name).mean) for name in _QUANTILES[metric])
         rows.append(
             (
-                contender.policy,
+                contender.label,
                 interval(estimate),
                 *quantiles,
                 *_against(summary.comparison(contender, metric), contender == rival),
@@ -171,15 +171,14 @@ def _against(comparison: Comparison | None, is_rival: bool) -> tuple[str, str]:
 def _by_rule(summary: WorkloadSummary, metric: str) -> TextTable:
     """Return a table of means with one row for each rule and one column for each policy."""
     policies = list(dict.fromkeys(contender.policy for contender in summary.contenders))
-    rules = list(dict.fromkeys((contender.rule, contender.blocking) for contender in summary.contenders))
-    rows = []
-    for rule, blocking in rules:
-        cells = []
-        for policy in policies:
-            contender = Contender(policy, rule, blocking)
-            known = contender in summary.samples
-            cells.append(f"{summary.estimate(contender, metric).mean:,.2f}" if known else "")
-        rows.append((f"{rule}, {blocking}", *cells))
+    cells: dict[tuple[str, str | None], dict[str, str]] = {}
+    for contender in summary.contenders:
+        row = cells.setdefault((contender.rule, contender.blocking), {})
+        row[contender.policy] = f"{summary.estimate(contender, metric).mean:,.2f}"
+    rows = [
+        (f"{rule}, {blocking}", *(row.get(policy, "") for policy in policies))
+        for (rule, blocking), row in cells.items()
+    ]
     return TextTable(f"{METRICS[metric]} (lower is better)", ("rule, blocking", *policies), tuple(rows))
 
 

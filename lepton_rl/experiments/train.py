@@ -1,42 +1,40 @@
-"""`lepton-rl train FILE`: one experiment file in, a run folder with a policy bundle out.
+"""`lepton-rl train FILE`: one experiment file in, a run folder with a policy bundle out (see `training_folder`)."""
 
-experiment.yaml      the resolved file          run.json           seed, versions, commit, times
-learning_curve.csv   held-out metrics           tensorboard/       the same and the losses
-checkpoint.pt        to resume from             bundle/            the best policy, runs without torch
-model.zip            Stable-Baselines3's own file
-"""
-
-import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lepton_rl.agents.bundle import LearnedPolicy, save_bundle
+from lepton_rl.agents.bundle import BUNDLE_FOLDER, LearnedPolicy, save_bundle
+from lepton_rl.agents.sb3 import CHECKPOINT_FILE
 from lepton_rl.core import ClusterSpec
+from lepton_rl.core.atomic import replacing
 from lepton_rl.envs import EnvironmentBatch, Episodes
 from lepton_rl.errors import ConfigError, missing_extra
 from lepton_rl.experiments.config import seed_for
+from lepton_rl.experiments.episode_length import check_lengths
 from lepton_rl.experiments.loader import load, resolved_yaml
-from lepton_rl.experiments.runs import provenance, say
+from lepton_rl.experiments.runs import say, say_losses
 from lepton_rl.experiments.train_config import TrainConfig
+from lepton_rl.experiments.training_folder import (
+    MODEL_FILE,
+    TENSORBOARD_FOLDER,
+    Status,
+    TrainingFolder,
+    digests,
+)
 from lepton_rl.workloads import Trace
 
-RUN_FILES = (
-    "experiment.yaml",
-    "run.json",
-    "learning_curve.csv",
-    "checkpoint.pt",
-    "tensorboard",
-    "bundle",
-    "model.zip",
-)
-BUNDLE_FOLDER = "bundle"
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from lepton_rl.agents.sb3.evaluation import Evaluation
+    from lepton_rl.agents.sb3.training import Schedule, TrainingCallback
+    from lepton_rl.agents.sb3.vec_env import BatchVecEnv
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +45,7 @@ class _Setup:
     train: EnvironmentBatch
     validation: EnvironmentBatch
     windows: Sequence[tuple[int, int]]
+    sources: Sequence[Trace]  # without the jobs that are too large, which they name
 
 
 def train(
@@ -69,146 +68,77 @@ def train(
     """
     console = console or Console(stderr=True)
     config = load(file, TrainConfig, [*overrides, *([] if seed is None else [f"seed={seed}"])])
-    folder = out or Path("runs") / config.name
-    text = resolved_yaml(config)
-    _check_folder(folder, text, resume, overwrite)
-    setup = _prepare(config, console)
-    device = _device(config.training.device)
-    if not resume:
-        _claim(folder, text)
-    return _run(config, folder, setup, device, resume, console)
-
-
-def _check_folder(folder: Path, text: str, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that this run may not use; nothing is written."""
-    recorded = folder / "experiment.yaml"
+    workloads = config.workload, config.validation.workload
+    folder = TrainingFolder(out or Path("runs") / config.name, resolved_yaml(config), digests([w.path for w in workloads if w]))
     if resume:
-        if not (folder / "checkpoint.pt").is_file():
-            raise ConfigError(f"{folder}: there is no checkpoint to resume from")
-        if not recorded.is_file() or recorded.read_text() != text:
-            raise ConfigError(
-                f"{folder}: the experiment differs from the one recorded there; resume with the same file"
-            )
-        return
-    held = _held(folder)
-    if held and not overwrite:
-        raise ConfigError(f"{folder} already holds a run ({held[0]}); use --resume, --overwrite or another --out")
+        folder.check_resumable()
+    else:
+        folder.check_free(overwrite)
+    setup = _prepare(config)
+    device = _device(config.training.device)
+    for source in setup.sources:  # now: a training that is refused prints its error alone
+        say_losses(console, source)
+    if not resume:
+        folder.claim()
+    training = _Training(config, folder, setup, device, console)
+    training.run(resume)
+    return folder.path
 
 
-def _held(folder: Path) -> list[str]:
-    """Return what a training left in the folder."""
-    return [name for name in RUN_FILES if (folder / name).exists()]
-
-
-def _claim(folder: Path, text: str) -> None:
-    """Make the folder this run's: what an earlier one left there goes."""
-    for name in _held(folder):
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "experiment.yaml").write_text(text)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written ({error.strerror})") from None
-
-
-def _prepare(config: TrainConfig, console: Console) -> _Setup:
-    traces, held_out = _workloads(config)
-    cluster = config.cluster.build(traces[0])
-    fitted = [trace.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for trace in traces]
-    held_fitted = [trace.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for trace in held_out]
-    for before, after in zip([*traces, *held_out], [*fitted, *held_fitted], strict=True):
-        if len(after) < len(before):
-            console.print(
-                f"{before.name}: {len(before) - len(after)} jobs too large for {cluster} are left out"
-            )
+def _prepare(config: TrainConfig) -> _Setup:
+    whole, held_out = _workloads(config)
+    cluster = config.cluster.build(whole)
+    sources = [whole] if held_out is None else [whole, held_out]
+    first, second = whole.split(1.0 - config.validation.fraction) if held_out is None else (whole, held_out)
+    fitting = [part.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for part in (first, second)]
+    check_lengths(config, *map(len, fitting))
     codec, chosen_by = config.observation.build(), config.validation.objective or config.objective
-    episodes = Episodes(fitted, config.episode.jobs, config.episode.warmup)
+    episodes, validation_episodes = (
+        Episodes([part], config.episode.jobs, config.episode.warmup) for part in fitting
+    )
     batch = EnvironmentBatch(
         episodes, cluster, codec, config.objective.build(), config.training.environments,
         config.objective.relative_to_heuristic,
     )  # fmt: skip
-    validation_episodes = Episodes(held_fitted, config.episode.jobs, config.episode.warmup)
     count = config.validation.windows
     validation = EnvironmentBatch(
         validation_episodes, cluster, codec, chosen_by.build(), count, chosen_by.relative_to_heuristic
     )
-    generator = np.random.default_rng(seed_for(config.seed, "validation", 1))
-    return _Setup(cluster, batch, validation, [validation_episodes.draw(generator) for _ in range(count)])
+    generator = np.random.default_rng(seed_for(config.seed, "windows"))
+    windows = [validation_episodes.draw(generator) for _ in range(count)]
+    whole_fitting = [source.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for source in sources]
+    return _Setup(cluster, batch, validation, windows, whole_fitting)
 
 
-def _workloads(config: TrainConfig) -> tuple[list[Trace], list[Trace]]:
-    """Return the traces to train on and those to validate on."""
+def _workloads(config: TrainConfig) -> tuple[Trace, Trace | None]:
+    """Return the workload, and the one to validate on where it is another.
+
+    Raises:
+        ConfigError: the two share jobs: what is trained on would choose the weights.
+    """
     trace = config.workload.build(seed_for(config.seed, "training"))
-    if config.validation.workload is not None:
-        return [trace], [config.validation.workload.build(seed_for(config.seed, "validation"))]
-    first, second = trace.split(1.0 - config.validation.fraction)
-    return [first], [second]
-
-
-def _run(
-    config: TrainConfig, folder: Path, setup: _Setup, device: str, resume: bool, console: Console
-) -> Path:
-    try:
-        import torch
-
-        from lepton_rl.agents.sb3.algorithms import make_algorithm
-        from lepton_rl.agents.sb3.evaluation import Evaluation
-        from lepton_rl.agents.sb3.training import Schedule, TrainingCallback
-        from lepton_rl.agents.sb3.vec_env import BatchVecEnv
-    except ImportError as error:
-        raise missing_extra(error.name or "stable-baselines3", "train") from None
-    torch.set_num_threads(config.training.threads)
-    env = BatchVecEnv(setup.train, config.seed, config.agent.reward_scale)
-    schedule = Schedule(
-        config.training.total_steps,
-        config.training.evaluate_every,
-        config.training.checkpoint_every,
-        config.agent.entropy_schedule,
-    )
-    model = make_algorithm(
-        config.agent.algorithm, env, config.agent.algorithm_settings(), config.agent.network_settings(), config.seed,
-        device, str(folder / "tensorboard"),
-    )  # fmt: skip
-    with _progress(console) as progress:
-        task = progress.add_task("training", total=config.training.total_steps, note="")
-
-        def report(steps: int, last: Evaluation | None) -> None:
-            note = (
-                ""
-                if last is None
-                else f"held out: slowdown {last.mean_bounded_slowdown:.2f}, JCT {last.mean_jct:,.0f} s"
+    held_out = config.validation.workload
+    if held_out is None:
+        return trace, None
+    other = held_out.build(seed_for(config.seed, "validation"))
+    if held_out.path is not None and held_out.path == config.workload.path:
+        shared = len(np.intersect1d(trace.job_id, other.job_id))
+        if shared:
+            raise ConfigError(
+                f"validation.workload: {shared} of its {len(other)} jobs are trained on; "
+                "give it and workload a part of their own, e.g. part: [0.7, 1.0]"
             )
-            progress.update(task, completed=min(steps, config.training.total_steps), note=note)
-
-        callback = TrainingCallback(folder, env, setup.validation, setup.windows, schedule, report)
-        left = config.training.total_steps
-        if resume:
-            # SB3 prepares its logger and buffers for a fresh start; the checkpoint then replaces what it set.
-            callback.resume(model)
-            left -= model.num_timesteps
-        try:
-            if left > 0:
-                model.learn(left, callback, tb_log_name="run", reset_num_timesteps=not resume)
-        except KeyboardInterrupt:
-            _finish(config, folder, setup, callback, device)
-            kept = [f"the best policy so far is in {folder / BUNDLE_FOLDER}"] if callback.best.weights else []
-            kept += ["--resume continues"] if (folder / "checkpoint.pt").is_file() else []
-            say(console, "; ".join(["interrupted", *kept]))
-            raise
-    model.save(folder / "model.zip")
-    _finish(config, folder, setup, callback, device)
-    return folder
+    return trace, other
 
 
 def _device(wanted: str) -> str:
+    """Return where torch computes, once all that training needs is known to be installed."""
     try:
+        import sb3_contrib  # noqa: F401
+        import tensorboard  # type: ignore[import-untyped]  # noqa: F401
         import torch
-    except ImportError:
-        raise missing_extra("torch", "train") from None
+    except ImportError as error:
+        raise missing_extra(error.name or "stable-baselines3", "train") from None
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
@@ -216,35 +146,125 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def _finish(config: TrainConfig, folder: Path, setup: _Setup, callback: Any, device: str) -> None:
-    """Write the bundle of the best weights and the record of the run."""
-    best = callback.best
-    if best.weights is None:
-        return
-    ranges = {name: [low.tolist(), high.tolist()] for name, (low, high) in best.ranges.items()}
-    policy = LearnedPolicy(
-        setup.validation.codec, config.agent.network, best.weights, setup.cluster, best.sample, config.seed
-    )
-    about = {
-        "algorithm": config.agent.algorithm,
-        "objective": config.objective.model_dump(),
-        "trained_steps": callback.num_timesteps,
-        "best_at_steps": best.steps,
-        "validation": best.result,
-        "observation_range": ranges,
-        "experiment": config.model_dump(mode="json"),
-    }
-    save_bundle(folder / BUNDLE_FOLDER, policy, about)
-    record = {
-        "name": config.name,
-        "seed": config.seed,
-        "device": device,
-        "seconds": callback.seconds,
-        "steps": callback.num_timesteps,
-        "validation": best.result,
-        **provenance(),
-    }
-    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """One training in its folder, from the first rollout to the bundle."""
+
+    config: TrainConfig
+    folder: TrainingFolder
+    setup: _Setup
+    device: str
+    console: Console
+
+    def run(self, resume: bool) -> None:
+        """Train, and leave bundle and record whether it comes to the end or is interrupted by Ctrl-C."""
+        import torch
+
+        from lepton_rl.agents.sb3.training import TrainingCallback
+
+        torch.set_num_threads(self.config.training.threads)
+        with _progress(self.console) as progress:
+            report = _reporter(progress, self.config.training.total_steps)
+            model, env = self._model()
+            callback = TrainingCallback(
+                self.folder.path, env, self.setup.validation, self.setup.windows, self._schedule(), report
+            )
+            if resume:
+                # SB3 prepares its logger and buffers for a fresh start; the checkpoint then replaces what it set.
+                callback.resume(model)
+            try:
+                self._record("running", callback)
+                left = self.config.training.total_steps - callback.num_timesteps
+                if left > 0:
+                    model.learn(left, callback, tb_log_name="run", reset_num_timesteps=not resume)
+                self._save_bundle(callback)
+                with replacing(self.folder.path / MODEL_FILE) as draft, draft.open("wb") as file:
+                    model.save(file)
+                self._record("finished", callback)
+            except KeyboardInterrupt:
+                self._save_bundle(callback)
+                self._record("interrupted", callback)
+                say(self.console, self._what_is_left())
+                raise
+
+    def _model(self) -> "tuple[BaseAlgorithm, BatchVecEnv]":
+        from lepton_rl.agents.sb3.algorithms import make_algorithm
+        from lepton_rl.agents.sb3.vec_env import BatchVecEnv
+
+        agent = self.config.agent
+        # SB3 takes a number of 32 bits, and seeds the environments with it, too
+        seed = int(seed_for(self.config.seed, "learner").generate_state(1)[0])
+        env = BatchVecEnv(self.setup.train, seed, agent.reward_scale)
+        model = make_algorithm(
+            agent.algorithm, env, agent.algorithm_settings(), agent.network_settings(), seed, self.device,
+            str(self.folder.path / TENSORBOARD_FOLDER),
+        )  # fmt: skip
+        return model, env
+
+    def _schedule(self) -> "Schedule":
+        from lepton_rl.agents.sb3.training import Schedule
+
+        training = self.config.training
+        return Schedule(
+            training.total_steps, training.evaluate_every, training.checkpoint_every, self.config.agent.entropy_schedule
+        )
+
+    def _save_bundle(self, callback: "TrainingCallback") -> None:
+        """Write the bundle of the best weights so far, if any were measured."""
+        best, config = callback.best, self.config
+        if best.weights is None:
+            return
+        policy = LearnedPolicy(
+            self.setup.validation.codec, config.agent.network, best.weights, self.setup.cluster, best.sample
+        )
+        ranges = {name: [low.tolist(), high.tolist()] for name, (low, high) in best.ranges.items()}
+        about = {
+            "algorithm": config.agent.algorithm,
+            "objective": config.objective.model_dump(),
+            "trained_steps": callback.num_timesteps,
+            "best_at_steps": best.steps,
+            "validation": best.result,
+            "observation_range": ranges,
+            "experiment": config.model_dump(mode="json"),
+        }
+        save_bundle(self.folder.path / BUNDLE_FOLDER, policy, about)
+
+    def _record(self, status: Status, callback: "TrainingCallback") -> None:
+        """Write run.json."""
+        dropped = [entry for source in self.setup.sources for entry in source.dropped]
+        about = {
+            "name": self.config.name,
+            "seed": self.config.seed,
+            "device": self.device,
+            "seconds": callback.seconds,
+            "steps": callback.num_timesteps,
+            "validation": callback.best.result,
+            "dropped": sum(entry.count for entry in dropped),
+            "left_out": [asdict(entry) for entry in dropped],
+        }
+        self.folder.record(status, about)
+
+    def _what_is_left(self) -> str:
+        """Return what Ctrl-C leaves, in words."""
+        path = self.folder.path
+        kept = [f"the best policy so far is in {path / BUNDLE_FOLDER}"] if (path / BUNDLE_FOLDER).is_dir() else []
+        kept += ["--resume continues"] if (path / CHECKPOINT_FILE).is_file() else []
+        return "; ".join(["interrupted", *([", ".join(kept)] if kept else [])])
+
+
+def _reporter(progress: Progress, total_steps: int) -> Callable[[int, "Evaluation | None"], None]:
+    """Return what shows steps and last evaluation on the progress bar."""
+    task = progress.add_task("training", total=total_steps, note="")
+
+    def report(steps: int, last: "Evaluation | None") -> None:
+        note = (
+            ""
+            if last is None
+            else f"held out: slowdown {last.mean_bounded_slowdown:.2f}, JCT {last.mean_jct:,.0f} s"
+        )
+        progress.update(task, completed=min(steps, total_steps), note=note)
+
+    return report
 
 
 def _progress(console: Console) -> Progress:

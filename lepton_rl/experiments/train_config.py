@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from lepton_rl.agents.network import NetworkName
+from lepton_rl.agents.sb3 import AlgorithmName
 from lepton_rl.envs import Codec, Objective
-from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
-from lepton_rl.experiments.loader import Section
+from lepton_rl.experiments.config import ClusterConfig, RunName, WorkloadConfig
+from lepton_rl.experiments.loader import Section, or_value_error
 
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
@@ -15,7 +17,7 @@ Pair = tuple[float, float]
 # What each algorithm reads; the rest of AgentConfig must then be left out.
 _ON_POLICY = ("n_steps", "gae_lambda", "entropy", "value_coefficient", "max_grad_norm")
 _PPO = (*_ON_POLICY, "batch_size", "n_epochs", "clip_range", "target_kl")
-_READS: dict[str, tuple[str, ...]] = {
+_READS: dict[AlgorithmName, tuple[str, ...]] = {
     "maskable_ppo": _PPO,
     "ppo": _PPO,
     "a2c": _ON_POLICY,
@@ -76,16 +78,19 @@ class ObjectiveConfig(Section):
         """Return the objective."""
         return Objective(self.slowdown, self.wait_hours, self.jct_hours, self.energy_kwh)
 
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        or_value_error(self.build)
+        return self
+
 
 class AgentConfig(Section):
     """Algorithm and network. Settings that are left out have the algorithm's own default."""
 
-    algorithm: Literal["maskable_ppo", "ppo", "a2c", "dqn"] = Field(
-        "maskable_ppo", description="SB3 algorithm"
-    )
-    network: Literal["mlp", "deepsets"] = Field("deepsets", description="policy network")
-    width: int = Field(32, ge=1, description="units of the network shared by the jobs (deepsets)")
-    critic_width: int = Field(64, ge=1, description="units of the critic's layers, and of the mlp's")
+    algorithm: AlgorithmName = Field("maskable_ppo", description="SB3 algorithm")
+    network: NetworkName = Field("deepsets", description="policy network")
+    width: int = Field(32, ge=1, le=8192, description="units of the network shared by the jobs (deepsets)")
+    critic_width: int = Field(64, ge=1, le=8192, description="units of the critic's layers, and of the mlp's")
     learning_rate: Rate | tuple[Rate, Rate] = Field((1e-3, 1e-4), description="step size, or its first and last value")
     gamma: float = Field(0.9997, gt=0, le=1, description="discount per decision; near 1, or jobs get parked")
     reward_scale: float = Field(10.0, gt=0, description="rewards are multiplied by it for the critic's sake")
@@ -111,9 +116,12 @@ class AgentConfig(Section):
     @model_validator(mode="after")
     def _only_what_is_read(self) -> Self:
         known = {name for names in _READS.values() for name in names}
-        for name in sorted(known - set(_READS[self.algorithm])):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} is not a setting of {self.algorithm}")
+        unread = [name for name in sorted(known - set(_READS[self.algorithm])) if getattr(self, name) is not None]
+        if unread:
+            raise ValueError(
+                f"{self.algorithm} does not read {', '.join(unread)}: leave that out, or begin the section anew "
+                f"with 'agent={{algorithm: {self.algorithm}}}' on the command line"
+            )
         return self
 
     @property
@@ -164,7 +172,7 @@ class ValidationConfig(Section):
 class TrainConfig(Section):
     """One training."""
 
-    name: str = Field(description="of the run folder")
+    name: RunName = Field(description="of the run folder")
     seed: int = Field(0, ge=0, description="root of all randomness")
     workload: WorkloadConfig
     cluster: ClusterConfig = ClusterConfig()
@@ -174,3 +182,12 @@ class TrainConfig(Section):
     agent: AgentConfig = AgentConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _held_out(self) -> Self:
+        ours, theirs = self.workload, self.validation.workload
+        if theirs is not None and theirs.seed is not None and (ours.generator, ours.seed) == (theirs.generator, theirs.seed):
+            raise ValueError(
+                f"validation.workload has workload's generator and seed ({ours.seed}): its jobs would be trained on"
+            )
+        return self

@@ -60,7 +60,7 @@ class WindowBench:
         """Run one policy, made anew, on one window."""
         windows = self.windows[task.workload]
         trace = windows.traces[task.seed][task.window]
-        policy = self.policies[task.policy].build(seed=task.seed)
+        policy = self.policies[task.contender.label].build(seed=task.seed)
         begun = time.process_time()
         outcome = run_policy(policy, trace, windows.cluster, self.timing)
         seconds = time.process_time() - begun

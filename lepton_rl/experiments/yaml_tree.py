@@ -4,6 +4,7 @@ The YAML is data and nothing else: no tags, no anchors. Scalars follow YAML 1.2:
 `12:30` are text.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -199,15 +200,18 @@ def _node(node: yaml.Node, name: str, from_command_line: bool) -> Node:
     if kind == "int":
         return Node(int(text.replace("_", "")), place, {})
     if kind == "float":
-        return Node(_float(text), place, {})
+        return Node(_float(text, place), place, {})
     if kind == "str":
         return Node(CommandLineText(text) if from_command_line else text, place, {})
     raise ConfigError(f"{place}: the tag {node.tag!r} is not used here; write the plain value")
 
 
-def _float(text: str) -> int | float:
+def _float(text: str, place: str) -> int | float:
     """Return the number; 1e5 is a whole one."""
-    number = float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+    plain = text.replace("_", "").lower()
+    number = float(plain.replace(".inf", "inf").replace(".nan", "nan"))
+    if math.isinf(number) and not plain.endswith("inf"):
+        raise ConfigError(f"{place}: the number {text} is too large to compute with")
     return int(number) if "." not in text and number.is_integer() else number
 
 

@@ -28,6 +28,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lepton_rl.core.metrics import bounded_slowdown
 from lepton_rl.errors import ConfigError, TraceError, UnknownPolicy, nearest
 
 Floats = NDArray[np.float64]
@@ -97,7 +98,7 @@ def run_window(
 def mean_bounded_slowdown(start: ArrayLike, submit: ArrayLike, run: ArrayLike) -> float:
     """Return the mean over jobs of max(1, (wait + run) / max(run, 10 s))."""
     start, submit, run = (np.asarray(column, dtype=np.float64) for column in (start, submit, run))
-    return float(np.mean(np.maximum(1.0, (start - submit + run) / np.maximum(run, 10.0))))
+    return float(bounded_slowdown(start - submit, run).mean())
 
 
 def _checked(

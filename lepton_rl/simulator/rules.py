@@ -11,6 +11,9 @@ from lepton_rl.errors import ConfigError
 from lepton_rl.simulator.passes import Blocking
 from lepton_rl.simulator.scores import DYNAMIC_ORDERS, PREEMPTIVE_ORDERS, TIMELESS_ORDERS, Order
 
+MOST_PREEMPTION_COST = 1e9
+"""Seconds, about 30 years: sums over a run stay far from where adding a second changes nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -25,6 +28,8 @@ class Timing:
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be 0 or more seconds, not {value}")
+        if self.preemption_cost > MOST_PREEMPTION_COST:
+            raise ConfigError(f"preemption_cost must be {MOST_PREEMPTION_COST:g} s or less, not {self.preemption_cost}")
 
 
 @dataclass(frozen=True, slots=True)

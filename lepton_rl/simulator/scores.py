@@ -12,6 +12,7 @@ import numpy as np
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 
 
 class Order(IntEnum):
@@ -39,6 +40,8 @@ DYNAMIC_ORDERS = frozenset({Order.WFP3, Order.UNICEP})
 PREEMPTIVE_ORDERS = frozenset({Order.SRTF, Order.LAS})
 TIMELESS_ORDERS = frozenset({Order.FCFS, Order.SMALLEST, Order.LAS, Order.WEIGHTED, Order.RANDOM})
 """Orders that work without requested times."""
+RESERVE_RHO, RESERVE_T0, RESERVE_T1 = 0.70, 136.0, 51_200.0
+"""The margin's figures (T0 and T1 in seconds) as tuned for bounded slowdown on training windows of lublin_256."""
 
 (
     _FCFS,
@@ -95,7 +98,7 @@ def score(order: int, settings: Floats, jobs: Floats, job: int, now: float) -> f
             + settings[L.WEIGHTS + 2] * memory_gib
         )
     if order == _POWER:
-        return n ** settings[L.WEIGHTS] * max(r, 10.0) ** settings[L.WEIGHTS + 1]
+        return n ** settings[L.WEIGHTS] * max(r, SLOWDOWN_FLOOR) ** settings[L.WEIGHTS + 1]
     if order == _RANDOM:
         return _hashed(settings[L.WEIGHTS], jobs[job, L.ID])
     if order == _LAS:

@@ -147,6 +147,8 @@ def plot_trace(trace: Trace, path: str | Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise missing_extra("matplotlib", "report") from None
+    if not Path(path).suffix:
+        raise ConfigError(f"{path}: the name of a picture must end in its format, e.g. .png or .svg")
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     figure.suptitle(f"{trace.name}: {len(trace):,} jobs")
     arrivals, sizes, run_times, gaps = figure.subplots(2, 2).ravel()

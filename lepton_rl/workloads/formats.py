@@ -70,6 +70,9 @@ def detect_format(path: Path) -> str:
         return "pai"
     if names & {column.name for column in PLAIN_COLUMNS}:
         return "csv"
+    named = Path(path.name.removesuffix(".gz")).suffix.removeprefix(".")
+    if named in FORMATS:  # its reader says what is wrong with it, and in which line
+        return named
     known = "; ".join(f"{key}: {form.help}" for key, form in FORMATS.items())
     raise TraceError(f"{path}: the format is not known from the first lines. Known formats: {known}")
 

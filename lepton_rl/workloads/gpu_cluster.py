@@ -75,7 +75,9 @@ class GpuClusterParameters:
             value = getattr(self, name)
             _require(low <= value <= high, f"{name} is {value:g}; it must lie between {low:g} and {high:g}")
         for name in ("compute_intensity", "time_sensitivity"):
-            first, last = getattr(self, name)
+            bounds = getattr(self, name)
+            _require(len(bounds) == 2, f"{name} must be two bounds, lower first, not {len(bounds)}")
+            first, last = bounds
             _require(0.0 <= first <= last <= 1e12, f"{name} must be bounds from 0 up, lower first")
 
     def mean_gpu_seconds(self, gpus: int) -> float:

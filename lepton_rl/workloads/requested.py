@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 from lepton_rl.errors import ConfigError
 
 MODES = ("given", "exact", "noisy:SIGMA", "tsafrir", "absent")
+NOTE = "requested times: "
+"""How every note about where requested times come from begins: other times bring a note of their own."""
+CLAIRVOYANT = f"{NOTE}none are given, the run times stand in their place (a clairvoyant workload)"
+
+
+def partly_given(rows: int) -> str:
+    """Return the note of a trace in which that many rows have no requested time."""
+    return f"{NOTE}none in {rows} rows, the run time stands in its place"
+
 
 _MINUTE, _HOUR = 60, 3600
 
@@ -50,11 +59,25 @@ def parse_mode(text: str) -> tuple[str, float | None]:
     return mode, None
 
 
-def noisy(run_time: NDArray[np.float64], sigma: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return run times times exp(sigma * N(0, 1)): right in the median, too short for half the jobs."""
+def check_mode(text: str) -> None:
+    """Refuse a mode that is not complete: `noisy` without a sigma, or with one out of bounds."""
+    mode, sigma = parse_mode(text)
+    if mode == "noisy":
+        check_sigma(sigma)
+
+
+def check_sigma(sigma: float | None) -> float:
+    """Return the sigma of a log-normal error, 0 to 10."""
+    if sigma is None:
+        raise ConfigError("requested times 'noisy' need a sigma, e.g. noisy:0.5")
     if not 0.0 <= sigma <= 10.0:
         raise ConfigError(f"requested times 'noisy': sigma is {sigma:g}; it must lie between 0 and 10")
-    return run_time * np.exp(sigma * rng.standard_normal(len(run_time)))
+    return sigma
+
+
+def noisy(run_time: NDArray[np.float64], sigma: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return run times times exp(sigma * N(0, 1)): right in the median, too short for half the jobs."""
+    return run_time * np.exp(check_sigma(sigma) * rng.standard_normal(len(run_time)))
 
 
 def popular_maximum(longest: float) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lepton_rl.errors import TraceError
 from lepton_rl.workloads.files import read_bytes, trace_name
+from lepton_rl.workloads.requested import CLAIRVOYANT, partly_given
 from lepton_rl.workloads.trace import EXAMPLES, Dropped, MachineHeader, Requested, Trace
 
 NEGATIVE_RUN_TIME = 10.0  # seconds, as in RLScheduler (Zhang et al., SC 2020)
@@ -71,9 +72,9 @@ def read_swf(path: str | Path) -> Trace:
     unknown = np.count_nonzero(limit <= 0.0)
     requested: Requested = "exact" if unknown == len(order) else "given"
     if requested == "exact":
-        notes.append("no requested times: the run times stand in their place (a clairvoyant workload)")
+        notes.append(CLAIRVOYANT)
     elif unknown:
-        notes.append(f"no requested time in {unknown} rows: the run time stands in its place")
+        notes.append(partly_given(int(unknown)))
     return Trace.from_columns(
         {
             "job_id": table["job"][order].astype(np.int64),

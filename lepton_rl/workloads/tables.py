@@ -50,7 +50,7 @@ class CsvTable:
     def _number(self, row: int, column: str, text: str, empty: float | None) -> float:
         if not text:
             if empty is None:
-                raise fail(self.locate(row), column, "is empty")
+                raise fail(self.locate(row), column, "the field is empty; it must hold a number")
             return empty
         try:
             value = float(text)

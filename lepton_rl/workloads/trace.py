@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from lepton_rl.errors import ConfigError, TraceError, nearest
 from lepton_rl.workloads import columns as check
 from lepton_rl.workloads.columns import COLUMNS, Locate
-from lepton_rl.workloads.requested import noisy, parse_mode, tsafrir
+from lepton_rl.workloads.requested import CLAIRVOYANT, NOTE, check_sigma, noisy, parse_mode, partly_given, tsafrir
 
 Requested = Literal["given", "exact", "noisy", "absent"]
 
@@ -34,6 +34,11 @@ class MachineHeader:
     max_procs: int | None = None
     unix_start_time: float | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def gpus(self) -> int | None:
+        """Size of the machine: a node or processor counts as a GPU; nodes go first."""
+        return self.max_nodes or self.max_procs or None
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,8 @@ class Trace:
             raise ConfigError(f"split: the fraction is {fraction:g}; it must lie between 0 and 1")
         # 0.7 * 10 is 7.000...: rounding first keeps the count that a reader expects
         cut = math.floor(round(fraction * len(self), 9))
+        if cut == 0:
+            raise TraceError(f"{self.name}: the first part of a split at {fraction:g} selects no job of {len(self)}")
         return self[:cut], self[cut:]
 
     def scale_load(self, factor: float) -> "Trace":
@@ -250,19 +257,20 @@ class Trace:
         generator = rng if rng is not None else np.random.default_rng(0)
         if name == "given":
             return self
+        notes = tuple(note for note in self.notes if not note.startswith(NOTE))
         if name == "exact":
-            return replace(self, requested_time=self.run_time, requested="exact")
+            note = f"{NOTE}the run times themselves (a clairvoyant workload)"
+            return replace(self, requested_time=self.run_time, requested="exact", notes=(*notes, note))
         if name == "absent":
-            return replace(self, requested_time=np.full(len(self), np.nan), requested="absent")
+            return replace(self, requested_time=np.full(len(self), np.nan), requested="absent", notes=notes)
         if name == "noisy":
-            if sigma is None:
-                raise ConfigError("requested times 'noisy' need a sigma, e.g. noisy:0.5")
+            sigma = check_sigma(sigma)
             times = noisy(self.run_time, sigma, generator)
-            note = f"requested times: run times with a log-normal error, sigma {sigma:g}"
+            note = f"{NOTE}run times with a log-normal error, sigma {sigma:g}"
         else:
             times = tsafrir(self.run_time, generator)
-            note = f"requested times: model of Tsafrir et al. (2005), maximum {times.max():g} s"
-        return replace(self, requested_time=times, requested="noisy", notes=(*self.notes, note))
+            note = f"{NOTE}model of Tsafrir et al. (2005), maximum {times.max():g} s"
+        return replace(self, requested_time=times, requested="noisy", notes=(*notes, note))
 
     def fit_to(self, gpus: int, strict: bool = False, gpu_memory_gib: float = math.inf) -> "Trace":
         """Leave out the jobs that a cluster of `gpus` GPUs could never run, and say so in `dropped`.
@@ -282,12 +290,23 @@ class Trace:
         jobs = np.flatnonzero(large)[:EXAMPLES]
         examples = tuple(f"job {self.job_id[i]} asks for {asked[i]:g}" for i in jobs)
         if strict or count == len(self):
+            least = f"; the smallest needs {asked.min():g}" if count == len(self) else ""
             raise TraceError(
-                f"{self.name}: {count} of {len(self)} jobs ask for more than {most:g} {unit} ({examples[0]})"
+                f"{self.name}: {count} of {len(self)} jobs ask for more than {most:g} {unit} ({examples[0]}){least}"
+                f"; the largest needs {asked[large].max():g}"
             )
         entry = Dropped(f"asks for more than {most:g} {unit}", count, examples)
         kept = self._take(~large, f"at most {most:g} {unit}")
         return replace(kept, dropped=(*self.dropped, entry))
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What was left out of the trace, and what was read otherwise than written: a line for each."""
+        return tuple(
+            f"{self.name}: dropped {entry.count} ({entry.reason}): {'; '.join(entry.examples)}"
+            + ("; ..." if entry.count > len(entry.examples) else "")
+            for entry in self.dropped
+        ) + tuple(f"{self.name}: {text}" for text in self.notes)
 
     def offered_load(self, gpus: float) -> float:
         """Return GPU-seconds asked for, over those that `gpus` GPUs have between first and last submission.
@@ -326,6 +345,5 @@ def _settle_requested(
         return requested or "given", ()
     table["requested_time"] = np.where(missing, table["run_time"], times)
     if count == len(times):
-        note = "no requested times: the run times stand in their place (a clairvoyant workload)"
-        return "exact", (note,)
-    return requested or "given", (f"no requested time in {count} rows: the run time stands in its place",)
+        return "exact", (CLAIRVOYANT,)
+    return requested or "given", (partly_given(count),)

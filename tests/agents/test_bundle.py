@@ -13,7 +13,8 @@ import pytest
 from lepton_rl.agents import make_policy, run_policy
 from lepton_rl.agents.bundle import LearnedPolicy, load_bundle, save_bundle
 from lepton_rl.agents.network import NETWORKS, forward
-from lepton_rl.agents.sb3.algorithms import ALGORITHMS, make_algorithm
+from lepton_rl.agents.sb3 import ALGORITHMS, AlgorithmName
+from lepton_rl.agents.sb3.algorithms import make_algorithm
 from lepton_rl.agents.sb3.evaluation import network_weights
 from lepton_rl.agents.sb3.vec_env import BatchVecEnv
 from lepton_rl.core import ClusterSpec
@@ -34,7 +35,7 @@ def make_batch(trace: Trace, count: int = 1, jobs: int = 100, codec: Codec = COD
     return EnvironmentBatch(Episodes([trace], jobs), CLUSTER, codec, Objective(), count)
 
 
-def shaken_model(algorithm: str, network: str, trace: Trace):  # type: ignore[no-untyped-def]
+def shaken_model(algorithm: AlgorithmName, network: str, trace: Trace):  # type: ignore[no-untyped-def]
     """An algorithm whose weights are far from the uniform policy that training starts from."""
     import torch
 
@@ -56,7 +57,9 @@ def bundle_of(model, network: str, folder: Path) -> LearnedPolicy:  # type: igno
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_bundle_chooses_what_sb3_predicts(algorithm: str, network: str, trace: Trace, tmp_path: Path) -> None:
+def test_a_bundle_chooses_what_sb3_predicts(
+    algorithm: AlgorithmName, network: str, trace: Trace, tmp_path: Path
+) -> None:
     model = shaken_model(algorithm, network, trace)
     policy = bundle_of(model, network, tmp_path)
     batch = make_batch(trace)
@@ -180,3 +183,20 @@ def test_weights_that_do_not_fit_the_codec_are_refused(trace: Trace, tmp_path: P
     np.savez(tmp_path / "wrong" / "weights.npz", **arrays)
     with pytest.raises(BundleError, match="lack 'wait_hidden.bias'"):
         load_bundle(tmp_path / "wrong")
+
+
+def test_a_bundle_replaces_an_older_one_whole_and_nothing_else(trace: Trace, tmp_path: Path) -> None:
+    model = shaken_model("maskable_ppo", "deepsets", trace)
+    folder = tmp_path / "bundle"
+    bundle_of(model, "deepsets", folder)
+    policy = LearnedPolicy(CODEC, "deepsets", network_weights(model), CLUSTER)
+    before = (folder / "bundle.json").read_bytes()
+    with pytest.raises(TypeError):
+        save_bundle(folder, policy, {"not for JSON": object()})
+    assert (folder / "bundle.json").read_bytes() == before
+    save_bundle(folder, policy, {"algorithm": "newer"})
+    assert load_bundle(folder).about["algorithm"] == "newer"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match=r"holds notes\.txt"):
+        save_bundle(folder, policy, {})

@@ -8,13 +8,13 @@ from pydantic import ValidationError
 
 from lepton_rl.agents import (
     SCORES,
-    SLOWDOWN_TUNING,
     CompiledPolicy,
     HeapPriority,
     Power,
     Priority,
     Random,
     Reserve,
+    ReserveSlowdown,
     heap_order,
     run_policy,
     weighted_priority,
@@ -101,7 +101,7 @@ def test_reserve_waits_for_room() -> None:
 
 def test_reserve_starts_jobs_as_large_as_the_cluster() -> None:
     trace = plain_trace(run_time=[1e6], gpus=[4.0]).with_requested("exact")
-    for policy in (Reserve(), Reserve.model_validate(SLOWDOWN_TUNING)):
+    for policy in (Reserve(), ReserveSlowdown()):
         assert run_policy(policy, trace, ClusterSpec.pool(4)).finish.tolist() == [1e6]
 
 

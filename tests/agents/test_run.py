@@ -41,10 +41,10 @@ def test_python_policy_gets_the_cluster_s_placement() -> None:
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda s: [Start(7)], "^Doing, at 0 s: no job 7 has been submitted$"),
+        (lambda s: [Start(7)], r"no job 7 has been submitted \(snapshots number the jobs of trace from 0 to 2\)$"),
         (lambda s: [Start(0, (0,))], "^Doing, at 0 s: job 0 needs 2 different GPUs"),
-        (lambda s: [Start(0), Start(0)], "^Doing, at 0 s: job 0 is running already$"),
-        (lambda s: [Preempt(0)], "^Doing, at 0 s: job 0 is waiting, not running$"),
+        (lambda s: [Start(0), Start(0)], r"job 0 is running already \(job 0 of the snapshot is job_id 1 of trace\)$"),
+        (lambda s: [Preempt(0)], "^Doing, at 0 s: job 0 is waiting, not running "),
         (lambda s: [3], "^Doing, at 0 s: 3 is not an action; use Start or Preempt$"),
         (lambda s: None, "^Doing, at 0 s: decide must return a list of actions, not NoneType$"),
         (lambda s: [], "^Doing, at 6 s: the policy leaves 3 jobs waiting for ever on an idle cluster"),
@@ -66,12 +66,17 @@ def test_a_failing_policy_is_a_sentence_with_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "policy",
-    [Priority(score="sjf"), Priority(score="fcfs", blocking="easy"), Reserve(), Genetic()],
-    ids=lambda policy: policy.name,
+    ("policy", "name"),
+    [
+        (Priority(score="sjf"), "sjf"),
+        (Priority(score="fcfs", blocking="easy"), "fcfs with blocking easy"),
+        (Reserve(), "reserve"),
+        (Genetic(), "genetic"),
+    ],
+    ids=["sjf", "fcfs easy", "reserve", "genetic"],
 )
-def test_absent_requested_times_are_refused_by_name(policy: Policy) -> None:
-    with pytest.raises(TraceError, match=f"^{policy.name} needs requested times and trace has none"):  # type: ignore[attr-defined]
+def test_absent_requested_times_are_refused_by_name(policy: Policy, name: str) -> None:
+    with pytest.raises(TraceError, match=f"^{name} needs requested times and trace has none; set --requested to exact"):
         run_policy(policy, TRACE.with_requested("absent"), ClusterSpec.pool(2))
 
 

@@ -5,12 +5,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_rl.core import ClusterSpec
-from lepton_rl.envs import Codec, EnvironmentBatch, Episodes, Objective, SchedulingEnv
+from lepton_rl.envs import Codec, EnvironmentBatch, Episodes, Objective, SchedulingEnv, SchedulingVectorEnv
 from lepton_rl.errors import ConfigError, TraceError
 from lepton_rl.workloads import Trace
 from tests.envs.cases import CLUSTER, assert_same, play, random_choice, skip_choice, workload
@@ -184,6 +185,71 @@ def test_episodes_are_drawn_evenly_over_traces_and_windows() -> None:
 def test_wrong_arguments_are_named(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         SchedulingEnv(workload(6), CLUSTER, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"workload": "jobs.csv"}, "workload must be a Trace or a list of them, not 'jobs.csv'"),
+        ({"workload": []}, r"workload must be a Trace or a list of them, not \[\]"),
+        ({"workload": ["jobs.csv"]}, "workload must be a Trace"),
+        ({"workload": 3}, "workload must be a Trace"),
+        ({"cluster": 8}, "cluster must be a ClusterSpec, not 8"),
+        ({"cluster": None}, "cluster must be a ClusterSpec, not None"),
+        ({"codec": "saf"}, "codec must be a Codec, not 'saf'"),
+        ({"objective": 1.0}, "objective must be an Objective, not 1.0"),
+        ({"jobs": 2.5}, "jobs must be a whole number, not 2.5"),
+        ({"warmup": "5"}, "warmup must be a whole number, not '5'"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        SchedulingEnv(**arguments)
+    with pytest.raises(ConfigError, match=sentence):
+        SchedulingVectorEnv(2, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"window": 10**9}, r"a window is two whole numbers, \(trace, first job\), not 1000000000"),
+        ({"window": (0, 1, 2)}, "a window is two whole numbers"),
+        ({"window": (0, 0.5)}, "a window is two whole numbers"),
+        ({"window": "ab"}, "a window is two whole numbers"),
+        ({"window": (1, 0)}, "there are traces 0 to 0"),
+        ({"window": (0, 56)}, "the first job of trace 0's windows is 0 to 55"),
+        ({"window": (0, -1)}, "is 0 to 55"),
+        ({"window": (0, 10**30)}, "is 0 to 55"),
+        ((0, 1), r"options must be a mapping such as .*, not \(0, 1\)"),
+    ],
+)
+def test_a_window_that_is_not_there_is_named(options: Any, sentence: str) -> None:
+    env = SchedulingEnv(workload(7), CLUSTER, jobs=5)
+    env.reset(options={"window": np.array([0, 2])})
+    with pytest.raises(ConfigError, match=sentence):
+        env.reset(options=options)
+
+
+@pytest.mark.parametrize("action", [0.5, "0", None, 10**30, np.array([0])])
+def test_an_action_that_is_no_number_is_named(action: Any) -> None:
+    env = SchedulingEnv(workload(7), CLUSTER, Codec(4), jobs=5)
+    env.reset()
+    with pytest.raises(ConfigError, match="an action is a whole number, 0 to 4, not"):
+        env.step(action)
+    env.step(np.array(0))
+
+
+def test_a_step_needs_a_running_episode() -> None:
+    env = SchedulingEnv(workload(7), CLUSTER, jobs=5)
+    with pytest.raises(ResetNeeded, match="no episode is running"):
+        env.step(0)
+    env.reset(seed=0)
+    while not env.step(skip_choice(env.action_masks()))[2]:
+        pass
+    with pytest.raises(ResetNeeded, match="no episode is running"):
+        env.step(0)
+    with pytest.raises(ResetNeeded, match="no episode is running"):
+        SchedulingVectorEnv(2, workload(7), CLUSTER, jobs=5).step(np.zeros(2, np.int64))
 
 
 def test_a_job_that_can_never_run_is_named() -> None:

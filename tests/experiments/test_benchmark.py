@@ -2,7 +2,9 @@
 
 import csv
 import json
+import multiprocessing
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from lepton_rl.errors import ConfigError, LeptonError
 from lepton_rl.experiments.benchmark import BenchmarkResult, benchmark
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig
 from lepton_rl.experiments.loader import load
+from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.experiments.runner import Measurement, Task
 from lepton_rl.experiments.summary import METRICS
 from lepton_rl.experiments.windows import WindowBench, make_windows
@@ -21,8 +24,9 @@ from lepton_rl.experiments.windows import WindowBench, make_windows
 Write = Callable[..., Path]
 
 
-def cell(result: BenchmarkResult, policy: str, metric: str) -> dict[str, Any]:
-    found = [row for row in result.rows if (row["policy"], row["metric"]) == (policy, metric)]
+def cell(result: BenchmarkResult, policy: str, metric: str, **rules: str | None) -> dict[str, Any]:
+    wanted = {"policy": policy, "metric": metric, **rules}
+    found = [row for row in result.rows if wanted.items() <= row.items()]
     assert len(found) == 1
     return found[0]
 
@@ -36,12 +40,33 @@ def test_rows_are_what_the_policies_do(benchmark_file: Write, tmp_path: Path) ->
         run_policy(make_policy("sjf", blocking="easy"), trace, windows.cluster).jct[5:25].mean()
         for trace in windows.traces[0]
     ]
-    row = cell(result, "sjf easy", "mean_jct")
+    row = cell(result, "sjf", "mean_jct", blocking="easy")
     assert row["mean"] == pytest.approx(sum(jct) / 6, rel=1e-12)
-    assert list(row) == ["policy", "rule", "blocking", "workload", "metric", "mean", "low", "high", "n"]
-    assert (row["rule"], row["blocking"], row["workload"], row["n"]) == ("repick", "easy", "gpu_cluster_8", 6)
+    assert list(row) == ["policy", "rule", "blocking", "placement", "workload", "metric", "mean", "low", "high", "n"]
+    assert (row["rule"], row["placement"], row["workload"], row["n"]) == ("repick", "first", "gpu_cluster_8", 6)
     assert row["low"] <= row["mean"] <= row["high"]
     assert len(result.rows) == 4 * len(METRICS)
+
+
+def test_rows_name_policies_barely_and_labels_tell_twins_apart(benchmark_file: Write, tmp_path: Path) -> None:
+    policies = (
+        "[reserve_slowdown, {name: saf, placement: best}, {name: power, a: 1}, {name: power, a: 2, label: steep}, "
+        "{name: sjf, blocking: easy}]"
+    )
+    file = benchmark_file(("[fcfs, sjf, {name: sjf, blocking: easy}, random]", policies))
+    result = benchmark(file, out=tmp_path / "run")
+    who = list(dict.fromkeys((row["policy"], row["blocking"], row["placement"]) for row in result.rows))
+    assert who == [
+        ("reserve_slowdown", "skip", "first"),
+        ("saf", "head", "best"),
+        ("power", "head", "first"),
+        ("steep", "head", "first"),
+        ("sjf", "easy", "first"),
+    ]
+    text = (result.folder / "benchmark.md").read_text()
+    assert "| saf best |" in text
+    assert "| sjf easy |" in text
+    assert benchmark(result.folder / "benchmark.yaml", out=tmp_path / "again").rows == result.rows
 
 
 def test_the_run_folder(benchmark_file: Write, tmp_path: Path) -> None:
@@ -140,7 +165,7 @@ def test_seeds_multiply_independent_windows_and_average_disjoint_ones(
 ) -> None:
     several = ("name: small\n", "name: small\nseeds: [0, 1]\n")
     result = benchmark(benchmark_file(several), out=tmp_path / "a")
-    assert cell(result, "sjf", "mean_jct")["n"] == 12
+    assert cell(result, "sjf", "mean_jct", blocking="head")["n"] == 12
     from lepton_rl.workloads import gpu_cluster, write_csv
 
     write_csv(gpu_cluster(130, 8, 1.2, seed=1), tmp_path / "jobs.csv")
@@ -157,10 +182,19 @@ def test_seeds_multiply_independent_windows_and_average_disjoint_ones(
     ("old", "new", "expected"),
     [
         ("[fcfs,", "[fcfs, fcfs,", "two policies are called 'fcfs'; give one of them another label"),
+        ("[fcfs,", "[fcfs, {name: fcfs, blocking: head},", "'fcfs' and 'fcfs head' are both fcfs with blocking head"),
+        (
+            "load: 1.2",
+            "load: 1.2\n    requested: absent",
+            "sjf needs requested times and gpu_cluster_8 has none; set workloads.0.requested to exact or noisy:SIGMA",
+        ),
         ("[fcfs,", "[fcsf,", "small.yaml:8: policies.0: no policy named 'fcsf'; did you mean 'fcfs'"),
         ("[fcfs,", "[runs/none/bundle,", "no such bundle"),
         ("[fcfs,", "['none.py:Mine',", "no such file"),
-        ("name: small", "name: a/b", "small.yaml:1: name: "),
+        ("name: small", "name: a/b", "small.yaml:1: name: must be 1 to 100 letters, digits"),
+        ("name: small", "name: ..", "not '..'"),
+        ("name: small", "name: ''", "not ''"),
+        ("name: small", "name: 12", "small.yaml:1: name: must be text"),
         ("name: small", "name: small\nseeds: [1, 1]", "must be different whole numbers"),
         ("kind: independent, ", "", "windows.kind: is missing"),
     ],
@@ -170,6 +204,58 @@ def test_mistakes(benchmark_file: Write, tmp_path: Path, old: str, new: str, exp
         benchmark(benchmark_file((old, new)), out=tmp_path / "run")
     assert expected in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_failure_before_the_first_row_leaves_no_folder(benchmark_file: Write, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("class Mine:\n    def decide(self, snapshot):\n        return []\n")
+    file = benchmark_file(("[fcfs,", "['mine.py:Mine', fcfs,"))
+    for _ in range(2):
+        with pytest.raises(LeptonError, match="waiting for ever"):
+            benchmark(file, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(LeptonError, match="waiting for ever"):
+        benchmark(file, out=tmp_path / "run")
+    assert (tmp_path / "run").is_dir(), "it was there before"
+
+
+def test_a_failure_after_it_keeps_the_rows(benchmark_file: Write, tmp_path: Path) -> None:
+    # Python goes first: six rows of Mine, then Later fails
+    (tmp_path / "mine.py").write_text(
+        POLICY + "\n\nclass Later(Mine):\n    def decide(self, snapshot):\n        1 / 0\n"
+    )
+    file = benchmark_file(("[fcfs,", "['mine.py:Mine', 'mine.py:Later',"))
+    with pytest.raises(ConfigError, match=r"^Later failed at .*ZeroDivisionError"):
+        benchmark(file, out=tmp_path / "run")
+    assert len((tmp_path / "run" / "rows.jsonl").read_text().splitlines()) == 6
+
+
+def test_a_policy_file_is_run_once_for_each_policy_made(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    log = tmp_path / "log"
+    mine.write_text(
+        "from pathlib import Path\nfrom pydantic import BaseModel\n"
+        f"with Path({str(log)!r}).open('a') as file:\n    file.write('run ')\n\n\n"
+        "class Mine(BaseModel):\n    seed: int = 0\n\n    def decide(self, snapshot):\n        return []\n"
+    )
+    policy = PolicyConfig.model_validate(f"{mine}:Mine").build(seed=3)
+    assert policy.seed == 3  # type: ignore[attr-defined]
+    assert log.read_text() == "run "
+
+
+def test_other_processes_of_the_program_are_left_alone(benchmark_file: Write, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("class Mine:\n    def decide(self, snapshot):\n        return []\n")
+    file = benchmark_file(("[fcfs,", "['mine.py:Mine', fcfs,"), ("processes: 1", "processes: 2"))
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    other.start()
+    try:
+        with pytest.raises(LeptonError, match="waiting for ever"):
+            benchmark(file, out=tmp_path / "run")
+        other.join(1.0)
+        assert other.is_alive()
+    finally:
+        other.terminate()
+        other.join()
 
 
 def test_without_matplotlib_the_tables_are_still_written(

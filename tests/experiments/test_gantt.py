@@ -1,11 +1,14 @@
 """Which job held which GPU when."""
 
+import sys
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
 from lepton_rl.agents import make_policy
-from lepton_rl.core import ClusterSpec
+from lepton_rl.core import Action, ClusterSpec, Snapshot
+from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.gantt import Segment, raster, record
 from lepton_rl.simulator import Timing
 from lepton_rl.workloads import Trace, gpu_cluster
@@ -32,6 +35,15 @@ def test_a_preempted_job_has_two_runs_and_no_gpu_is_held_twice() -> None:
     for gpu in range(4):
         held = sorted((segment.start, segment.end) for segment in segments if gpu in segment.gpus)
         assert all(before[1] <= after[0] for before, after in pairwise(held))
+
+
+def test_a_policy_that_fails_when_it_is_replayed_is_a_sentence() -> None:
+    class Leaves:
+        def decide(self, snapshot: Snapshot) -> list[Action]:
+            sys.exit()
+
+    with pytest.raises(ConfigError, match=r"^Leaves failed at 0 s: SystemExit$"):
+        record(Leaves(), gpu_cluster(5, 4, 1.5, seed=2), ClusterSpec(2, 2), Timing())
 
 
 def test_the_picture_shows_jobs_where_they_ran() -> None:

@@ -1,6 +1,7 @@
 """Experiment files: what is read, and that every complaint names its place and the right word."""
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given
@@ -8,18 +9,24 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from lepton_rl.errors import ConfigError
+from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig
 from lepton_rl.experiments.config import ClusterConfig, Section, WorkloadConfig, load, resolved_yaml
 from lepton_rl.experiments.policy_config import PolicyConfig
+from lepton_rl.experiments.train_config import TrainConfig
 from lepton_rl.experiments.yaml_tree import parse
+
+
+Rate = Annotated[float, Field(gt=0)]
 
 
 class Agent(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     steps: int = Field(default=10, ge=1)
+    rates: Rate | tuple[Rate, Rate] = 1.0
 
 
 class Experiment(Section):
-    name: str
+    name: str = Field(min_length=1)
     agent: Agent = Field(default_factory=Agent)
     workload: WorkloadConfig
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
@@ -97,7 +104,7 @@ def test_the_resolved_file_is_the_same_experiment(file: Path, tmp_path: Path) ->
         (
             "learning_rate: 1e-4",
             "learning_rate: much",
-            "F:3: agent.learning_rate: must be a valid number, not 'much'",
+            "F:3: agent.learning_rate: must be a number, not 'much'",
         ),
         ("steps: 1e5", "steps: 1.5", "F:4: agent.steps: must be a whole number"),
         ("steps: 1e5", "learning_rate: 1", "F:4: learning_rate: this key was given before, at F:3"),
@@ -115,7 +122,7 @@ def test_the_resolved_file_is_the_same_experiment(file: Path, tmp_path: Path) ->
         ),
         ("nodes: 8", "nodes: 0", "F:9: cluster.nodes: must be greater than or equal to 1, not 0"),
         ("- sjf\n", "- sfj\n", "F:11: policies.0: no policy named 'sfj'; did you mean 'sjf'?"),
-        ("blocking: easy", "blocking: esay", "F:12: policies.1: sjf: blocking: 'esay' should be"),
+        ("blocking: easy", "blocking: esay", "F:12: policies.1: sjf: blocking: 'esay' is not one of 'head',"),
         ("blocking: easy", "blokking: easy", "did you mean 'blocking'?"),
         ("name: week\n", "", "F:1: name: is missing"),
         ("name: week", "name: [a]", "F:1: name: must be text, not a list"),
@@ -182,10 +189,75 @@ def test_paths_start_where_they_were_written(
         ("policies.7=sjf", "policies is a list of 3; its entries are 0 to 2, or + to add one"),
         ("name.first=x", "name is 'week' and has no entry 'first'"),
         ("workload.path=x.swf", "either a path or a generator"),
+        ("workload={path: x.swf, part: [0.5]}", "workload.part: must be a list of 2, not of 1"),
+        ("workload={path: x.swf, part: []}", "workload.part: must be a list of 2, not of 0"),
+        ("workload={path: x.swf, part: [0, 0.5, 1]}", "workload.part: must have at most 2 entries, not 3"),
+        ("workload=5", "workload: must be a mapping of `key: value` lines, not 5"),
+        ("agent=", "agent: must be a mapping of `key: value` lines, not nothing"),
+        ("agent.rates=[1e-3]", "agent.rates: must be a list of 2, not of 1"),
+        ("agent.rates=[x, 1]", "agent.rates.0: must be a number, not 'x'"),
+        ("agent.rates=x", "agent.rates: must be a number, not 'x'"),
+        ("agent.rates=-1", "agent.rates: must be greater than 0, not -1"),
+        ("agent.rates={a: 1}", "agent.rates: must be a number, not a mapping"),
+        ("agent.learning_rate=1e400", "the number 1e400 is too large to compute with"),
+        ("agent.learning_rate=.inf", "agent.learning_rate: must be a finite number, not inf"),
+        ("agent.steps=1.5", "agent.steps: must be a whole number, not 1.5"),
+        ("name=''", "name: must not be empty"),
+        ("workload={path: ''}", "workload.path: must not be empty"),
+        ("workload={path: x.swf, requested: noisy}", "workload.requested: requested times 'noisy' need a sigma"),
+        ("workload={path: x.swf, requested: 'noisy:-1'}", "workload.requested: requested times 'noisy': sigma is -1"),
+        ("workload.parameters={compute_intensity: [1]}", "compute_intensity must be two bounds, lower first, not 1"),
+        ("policies.1={name: sjf, settings: 3}", "policies.1.settings: must be a mapping of `key: value` lines, not 3"),
+        ("policies.1={name: ''}", "policies.1: must not be empty"),
     ],
 )
 def test_wrong_overrides(file: Path, text: str, expected: str) -> None:
     assert expected in complaint(file, TEXT, text)
+
+
+def test_a_file_for_another_command_is_named(tmp_path: Path) -> None:
+    training, comparison = tmp_path / "train.yaml", tmp_path / "benchmark.yaml"
+    training.write_text("name: x\nworkload: {path: a.swf}\nagent: {}\n")
+    comparison.write_text("name: x\nworkloads: []\npolicies: [sjf]\n")
+    with pytest.raises(ConfigError, match=f"^{training}:3: agent: .*lepton-rl train {training}$"):
+        load(training, BenchmarkConfig)
+    with pytest.raises(ConfigError, match=f"^{comparison}:2: workloads: .*lepton-rl benchmark {comparison}$"):
+        load(comparison, TrainConfig)
+    with pytest.raises(ConfigError, match="policies: unknown key"):  # one stray key does not make another file
+        load(training, TrainConfig, ["policies=[sjf]"])
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "a b"])
+def test_a_name_is_that_of_a_folder(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    for model, keys in ((TrainConfig, "workload: {path: a.swf}"), (BenchmarkConfig, "policies: [sjf]")):
+        file.write_text(f"name: '{name}'\n{keys}\n")
+        with pytest.raises(ConfigError, match=f"^{file}:1: name: must be 1 to 100 letters, .*, not '{name}'$"):
+            load(file, model)
+
+
+def test_top_level_keys_belong_to_one_command() -> None:
+    from lepton_rl.experiments.loader import _MARKS
+
+    assert set(TrainConfig.model_fields) >= _MARKS["train"]
+    assert BenchmarkConfig.model_fields.keys() | ProtocolConfig.model_fields.keys() >= _MARKS["benchmark"]
+    assert not _MARKS["train"] & (BenchmarkConfig.model_fields.keys() | ProtocolConfig.model_fields.keys())
+    assert not _MARKS["benchmark"] & TrainConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("agent: {width: 1000000}", ":3: agent.width: must be less than or equal to 8192"),
+        ("objective: {slowdown: 0, wait_hours: 0}", ":3: objective: an objective needs weights of 0 or more"),
+        ("agent: {algorithm: dqn, n_steps: 5, entropy: 0.1}", ":3: agent: dqn does not read entropy, n_steps: leave"),
+    ],
+)
+def test_settings_of_a_training_that_make_no_sense(text: str, expected: str, tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text(f"name: x\nworkload: {{path: a.swf}}\n{text}\n")
+    with pytest.raises(ConfigError, match=f"^{file}{expected}"):
+        load(file, TrainConfig)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def test_jobs_go_by_number_not_by_submit_time(other: Path, tmp_path: Path) -> No
     ("changes", "error", "expected"),
     [
         ([], TraceError, "OTHER: .*at least 2050; the trace has 300; window=149 would do"),
+        (["window=50", "workload.requested=absent"], TraceError, "set workload.requested to given, exact"),
         (["policies=[fcfs,saf2]"], ConfigError, "no policy 'saf2'"),
         (["protocol=rlschedule"], ConfigError, "did you mean 'rlscheduler'"),
         (["windows=50"], ConfigError, "did you mean 'window'"),
@@ -103,3 +104,4 @@ def test_mistakes(
 ) -> None:
     with pytest.raises(error, match=expected):
         benchmark(CONFIG, [f"workload.path={other}", *changes], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from lepton_rl.experiments.benchmark import benchmark
 from lepton_rl.experiments.report import verdict
-from lepton_rl.experiments.runner import Measurement, Task
+from lepton_rl.experiments.runner import Contender, Measurement, Task
 from lepton_rl.experiments.summary import WorkloadSummary, summarize
 from lepton_rl.experiments.tables import markdown
 from lepton_rl.workloads import read_trace
@@ -20,7 +20,7 @@ def summary(agent: list[float], block: int | None = 1) -> WorkloadSummary:
     figures = {"fcfs": saf * 10, "saf": saf, "agent": saf * np.array(agent)}
     measurements = [
         Measurement(
-            Task(policy, "repick", None, "w", 0, index),
+            Task(Contender(policy, policy, "repick", None, None), "w", 0, index),
             {"mean_bounded_slowdown": float(value), "mean_jct": 100.0, "utilization": 0.5},
             [1, 2],
             0.0,
@@ -85,6 +85,13 @@ def test_a_learned_policy_has_its_learning_curve_on_the_page(
     assert (tmp_path / "out" / "learning-curve-week.png").is_file()
     assert (tmp_path / "out" / "gantt-gpu_cluster_8.png").is_file()
     assert {row["blocking"] for row in result.rows if row["policy"] == "week"} == {None}
+
+
+def test_names_do_not_lead_pictures_out_of_the_folder(benchmark_file: Callable[..., Path], tmp_path: Path) -> None:
+    file = benchmark_file(("  - generator: gpu_cluster", "  - name: ../a week\n    generator: gpu_cluster"))
+    result = benchmark(file, out=tmp_path / "out")
+    assert result.report is not None
+    assert (tmp_path / "out" / "gantt-..-a-week.png").is_file()
 
 
 def test_names_are_text_on_the_page_not_markup(benchmark_file: Callable[..., Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from lepton_rl.agents import make_policy
 from lepton_rl.agents.sb3 import training
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, LeptonError
 from lepton_rl.experiments.train import train
 
 EXPERIMENT = """
@@ -137,27 +137,122 @@ def test_folders_are_not_overwritten_or_mixed(tmp_path: Path) -> None:
 
 
 def test_settings_of_another_algorithm_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"clip_range is not a setting of a2c"):
+    with pytest.raises(ConfigError, match=r"a2c does not read clip_range"):
         train(write_experiment(tmp_path, "a2c"), ["agent.clip_range=0.2"], out=tmp_path / "run")
 
 
-def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
-    file = write_experiment(tmp_path)
-    folder = tmp_path / "run"
-    code = (
-        "from pathlib import Path\n"
-        "from lepton_rl.experiments.train import train\n"
-        f"train(Path({str(file)!r}), ['training.total_steps=100000000'], out=Path({str(folder)!r}))\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+LONG = ("training.total_steps=6000", "training.evaluate_every=2000")
+
+
+def start(file: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lepton_rl.cli", "train", str(file), "--out", str(folder), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def steps_saved(folder: Path) -> int:
+    """Steps in the checkpoint, -1 where there is none yet."""
+    path = folder / "checkpoint.pt"
+    return int(torch.load(path, weights_only=False)["counters"]["num_timesteps"]) if path.is_file() else -1
+
+
+def await_checkpoint(process: subprocess.Popen[str], folder: Path, beyond: int) -> None:
     deadline = time.monotonic() + 240
-    while not (folder / "checkpoint.pt").is_file() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.2)
+    while steps_saved(folder) <= beyond:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_killed_training_is_resumed_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    file, folder = write_experiment(tmp_path), tmp_path / "killed"
+    reached = 0
+    for arguments in ([], ["--resume"]):
+        process = start(file, folder, *LONG, *arguments)
+        await_checkpoint(process, folder, reached)
+        process.kill()
+        process.communicate()
+        reached = steps_saved(folder)
+        assert json.loads((folder / "run.json").read_text())["status"] == "running"
+    assert 200 < reached < 6000
+    begun = json.loads((folder / "run.json").read_text())["begun"]
+    train(file, LONG, out=folder, resume=True)
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["begun"]) == ("finished", begun)
+    whole = train(file, LONG, out=tmp_path / "whole")
+    expected, found = weights(whole), weights(folder)
+    assert all(torch.equal(expected[name], found[name]) for name in expected.keys() | found.keys())
+    assert not list(folder.glob(".*"))
+
+
+def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
+    file, folder = write_experiment(tmp_path), tmp_path / "run"
+    process = start(file, folder, "training.total_steps=100000000")
+    await_checkpoint(process, folder, 0)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert "KeyboardInterrupt" in errors
+    assert process.returncode == 130
     assert "--resume continues" in " ".join(errors.split())
-    assert make_policy(str(folder / "bundle"))
+    assert "Traceback" not in errors
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    assert make_policy(str(folder))
+
+
+JOBS = "submit_time,run_time,gpus\n" + "".join(
+    f"{60 * i},{90 + 7 * i % 400},{9 if i == 5 else 1 + i % 4}\n" for i in range(400)
+)
+
+
+def write_own_trace(folder: Path) -> list[str]:
+    """Write a trace whose sixth job is larger than the cluster, and return the overrides that train on it."""
+    (folder / "jobs.csv").write_text(JOBS)
+    return [f"workload={{path: {folder / 'jobs.csv'}}}", "training.total_steps=200"]
+
+
+def test_a_trace_that_changed_is_not_resumed_on(tmp_path: Path) -> None:
+    file, overrides = write_experiment(tmp_path), write_own_trace(tmp_path)
+    folder = train(file, overrides, out=tmp_path / "run")
+    (tmp_path / "jobs.csv").write_text(JOBS.replace("60,97,2", "60,98,2"))
+    with pytest.raises(ConfigError, match=r"jobs\.csv has changed since .*run was begun"):
+        train(file, overrides, out=folder, resume=True)
+    (tmp_path / "jobs.csv").write_text(JOBS)
+    train(file, overrides, out=folder, resume=True)
+
+
+def test_jobs_that_are_left_out_are_named_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(write_experiment(tmp_path), write_own_trace(tmp_path), out=tmp_path / "run")
+    assert "jobs: dropped 1 (asks for more than 8 GPUs): job 6 asks for 9\n" in capsys.readouterr().err
+    record = json.loads((folder / "run.json").read_text())
+    assert record["dropped"] == 1
+    assert record["left_out"] == [
+        {"reason": "asks for more than 8 GPUs", "count": 1, "examples": ["job 6 asks for 9"]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "match"),
+    [
+        ("[0.0, 0.7]", "[0.5, 1.0]", "80 of its 200 jobs are trained on"),
+        ("[0.0, 1.0]", "[0.0, 1.0]", "400 of its 400 jobs are trained on"),
+    ],
+)
+def test_held_out_jobs_are_not_trained_on(tmp_path: Path, first: str, second: str, match: str) -> None:
+    file, overrides = write_experiment(tmp_path), write_own_trace(tmp_path)
+    path = tmp_path / "jobs.csv"
+    parts = [
+        f"workload={{path: {path}, part: {first}}}",
+        f"validation.workload={{path: {path}, part: {second}}}",
+    ]
+    with pytest.raises(ConfigError, match=match):
+        train(file, [*overrides, *parts], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_held_out_jobs_are_not_generated_twice(tmp_path: Path) -> None:
+    same = "{generator: gpu_cluster, gpus: 8, jobs: 2000, seed: 3}"
+    with pytest.raises(ConfigError, match=r"workload's generator and seed \(3\)"):
+        train(write_experiment(tmp_path), [f"workload={same}", f"validation.workload={same}"], out=tmp_path / "run")
 
 
 def test_a_refused_training_leaves_the_old_run_alone(tmp_path: Path) -> None:
@@ -191,3 +286,17 @@ def test_a_benchmark_beside_its_training_can_be_resumed(tmp_path: Path) -> None:
     )
     first = benchmark(file, [], folder).rows
     assert benchmark(file, [], folder).rows == first
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    file, short = write_experiment(tmp_path), ["training.total_steps=200"]
+    folder = train(file, short, out=tmp_path / "run")
+    whole = (folder / "checkpoint.pt").read_bytes()
+    for damaged in (b"", b"no pickle", whole[: len(whole) // 2]):
+        (folder / "checkpoint.pt").write_bytes(damaged)
+        with pytest.raises(LeptonError, match=r"checkpoint\.pt: this checkpoint cannot be continued"):
+            train(file, short, out=folder, resume=True)
+    (folder / "checkpoint.pt").write_bytes(whole)
+    (folder / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run\.json is damaged"):
+        train(file, short, out=folder, resume=True)

@@ -102,7 +102,7 @@ def test_rows_that_never_run_are_dropped_and_named(tmp_path: Path) -> None:
         (read_csv, PLAIN + "0,nan,1\n", "jobs.csv:2: column 'run_time': 'nan' is not a number"),
         (read_csv, PLAIN + "0,inf,1\n", "jobs.csv:2: column 'run_time': 'inf' is not a number"),
         (read_csv, PLAIN + "0,1_000,1\n", "jobs.csv:2: column 'run_time': '1_000' is not a number"),
-        (read_csv, PLAIN + "0,,1\n", "jobs.csv:2: column 'run_time': is empty"),
+        (read_csv, PLAIN + "0,,1\n", "jobs.csv:2: column 'run_time': the field is empty; it must hold a number"),
         (read_csv, PLAIN + "0,1\n", "jobs.csv:2: 2 fields; the header has 3 columns"),
         (read_csv, PLAIN + "0,1,1,1\n", "jobs.csv:2: 4 fields; the header has 3 columns"),
         (read_csv, PLAIN + "0,1,1.5\n", "jobs.csv:2: column 'gpus': 1.5 is neither a whole number nor"),

@@ -77,6 +77,23 @@ def test_other_content_is_one_sentence(tmp_path: Path, data: bytes, message: str
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.csv", "a;b\n1;2\n", "x.csv:1: no column is called 'a;b'"),
+        ("x.swf", "1 0 -1 x 2 -1 -1 2 -1 -1 1 1 1 -1 1 -1 -1 -1\n", "x.swf:1: field 4 "),
+        ("x.swf.gz", "hello\n", "x.swf.gz:1: "),
+    ],
+)
+def test_the_name_says_who_complains_of_content_that_no_format_has(
+    name: str, text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    with pytest.raises(TraceError, match=message):
+        read_trace(path)
+
+
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="nothing: no such file"):
         read_trace(tmp_path / "nothing")

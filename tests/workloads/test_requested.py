@@ -34,6 +34,19 @@ def test_exact_given_and_absent(trace: Trace) -> None:
     assert np.isnan(absent.requested_time).all()
 
 
+def test_notes_speak_of_the_requested_times_that_there_are() -> None:
+    columns = {"submit_time": [0.0, 1.0], "run_time": [5.0, 6.0], "gpus": [1.0, 1.0]}
+    bare = Trace.from_columns(columns, notes=["another note"])
+    partly = Trace.from_columns({**columns, "requested_time": [9.0, math.nan]}, notes=["another note"])
+    for trace in (bare, partly, bare.with_requested("tsafrir")):
+        for mode, word in (("exact", "clairvoyant"), ("noisy:0.5", "sigma 0.5"), ("tsafrir", "Tsafrir")):
+            first, second = trace.with_requested(mode).notes
+            assert first == "another note"
+            assert word in second
+        assert trace.with_requested("absent").notes == ("another note",)
+    assert "clairvoyant" in bare.with_requested("given").notes[-1]
+
+
 def test_noisy_has_the_spread_asked_for(trace: Trace) -> None:
     noisy = trace.with_requested("noisy", sigma=0.5, rng=rng())
     error = np.log(noisy.requested_time / noisy.run_time)

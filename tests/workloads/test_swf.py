@@ -80,7 +80,7 @@ def test_row_rules_drop_and_mend_and_count(write: Path) -> None:
     )
     assert trace.notes == (
         "negative run time in 1 rows: 10 s is used",
-        "no requested time in 1 rows: the run time stands in its place",
+        "requested times: none in 1 rows, the run time stands in its place",
     )
 
 

@@ -104,7 +104,7 @@ def test_missing_requested_times_are_the_run_times_and_the_trace_says_so() -> No
     some = small(requested_time=[90.0, math.nan, 10.0, math.nan])
     assert some.requested == "given"
     assert some.requested_time.tolist() == [90.0, 20.0, 10.0, 60.0]
-    assert some.notes == ("no requested time in 2 rows: the run time stands in its place",)
+    assert some.notes == ("requested times: none in 2 rows, the run time stands in its place",)
     every = small(requested_time=[90.0, 90.0, 90.0, 90.0])
     assert every.requested == "given"
     assert every.notes == ()

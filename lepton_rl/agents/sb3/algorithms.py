@@ -12,6 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.utils import LinearSchedule
 
+from lepton_rl.agents.sb3 import AlgorithmName
 from lepton_rl.agents.sb3.networks import MaskableSchedulingPolicy, QSchedulingPolicy, SchedulingPolicy
 from lepton_rl.agents.sb3.vec_env import BatchVecEnv
 
@@ -26,22 +27,23 @@ def _tame(advantages: NDArray[np.float32]) -> NDArray[np.float32]:
     return tamed
 
 
-class RolloutBuffer(DictRolloutBuffer):
+class _Tamed:
+    """What both rollout buffers share."""
+
+    advantages: NDArray[np.float32]  # set by SB3's constructors
+
+    def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: NDArray[Any]) -> None:
+        """Compute as SB3 does, then tame the advantages; the returns stay as they are."""
+        super().compute_returns_and_advantage(last_values, dones)  # type: ignore[misc]
+        self.advantages = _tame(self.advantages)
+
+
+class RolloutBuffer(_Tamed, DictRolloutBuffer):
     """Rollouts with tamed advantages."""
 
-    def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: NDArray[Any]) -> None:
-        """Compute as SB3 does, then tame the advantages; the returns stay as they are."""
-        super().compute_returns_and_advantage(last_values, dones)
-        self.advantages = _tame(self.advantages)
 
-
-class MaskableBuffer(MaskableDictRolloutBuffer):
+class MaskableBuffer(_Tamed, MaskableDictRolloutBuffer):
     """Rollouts with masks and tamed advantages."""
-
-    def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: NDArray[Any]) -> None:
-        """Compute as SB3 does, then tame the advantages; the returns stay as they are."""
-        super().compute_returns_and_advantage(last_values, dones)
-        self.advantages = _tame(self.advantages)
 
 
 class MaskedDQN(DQN):
@@ -54,9 +56,13 @@ class MaskedDQN(DQN):
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[NDArray[Any], Any]:
-        """Choose greedily, or with probability `exploration_rate` a random valid action."""
+        """Choose greedily, or with probability `exploration_rate` a random valid action.
+
+        Actions have the shape (observations,), and () for one observation without that axis.
+        """
         if not deterministic and self.action_space.np_random.random() < self.exploration_rate:
-            return self._random_valid(np.atleast_2d(observation["action_mask"])), state
+            mask = np.asarray(observation["action_mask"])
+            return self._random_valid(np.atleast_2d(mask)).reshape(mask.shape[:-1]), state
         return self.policy.predict(observation, state, episode_start, deterministic)
 
     def _sample_action(
@@ -70,11 +76,8 @@ class MaskedDQN(DQN):
         return actions, actions
 
 
-ALGORITHMS = ("maskable_ppo", "ppo", "a2c", "dqn")
-
-
 def make_algorithm(
-    name: str,
+    name: AlgorithmName,
     env: BatchVecEnv,
     settings: dict[str, Any],
     network: dict[str, Any],
@@ -84,7 +87,8 @@ def make_algorithm(
 ) -> BaseAlgorithm:
     """Return the algorithm `name` with its SB3 keyword arguments and the network's settings.
 
-    `learning_rate` may be a pair (first, last): it then falls linearly over the training.
+    `learning_rate` may be a pair (first, last): it then falls linearly over the training. From `seed`, 0 to
+    2**32 - 1, SB3 seeds the environments, too.
     """
     settings = dict(settings)
     rate = settings.get("learning_rate")
@@ -98,28 +102,10 @@ def make_algorithm(
         "tensorboard_log": tensorboard_log,
         "verbose": 0,
     }
+    if name == "dqn":
+        return MaskedDQN(QSchedulingPolicy, **common, **settings)
+    on_policy = {"normalize_advantage": False, **common, **settings}
     if name == "maskable_ppo":
-        return MaskablePPO(
-            MaskableSchedulingPolicy,
-            rollout_buffer_class=MaskableBuffer,
-            normalize_advantage=False,
-            **common,
-            **settings,
-        )
-    if name == "ppo":
-        return PPO(
-            SchedulingPolicy,
-            rollout_buffer_class=RolloutBuffer,
-            normalize_advantage=False,
-            **common,
-            **settings,
-        )
-    if name == "a2c":
-        return A2C(
-            SchedulingPolicy,
-            rollout_buffer_class=RolloutBuffer,
-            normalize_advantage=False,
-            **common,
-            **settings,
-        )
-    return MaskedDQN(QSchedulingPolicy, **common, **settings)
+        return MaskablePPO(MaskableSchedulingPolicy, rollout_buffer_class=MaskableBuffer, **on_policy)
+    algorithm = PPO if name == "ppo" else A2C
+    return algorithm(SchedulingPolicy, rollout_buffer_class=RolloutBuffer, **on_policy)

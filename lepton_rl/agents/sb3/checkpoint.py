@@ -1,6 +1,5 @@
 """Checkpoints from which training continues bit for bit (on CPU)."""
 
-import os
 import random
 from pathlib import Path
 from pickle import PickleError
@@ -12,9 +11,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from lepton_rl.agents.sb3.vec_env import BatchVecEnv
+from lepton_rl.core.atomic import replacing
 from lepton_rl.errors import LeptonError
 
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_last_obs", "_last_episode_starts", "_n_calls")
+# what torch, pickle and SB3 raise on a file that is cut off or was written by other code
+_DAMAGE = (
+    OSError, RuntimeError, LookupError, ValueError, EOFError, TypeError, AttributeError, ImportError, PickleError,
+)  # fmt: skip
 _BUFFER_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -33,12 +37,8 @@ def save_checkpoint(path: Path, model: BaseAlgorithm, env: BatchVecEnv, progress
     }
     if isinstance(model, OffPolicyAlgorithm):
         state["replay"] = _replay_state(model)
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path) as draft:
+        torch.save(state, draft)
 
 
 def load_checkpoint(path: Path, model: BaseAlgorithm, env: BatchVecEnv) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def load_checkpoint(path: Path, model: BaseAlgorithm, env: BatchVecEnv) -> dict[
         np.random.set_state(state["numpy"])  # noqa: NPY002
         random.setstate(state["python"])
         progress: dict[str, Any] = state["progress"]
-    except (OSError, RuntimeError, LookupError, ValueError, EOFError, TypeError, AttributeError, PickleError) as error:
+    except _DAMAGE as error:
         raise LeptonError(f"{path}: this checkpoint cannot be continued: {error}") from error
     return progress
 

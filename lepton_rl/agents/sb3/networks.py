@@ -153,18 +153,8 @@ def masked(values: Tensor, observation: Arrays) -> Tensor:
     return values.masked_fill(observation["action_mask"] == 0, INVALID_LOGIT)
 
 
-class _SchedulingActorCritic:
-    """What both actor-critic policies share: our network in the place of SB3's extractor, trunk and heads."""
-
-    # Set by SB3's constructors.
-    observation_space: Any
-    action_space: Any
-    action_dist: Any
-    optimizer_class: Any
-    optimizer_kwargs: Any
-    extract_features: Any
-    parameters: Any
-    network: Any
+class _WithNetwork:
+    """What all our policies share: the network's settings, and the observation handed on to it whole."""
 
     def __init__(
         self,
@@ -182,8 +172,24 @@ class _SchedulingActorCritic:
             "critic_width": critic_width,
         }
         kwargs.setdefault("features_extractor_class", Passthrough)
-        kwargs.setdefault("ortho_init", False)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)  # type: ignore[call-arg]
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self._network_settings}  # type: ignore[misc]
+
+
+class _SchedulingActorCritic(_WithNetwork):
+    """What both actor-critic policies share: our network in the place of SB3's extractor, trunk and heads."""
+
+    # Set by SB3's constructors.
+    observation_space: Any
+    action_space: Any
+    action_dist: Any
+    optimizer_class: Any
+    optimizer_kwargs: Any
+    extract_features: Any
+    parameters: Any
+    network: Any
 
     def _build(self, lr_schedule: Callable[[float], float]) -> None:
         settings = self._network_settings
@@ -195,9 +201,6 @@ class _SchedulingActorCritic:
         self.action_net = nn.Identity()
         self.value_net = nn.Identity()
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self._network_settings}  # type: ignore[misc]
 
     def _both(self, obs: Arrays, action_masks: Any = None) -> tuple[Any, Tensor]:
         observation = self.extract_features(obs)
@@ -252,31 +255,10 @@ class _SchedulingQNetwork(QNetwork):
         return masked(self.network(observation)[0], observation)
 
 
-class QSchedulingPolicy(DQNPolicy):
+class QSchedulingPolicy(_WithNetwork, DQNPolicy):
     """For DQN: the logits of the network are the values of the actions."""
-
-    def __init__(
-        self,
-        observation_space: spaces.Dict,
-        action_space: spaces.Discrete,
-        lr_schedule: Callable[[float], float],
-        network: str = "deepsets",
-        width: int = 32,
-        critic_width: int = 64,
-        **kwargs: Any,
-    ) -> None:
-        self._network_settings: dict[str, Any] = {
-            "network": network,
-            "width": width,
-            "critic_width": critic_width,
-        }
-        kwargs.setdefault("features_extractor_class", Passthrough)
-        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
     def make_q_net(self) -> QNetwork:
         """Return one Q network."""
         arguments = self._update_features_extractor(self.net_args, features_extractor=None)
         return _SchedulingQNetwork(**arguments, **self._network_settings).to(self.device)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self._network_settings}

@@ -3,7 +3,7 @@
 import csv
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from lepton_rl.agents.network import Singles
+from lepton_rl.agents.sb3 import CHECKPOINT_FILE, CURVE_FILE
 from lepton_rl.agents.sb3.checkpoint import load_checkpoint, save_checkpoint
 from lepton_rl.agents.sb3.evaluation import Evaluation, evaluate, network_weights
 from lepton_rl.agents.sb3.vec_env import BatchVecEnv
+from lepton_rl.core.atomic import replacing
 from lepton_rl.envs.batch import EnvironmentBatch
 
-CHECKPOINT_FILE = "checkpoint.pt"
-CURVE_FILE = "learning_curve.csv"
 CURVE_COLUMNS = (
     "steps",
     "seconds",
@@ -49,7 +49,7 @@ class Best:
     sample: bool = False
     result: dict[str, float] | None = None
     weights: dict[str, Singles] | None = None
-    ranges: dict[str, Any] | None = None
+    ranges: dict[str, tuple[Singles, Singles]] = field(default_factory=dict)
 
 
 class TrainingCallback(BaseCallback):
@@ -159,9 +159,7 @@ class TrainingCallback(BaseCallback):
         self._write_curve()
 
     def _write_curve(self) -> None:
-        temporary = self._folder / f"{CURVE_FILE}.partial"
-        with temporary.open("w", newline="") as file:
+        with replacing(self._folder / CURVE_FILE) as draft, draft.open("w", newline="") as file:
             writer = csv.DictWriter(file, CURVE_COLUMNS)
             writer.writeheader()
             writer.writerows(self.rows)
-        temporary.replace(self._folder / CURVE_FILE)

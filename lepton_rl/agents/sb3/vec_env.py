@@ -23,7 +23,8 @@ class BatchVecEnv(VecEnv):
 
     Args:
         batch: The environments.
-        seed: Root of the random streams that draw episodes, one spawned for each environment.
+        seed: Root of the random streams that draw episodes, one spawned for each environment. An SB3 algorithm with
+            a seed spawns them anew from that.
         reward_scale: Rewards are multiplied by it, to bring the critic's targets to about 1-10.
     """
 
@@ -35,7 +36,7 @@ class BatchVecEnv(VecEnv):
         space = batch.codec.observation_space(batch.cluster)
         space[REMAINING] = spaces.Box(0.0, 1.0, (1,), np.float32)
         super().__init__(batch.count, space, batch.codec.action_space())
-        self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(batch.count)]
+        self._spawn_generators(seed)
         self._actions = np.zeros(batch.count, np.int64)
         self._began = time.perf_counter()
 
@@ -64,7 +65,8 @@ class BatchVecEnv(VecEnv):
     def _final_info(self, env: int) -> dict[str, Any]:
         metrics = self.batch.episode_info(env)
         episode = {"r": metrics["return"], "l": metrics["length"], "t": time.perf_counter() - self._began}
-        terminal = {name: array[env] for name, array in self._observation().items()}
+        terminal = self.batch.observation_of(env)
+        terminal[REMAINING] = self.batch.remaining()[env]
         return {"episode": episode, "episode_metrics": metrics, "terminal_observation": terminal}
 
     def _restart(self, env: int) -> None:
@@ -120,10 +122,11 @@ class BatchVecEnv(VecEnv):
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Spawn new random streams from `seed`, which the next reset uses."""
         if seed is not None:
-            self.generators = [
-                np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)
-            ]
+            self._spawn_generators(seed)
         return [seed] * self.num_envs
+
+    def _spawn_generators(self, seed: int) -> None:
+        self.generators = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(self.num_envs)]
 
     def close(self) -> None:
         """Nothing is held open."""

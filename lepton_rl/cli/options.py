@@ -1,0 +1,24 @@
+"""What the commands' options for results have in common."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
+
+
+def output_option(help: str) -> Any:
+    """Return an option that names a file or folder to write; an empty text would mean the working directory."""
+    return typer.Option(parser=_named, metavar="PATH", help=help)
+
+
+def output_argument(metavar: str, help: str) -> Any:
+    """Return an argument of the same kind."""
+    return typer.Argument(parser=_named, metavar=metavar, help=help)
+
+
+def _named(value: str | Path) -> Path:
+    if not str(value).strip():
+        raise typer.BadParameter("a path is needed, not an empty text")
+    return Path(value)

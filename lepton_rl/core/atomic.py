@@ -1,0 +1,52 @@
+"""Files and folders that are never seen half written."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the name of a draft beside `path`, to be written as a file or a folder; it then takes the place of `path`.
+
+    Where the block fails, `path` stays as it was. What a killed process has left of a draft is removed by the next.
+
+    Raises:
+        OSError: the draft cannot be written, or cannot take the place.
+    """
+    draft, former = draft_of(path), path.with_name(f".{path.name}.old")
+    remove(draft)
+    try:
+        yield draft
+        for file in draft.rglob("*") if draft.is_dir() else [draft]:
+            _flush(file)
+        if path.is_dir():  # no system call replaces a folder that is not empty
+            remove(former)
+            path.rename(former)
+        draft.replace(path)
+    except BaseException:
+        remove(draft)
+        raise
+    remove(former)
+
+
+def draft_of(path: Path) -> Path:
+    """Return where `replacing` writes before it renames."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that it holds, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(file: Path) -> None:
+    """Bring a file to the disk, so that a power cut does not leave a whole name on an empty file."""
+    if file.is_file():
+        with file.open("rb+") as opened:
+            os.fsync(opened.fileno())

@@ -1,0 +1,46 @@
+"""Where a user wants results: a file or a run folder. Nothing of theirs that is there is lost."""
+
+import re
+from pathlib import Path
+
+from lepton_rl.errors import ConfigError
+from lepton_rl.experiments.runs import RUN_FILE, is_training_run
+
+
+def check_output_file(path: Path, overwrite: bool = False, inputs: tuple[Path, ...] = ()) -> None:
+    """Refuse a file that cannot be written or may not be replaced; a device or pipe may be written to.
+
+    Args:
+        path: the file to write.
+        overwrite: replace a file that is there.
+        inputs: what the command reads, which it never replaces.
+
+    Raises:
+        ConfigError: it is a folder, is in none, is one of the inputs, or is there already.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name a file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}")
+    if not path.is_file():
+        return
+    if any(source.is_file() and path.samefile(source) for source in inputs):
+        raise ConfigError(f"{path}: is what this command reads; name another file")
+    if not overwrite:
+        raise ConfigError(f"{path}: is there already; --overwrite replaces it")
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse a folder that holds something, but no run of lepton_rl.
+
+    Raises:
+        ConfigError: it does.
+    """
+    ours = is_training_run(folder) or ((folder / "benchmark.yaml").is_file() and (folder / RUN_FILE).is_file())
+    if not ours and folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{folder}: is not empty and holds no run of lepton_rl; choose another --out")
+
+
+def file_part(name: str) -> str:
+    """Return the name of a policy or workload as part of a file's name: other signs become `-`."""
+    return re.sub(r"[^\w.-]+", "-", name)

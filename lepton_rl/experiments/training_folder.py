@@ -1,0 +1,137 @@
+"""The run folder of a training: who may use it, and the record that stands in it from the start.
+
+experiment.yaml      the resolved file          run.json           seed, versions, commit, files, what became of it
+learning_curve.csv   held-out metrics           tensorboard/       the same and the losses
+checkpoint.pt        to resume from             bundle/            the best policy, runs without torch
+model.zip            Stable-Baselines3's own file
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lepton_rl.agents.bundle import BUNDLE_FOLDER
+from lepton_rl.agents.sb3 import CHECKPOINT_FILE, CURVE_FILE
+from lepton_rl.core.atomic import draft_of, remove
+from lepton_rl.errors import ConfigError
+from lepton_rl.experiments.outputs import check_run_folder
+from lepton_rl.experiments.runs import (
+    EXPERIMENT_FILE,
+    RECORD_FILE,
+    digest_of,
+    make_folder,
+    provenance,
+    write_atomically,
+    write_json,
+)
+from lepton_rl.workloads import resolve_data_path
+
+TENSORBOARD_FOLDER = "tensorboard"
+MODEL_FILE = "model.zip"
+ALL_FILES = (
+    EXPERIMENT_FILE,
+    RECORD_FILE,
+    CURVE_FILE,
+    CHECKPOINT_FILE,
+    TENSORBOARD_FOLDER,
+    BUNDLE_FOLDER,
+    MODEL_FILE,
+)
+Status = Literal["running", "interrupted", "finished"]
+"""A killed training stays "running"."""
+
+
+@dataclass(frozen=True)
+class TrainingFolder:
+    """A folder and the one experiment that may be trained in it.
+
+    Attributes:
+        path: the folder.
+        experiment: the resolved file.
+        files: digests of the workloads' files by their names in the experiment.
+    """
+
+    path: Path
+    experiment: str
+    files: Mapping[str, str]
+
+    def check_free(self, overwrite: bool) -> None:
+        """Refuse a folder that holds another run, or no run but other files; nothing is written.
+
+        Raises:
+            ConfigError: it does; another run may be overwritten, other files never.
+        """
+        check_run_folder(self.path)
+        held = [name for name in ALL_FILES if (self.path / name).exists()]
+        if held and not overwrite:
+            raise ConfigError(
+                f"{self.path} already holds a run ({held[0]}); use --resume, --overwrite or another --out"
+            )
+
+    def check_resumable(self) -> None:
+        """Refuse a folder that no training of this experiment can be continued in.
+
+        Raises:
+            ConfigError: there is no checkpoint, or the experiment or a file of its workloads has changed.
+        """
+        if not (self.path / CHECKPOINT_FILE).is_file():
+            raise ConfigError(
+                f"{self.path}: there is no checkpoint to resume from; train without --resume (--overwrite replaces a run)"
+            )
+        recorded = self.path / EXPERIMENT_FILE
+        if not recorded.is_file() or recorded.read_text(encoding="utf-8") != self.experiment:
+            raise ConfigError(
+                f"{self.path}: the experiment differs from the one recorded there; resume with the same file"
+            )
+        begun_with = self._record().get("files", self.files)
+        for name, digest in self.files.items():
+            if begun_with.get(name) != digest:
+                raise ConfigError(
+                    f"{name} has changed since {self.path} was begun; resume with the file as it was, "
+                    "or train anew with --overwrite"
+                )
+
+    def claim(self) -> None:
+        """Make the folder this run's: what an earlier one left there goes.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        make_folder(self.path)
+        for name in ALL_FILES:
+            remove(self.path / name)
+            remove(draft_of(self.path / name))
+        write_atomically(self.path / EXPERIMENT_FILE, self.experiment)
+
+    def record(self, status: Status, about: Mapping[str, Any]) -> None:
+        """Write run.json: what the run is made of, and how far it has come; the time it began stays."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        begun = self._record().get("begun", now)
+        value = {"status": status, "begun": begun, "written": now, **about, "files": self.files, **provenance()}
+        write_json(self.path / RECORD_FILE, value)
+
+    def _record(self) -> dict[str, Any]:
+        """Return run.json, or nothing where there is none.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        path = self.path / RECORD_FILE
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ConfigError(f"{path} is damaged: it holds no JSON object")
+        return found
+
+
+def digests(names: Sequence[str | None]) -> dict[str, str]:
+    """Return a digest of each workload file that exists; None stands for a generated workload."""
+    paths = {name: resolve_data_path(name, Path()) for name in names if name is not None}
+    return {name: digest_of(path) for name, path in sorted(paths.items()) if path.is_file()}
