@@ -316,14 +316,17 @@ class EnvironmentBatch:
             "mean_power_w": outcome.mean_power_w,
         }
 
-    def brief(self, env: int) -> dict[str, Any]:
-        """Return time (s), return so far and invalid actions of one environment."""
-        tally = self._tally[env]
+    def briefs(self) -> dict[str, NDArray[Any]]:
+        """Return time (s), return so far and invalid actions of the environments, shape (count,) each."""
         return {
-            "time": float(self._clock[env, L.NOW]),
-            "return": float(tally[RETURN]),
-            "invalid_actions": int(tally[INVALID]),
+            "time": self._clock[:, L.NOW].copy(),
+            "return": self._tally[:, RETURN].copy(),
+            "invalid_actions": self._tally[:, INVALID].astype(np.int64),
         }
+
+    def brief(self, env: int) -> dict[str, Any]:
+        """Return `briefs` of one environment."""
+        return {name: array[env].item() for name, array in self.briefs().items()}
 
     def view(self, env: int) -> "EnvironmentView":
         """Return what a picture of one environment shows."""

@@ -85,12 +85,10 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         relative_to_heuristic: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ConfigError(f"render_mode must be 'ansi' or 'rgb_array', not {render_mode!r}")
         self.batch = make_batch(1, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic)
         self.codec = self.batch.codec
         self.cluster = cluster
-        self.render_mode = render_mode
+        self.render_mode = checked_render_mode(render_mode)
         self._needs_reset = True
         self.observation_space = cast(spaces.Space[Observation], self.codec.observation_space(cluster))
         self.action_space = self.codec.action_space()
@@ -104,7 +102,7 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
             ConfigError: there is no such window.
         """
         super().reset(seed=seed)
-        episodes, window = self.batch.episodes, _options(options).get("window")
+        episodes, window = self.batch.episodes, checked_options(options).get("window")
         self.batch.reset(0, episodes.draw(self.np_random) if window is None else episodes.checked(window))
         self._needs_reset = False
         return self.batch.observation_of(0), self._info()
@@ -198,7 +196,15 @@ def _expected(name: str, value: object, kind: type[Kind]) -> Kind:
     return value
 
 
-def _options(options: object) -> Mapping[str, Any]:
+def checked_render_mode(mode: str | None) -> str | None:
+    """Return the render mode if there is such a one."""
+    if mode not in (None, "ansi", "rgb_array"):
+        raise ConfigError(f"render_mode must be 'ansi' or 'rgb_array', not {mode!r}")
+    return mode
+
+
+def checked_options(options: object) -> Mapping[str, Any]:
+    """Return the options of a reset, none as an empty mapping."""
     if options is not None and not isinstance(options, Mapping):
         raise ConfigError(f'options must be a mapping such as {{"window": (0, 1000)}}, not {options!r}')
     return options or {}

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.envs.codec import Codec, Observation
 from lepton_rl.envs.objective import Objective
-from lepton_rl.envs.scheduling import DEFAULT_CLUSTER, make_batch
+from lepton_rl.envs.render import render_ansi, render_rgb
+from lepton_rl.envs.scheduling import DEFAULT_CLUSTER, checked_options, checked_render_mode, make_batch
+from lepton_rl.errors import ConfigError
 from lepton_rl.workloads import Trace
 
 
@@ -20,18 +22,22 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
     """`num_envs` independent `SchedulingEnv`s on shared arrays; see there for observation, action and reward.
 
     An environment that ends is reset in the same step (`AutoresetMode.SAME_STEP`): its observation is the new
-    episode's first, and `info["final_info"]` holds the ended episode's metrics under `episode_metrics`.
-    (`final_obs` is the empty cluster: no job runs or waits.)
+    episode's first, `info["final_obs"]` holds its last (the empty cluster: no job runs or waits) and
+    `info["final_info"]` its last info, the ended episode's metrics under `episode_metrics`. As in all of Gymnasium's
+    vector environments every info is an array over the environments, `_name` says in which of them it holds.
 
     Args:
         num_envs: Environments.
         workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic: As in `SchedulingEnv`.
-        copy: Return copies of the observation arrays; False returns views that the next step overwrites.
+        copy: Return copies of the observation arrays, and infos with every step. False is the faster form: it
+            returns read-only views that the next step overwrites, and infos of ended episodes alone.
+        render_mode: "ansi" or "rgb_array"; `render` returns a tuple, one text or picture for each environment.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - as gymnasium declares it
         "autoreset_mode": AutoresetMode.SAME_STEP,
-        "render_modes": [],
+        "render_modes": ["ansi", "rgb_array"],
+        "render_fps": 10,
     }
 
     def __init__(
@@ -49,7 +55,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
     ) -> None:
         self.num_envs = num_envs
         self.copy = copy
-        self.render_mode = None
+        self.render_mode = checked_render_mode(render_mode)
         self.batch = make_batch(
             num_envs, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic
         )
@@ -58,7 +64,9 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         self.single_action_space = self.codec.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._views = {name: _read_only(array) for name, array in self.batch.observation().items()}
         self._truncated = np.zeros(num_envs, np.bool_)
+        self._everywhere = np.ones(num_envs, np.bool_)
         self._needs_reset = True
         self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence().spawn(num_envs)]
 
@@ -67,19 +75,51 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode everywhere; one seed is spawned over the environments, a list gives one to each.
 
-        `options={"reset_mask": array}` resets only the environments that it marks.
+        Args:
+            seed: As said.
+            options: `{"reset_mask": array}` resets only the environments that it marks;
+                `{"window": (trace, first job)}` names the episode of all that are reset, a list of such pairs (None
+                to draw) the episode of each.
+
+        Raises:
+            ConfigError: there is no such window, or mask or list do not have an entry for each environment.
         """
+        chosen = checked_options(options)
+        windows = self._windows(chosen.get("window"))
+        mask = self._mask(chosen.get("reset_mask"))
+        self._seed(seed)
+        for env in np.flatnonzero(mask).tolist():
+            window = windows[env]
+            self.batch.reset(env, self.batch.episodes.draw(self.generators[env]) if window is None else window)
+        self._needs_reset = False
+        return self._observation(), self._infos()
+
+    def _seed(self, seed: int | list[int | None] | None) -> None:
         if isinstance(seed, int | np.integer):
             self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
         elif seed is not None:
+            if len(seed) != self.num_envs:
+                raise ConfigError(f"seed must be one number or {self.num_envs} of them, not {len(seed)}")
             for env, own in enumerate(seed):
                 if own is not None:
                     self.generators[env] = np.random.default_rng(own)
-        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
-        for env in np.flatnonzero(mask).tolist():
-            self.batch.reset(env, self.batch.episodes.draw(self.generators[env]))
-        self._needs_reset = False
-        return self._observation(), {}
+
+    def _mask(self, mask: Any) -> NDArray[np.bool_]:
+        if mask is None:
+            return self._everywhere
+        marked = np.asarray(mask)
+        if marked.shape != (self.num_envs,) or marked.dtype != np.bool_:
+            raise ConfigError(f"options['reset_mask'] must be {self.num_envs} truth values, not {mask!r}")
+        return marked
+
+    def _windows(self, window: Any) -> list[tuple[int, int] | None]:
+        if window is None:
+            return [None] * self.num_envs
+        if not isinstance(window, list):
+            return [self.batch.episodes.checked(window)] * self.num_envs
+        if len(window) != self.num_envs:
+            raise ConfigError(f"options['window'] must be one pair or {self.num_envs} of them, not {len(window)}")
+        return [None if own is None else self.batch.episodes.checked(own) for own in window]
 
     def step(
         self, actions: NDArray[np.int64]
@@ -92,31 +132,47 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         if self._needs_reset:
             raise ResetNeeded("no episode is running: call reset() before step()")
         ended = self.batch.step(np.ascontiguousarray(actions, np.int64))
-        infos: dict[str, Any] = {}
         terminated = self.batch.terminated.copy()
         rewards = self.batch.rewards.copy()
-        if ended:
-            infos = self._restart(terminated)
-        return self._observation(), rewards, terminated, self._truncated.copy(), infos
+        final = self._restart(terminated) if ended else {}
+        return self._observation(), rewards, terminated, self._truncated.copy(), self._infos() | final
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the valid actions, shape (num_envs, K + 1)."""
-        return self.batch.masks.copy() if self.copy else self.batch.masks
+        return self.batch.masks.copy() if self.copy else _read_only(self.batch.masks)
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Return the present state of each environment as text or as a picture, as `render_mode` says."""
+        if self.render_mode is None:
+            return None
+        draw = render_ansi if self.render_mode == "ansi" else render_rgb
+        return tuple(draw(self.batch, env) for env in range(self.num_envs))
 
     def _observation(self) -> Observation:
-        observation = self.batch.observation()
-        return {name: array.copy() for name, array in observation.items()} if self.copy else observation
+        if self.copy:
+            return {name: array.copy() for name, array in self._views.items()}
+        return dict(self._views)
+
+    def _infos(self) -> dict[str, Any]:
+        if not self.copy:
+            return {}
+        infos: dict[str, Any] = {}
+        for name, array in self.batch.briefs().items():
+            infos[name] = array
+            infos[f"_{name}"] = self._everywhere.copy()
+        return infos
 
     def _restart(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
-        final_info = np.full(self.num_envs, None, object)
-        final_obs = np.full(self.num_envs, None, object)
-        for env in np.flatnonzero(ended):
-            final_info[env] = {"episode_metrics": self.batch.episode_info(int(env))}
-            final_obs[env] = self.batch.observation_of(int(env))
-            self.batch.reset(int(env), self.batch.episodes.draw(self.generators[env]))
-        return {
-            "final_obs": final_obs,
-            "_final_obs": ended,
-            "final_info": final_info,
-            "_final_info": ended,
-        }
+        """Begin new episodes where one has ended; return what is said of the ended ones."""
+        infos: dict[str, Any] = {}
+        for env in np.flatnonzero(ended).tolist():
+            last = {**self.batch.brief(env), "episode_metrics": self.batch.episode_info(env)}
+            self._add_info(infos, {"final_obs": self.batch.observation_of(env), "final_info": last}, env)
+            self.batch.reset(env, self.batch.episodes.draw(self.generators[env]))
+        return infos
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view

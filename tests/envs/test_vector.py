@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lepton_rl.envs import Codec, EnvironmentBatch, Episodes, Objective, SchedulingEnv, SchedulingVectorEnv
 from lepton_rl.envs.codec import Observation
+from lepton_rl.errors import ConfigError
 from lepton_rl.workloads import Trace
 from tests.envs.cases import CLUSTER, assert_same, workload
 
@@ -36,6 +37,11 @@ def at(observation: Observation, env: int) -> Observation:
     return {name: array[env] for name, array in observation.items()}
 
 
+def at_all(values: dict[str, Any]) -> dict[str, Any]:
+    """What Gymnasium's arrays over environments hold for one with these infos: each name, and that it holds."""
+    return values | {f"_{name}": True for name in values}
+
+
 def valid_actions(masks: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
     return np.array([rng.choice(np.flatnonzero(mask)) for mask in masks])
 
@@ -49,7 +55,7 @@ def test_it_equals_single_environments_step_by_step(features: str, relative: boo
     singles = [SchedulingEnv(**arguments) for _ in range(COUNT)]
     rng = np.random.default_rng(0)
     observation, infos = vector.reset(seed=5)
-    assert infos == {}
+    assert infos["time"].shape == infos["_time"].shape == (COUNT,)
 
     def reset(env: int) -> None:
         window = tuple(vector.batch.windows[env].tolist())
@@ -72,12 +78,80 @@ def test_it_equals_single_environments_step_by_step(features: str, relative: boo
                 episodes += 1
                 assert infos["_final_info"][env]
                 assert infos["_final_obs"][env]
-                assert infos["final_info"][env]["episode_metrics"] == info["episode_metrics"]
+                assert at(infos["final_info"]["episode_metrics"], env) == at_all(info["episode_metrics"])
+                assert infos["final_info"]["return"][env] == info["return"]
                 assert_same(infos["final_obs"][env], single, "at the end")
                 reset(env)
             else:
                 assert_same(at(observation, env), single)
-                assert infos.get("final_info", [None] * COUNT)[env] is None
+                assert infos["time"][env] == info["time"]
+                assert infos["return"][env] == info["return"]
+                assert not infos.get("_final_info", [False] * COUNT)[env]
+
+
+def test_infos_are_formed_as_gymnasium_forms_them() -> None:
+    """Gymnasium's own vector of single environments, on the same windows, returns the same infos."""
+    arguments = settings() | {"workload": [workload(31, jobs=20)]}  # one window: nothing is left to chance
+    ours = SchedulingVectorEnv(COUNT, **arguments)
+    theirs = gymnasium.vector.SyncVectorEnv(
+        [lambda: SchedulingEnv(**arguments)] * COUNT, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    assert_same_infos(ours.reset(seed=0)[1], theirs.reset(seed=0)[1])
+    rng = np.random.default_rng(0)
+    ends = 0
+    while ends < 4:
+        actions = valid_actions(ours.action_masks(), rng)
+        left, right = ours.step(actions), theirs.step(actions)
+        assert_same_infos(left[4], right[4])
+        ends += int(left[2].sum())
+
+
+def assert_same_infos(left: dict[str, Any], right: dict[str, Any]) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        if isinstance(value, dict):
+            assert_same_infos(value, right[name])
+        elif value.dtype == object:
+            for one, other in zip(value, right[name], strict=True):
+                assert (one is None) == (other is None)
+                if one is not None:
+                    assert_same(one, other)
+        else:
+            assert value.tolist() == right[name].tolist(), name
+
+
+def test_named_windows() -> None:
+    vector = SchedulingVectorEnv(COUNT, **settings())
+    vector.reset(options={"window": (1, 7)})
+    assert vector.batch.windows.tolist() == [[1, 7]] * COUNT
+    vector.reset(options={"window": [(0, 2), None, (1, 9)]}, seed=3)
+    assert vector.batch.windows.tolist()[0::2] == [[0, 2], [1, 9]]
+
+
+@pytest.mark.parametrize(
+    ("settled", "said"),
+    [
+        ({"options": {"window": (2, 0)}}, "window"),
+        ({"options": {"window": [(0, 2)]}}, "one pair or 3"),
+        ({"options": {"reset_mask": [True]}}, "3 truth values"),
+        ({"options": 3}, "mapping"),
+        ({"seed": [1, 2]}, "one number or 3"),
+    ],
+)
+def test_a_wrong_reset_is_told(settled: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        SchedulingVectorEnv(COUNT, **settings()).reset(**settled)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("ansi", str), ("rgb_array", np.ndarray), (None, None)])
+def test_rendering_shows_every_environment(mode: str | None, kind: type | None) -> None:
+    vector = SchedulingVectorEnv(COUNT, **settings(), render_mode=mode)
+    vector.reset(seed=0)
+    pictures = vector.render()
+    if kind is None:
+        assert pictures is None
+    else:
+        assert pictures is not None and [type(picture) for picture in pictures] == [kind] * COUNT
 
 
 def test_one_environment_does_not_see_the_others() -> None:
@@ -148,6 +222,7 @@ def test_copies_and_views() -> None:
         same = all(np.array_equal(kept[name], observation[name]) for name in kept)
         assert same == copy
         assert np.shares_memory(masks, vector.action_masks()) != copy
+        assert observation["queue"].flags.writeable == copy
         assert np.shares_memory(observation["queue"], vector.batch.observation()["queue"]) != copy
 
 
