@@ -8,7 +8,8 @@ from lepton_rl.agents.compiled import PlacementName
 from lepton_rl.core import Action, Placement, Snapshot, Start
 from lepton_rl.core import layout as L
 from lepton_rl.core.jit import njit, njit_allocating
-from lepton_rl.core.placement import held_gpus, place, release
+from lepton_rl.core.allocation import held_gpus, release
+from lepton_rl.core.placement import place
 
 
 @njit

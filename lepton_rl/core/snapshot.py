@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Start
+from lepton_rl.core.allocation import held_gpus, hold_gpu, hold_share, release, share_memory
 from lepton_rl.core.physics import power_w
-from lepton_rl.core.placement import Placement, held_gpus, hold_gpu, hold_share, place, release, share_memory
+from lepton_rl.core.placement import Placement, place
 from lepton_rl.errors import IllegalAction
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
-from lepton_rl.core.placement import empty_allocation
+from lepton_rl.core.allocation import empty_allocation
 from lepton_rl.core.physics import power_w
 from lepton_rl.envs.batch_kernel import (
     ENERGY_BUSY,

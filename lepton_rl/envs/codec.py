@@ -13,7 +13,8 @@ from lepton_rl.core.actions import Start
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.jit import njit
-from lepton_rl.core.placement import Placement, held_gpus, place
+from lepton_rl.core.allocation import held_gpus
+from lepton_rl.core.placement import Placement, place
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.batch_kernel import TALLY_COLUMNS, observe
 from lepton_rl.envs.features import (

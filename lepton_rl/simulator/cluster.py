@@ -4,9 +4,10 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Preempt, Start
+from lepton_rl.core.allocation import held_gpus, release
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
-from lepton_rl.core.placement import Placement, held_gpus, release
+from lepton_rl.core.placement import Placement
 from lepton_rl.core.snapshot import Snapshot, check_is_action, check_quantum, take_gpus
 from lepton_rl.errors import IllegalAction
 from lepton_rl.simulator.events import forget_true_end, move_to_next_event, set_true_end

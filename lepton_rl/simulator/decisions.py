@@ -4,9 +4,9 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Preempt, Start
+from lepton_rl.core.allocation import held_gpus
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.jit import njit_allocating
-from lepton_rl.core.placement import held_gpus
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.passes import scheduling_pass

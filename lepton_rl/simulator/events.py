@@ -3,9 +3,9 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.allocation import release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.placement import release
 from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_end
 from lepton_rl.simulator.passes import scheduling_pass
 from lepton_rl.simulator.scores import margin, score

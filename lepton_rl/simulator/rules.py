@@ -8,7 +8,7 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Ints64
 from lepton_rl.core.placement import Placement
 from lepton_rl.errors import ConfigError
-from lepton_rl.simulator.passes import Blocking
+from lepton_rl.simulator.blocking import Blocking
 from lepton_rl.simulator.scores import DYNAMIC_ORDERS, PREEMPTIVE_ORDERS, TIMELESS_ORDERS, Order
 
 MOST_PREEMPTION_COST = 1e9

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.allocation import empty_allocation
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
-from lepton_rl.core.placement import empty_allocation
 from lepton_rl.errors import TraceError
 from lepton_rl.simulator.rules import Rule, Timing
 from lepton_rl.workloads import Trace

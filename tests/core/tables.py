@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.allocation import empty_allocation, held_gpus, hold_gpu, hold_share, release
 from lepton_rl.core.arrays import Floats
-from lepton_rl.core.placement import Placement, empty_allocation, fits, held_gpus, hold_gpu, hold_share, place, release
+from lepton_rl.core.placement import Placement, fits, place
 
 MEMORY_GIB = 80
 

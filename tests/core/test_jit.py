@@ -120,7 +120,8 @@ def test_kernels_compile_in_memory_where_nothing_can_be_written(tmp_path: Path) 
 
 def test_kernels_are_found_again_where_the_folder_can_be_written(tmp_path: Path) -> None:
     code = """
-from lepton_rl.core.placement import _lowest_bit, empty_allocation, place
+from lepton_rl.core.allocation import _lowest_bit, empty_allocation
+from lepton_rl.core.placement import place
 from lepton_rl.core import layout as L
 import numpy as np
 jobs = np.zeros((1, L.JOB_COLUMNS)); jobs[0, L.GPUS] = 2000

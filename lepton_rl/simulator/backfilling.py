@@ -1,0 +1,188 @@
+"""Backfilling: later jobs start where that does not delay the reservations of earlier ones."""
+
+import numpy as np
+
+from lepton_rl.core import layout as L
+from lepton_rl.core.allocation import copy_allocation, copy_gpus, release
+from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.jit import inlined, njit, njit_allocating
+from lepton_rl.core.memory import move
+from lepton_rl.core.placement import fits, place
+from lepton_rl.simulator.starting import begin_at, only_new_jobs
+from lepton_rl.simulator.waiting import find
+
+
+@njit
+def _find_shadow(
+    jobs: Floats, head: int, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
+    totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64, clock: Floats,
+    counts: Ints64, rules: Ints64,
+) -> None:  # fmt: skip
+    """Predict when the blocked head can start (SHADOW) and what is left over then (EXTRA).
+
+    Where counting does not decide, layer 1 of the cluster becomes the cluster as it will be at the shadow.
+    A job that has outrun its requested time is predicted to end now.
+    """
+    ends = run_end[L.PREDICTED_ENDS]
+    running = run_job[L.PREDICTED_ENDS]
+    now = clock[L.NOW]
+    counted = rules[L.COUNTED] == 1
+    free = L.MILLI * totals[L.FREE_WHOLE]
+    if not counted:
+        copy_allocation(gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
+    shadow = np.inf
+    for index in range(counts[L.RUNNING]):
+        end = max(ends[index], now)
+        if end > shadow:
+            break
+        job = running[index]
+        if counted:
+            free += int(jobs[job, L.GPUS])
+            if free >= jobs[head, L.GPUS]:
+                shadow = end
+        else:
+            release(jobs, job, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
+            if shadow == np.inf and fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals):
+                shadow = end
+    clock[L.SHADOW] = shadow
+    clock[L.EXTRA] = free - jobs[head, L.GPUS]
+
+
+@inlined
+def _stays_behind_head(
+    jobs: Floats, job: int, head: int, chain: Ints32, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words,
+    ahead_totals: Ints64, rules: Ints64,
+) -> bool:  # fmt: skip
+    """Hold, in the cluster of the shadow, the GPUs that the job was just given; undo it if the head no longer fits."""
+    copy_gpus(jobs, job, chain, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
+    if fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals):
+        return True
+    release(jobs, job, chain, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
+    return False
+
+
+@njit
+def backfill_easy(
+    jobs: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
+    totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64,
+    started: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
+) -> None:  # fmt: skip
+    """Start later jobs that do not delay the blocked head."""
+    capacity = L.MILLI * gpus.shape[0]
+    counted = rules[L.COUNTED] == 1
+    head = queue[counts[L.FRONT]]
+    now = clock[L.NOW]
+    position = counts[L.FRONT] + 1
+    left = counts[L.BACK] - position
+    if counted and counts[L.HEAD] == head and only_new_jobs(counts, rules) and now <= clock[L.SHADOW]:
+        if counts[L.ARRIVED] == counts[L.TESTED]:
+            return
+        position = find(jobs, queue, counts, counts[L.ARRIVED] - 1)
+        left = 1
+    elif left == 0 or totals[L.HELD] == capacity:
+        counts[L.HEAD] = -1
+        return
+    else:
+        _find_shadow(
+            jobs, head, run_end, run_job, gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals,
+            clock, counts, rules,
+        )  # fmt: skip
+        counts[L.HEAD] = head
+    shadow = clock[L.SHADOW]
+    while left > 0 and totals[L.HELD] < capacity:
+        left -= 1
+        job = queue[position]
+        harmless = now + jobs[job, L.PREDICTED] <= shadow
+        start = False
+        if not counted:
+            start = place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals)
+            if (
+                start
+                and not harmless
+                and not _stays_behind_head(
+                    jobs, job, head, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, rules
+                )
+            ):
+                release(jobs, job, gpus, gpus, nodes, bits, totals)
+                start = False
+        elif harmless or jobs[job, L.GPUS] <= clock[L.EXTRA]:
+            start = place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals)
+            if start and not harmless:
+                clock[L.EXTRA] -= jobs[job, L.GPUS]
+        if start:
+            position = begin_at(position, jobs, queue, run_end, run_job, started, clock, counts, rules)
+        else:
+            position += 1
+
+
+@njit
+def _earliest(times: Floats, free: Floats, size: int, demand: float, length: float) -> int:
+    """First step of the profile from which `demand` stays free for `length` seconds (the last step is endless)."""
+    first = 0
+    while first < size - 1:
+        step = first
+        end = times[first] + length
+        while step < size and free[step] >= demand:
+            step += 1
+            if step == size or times[step] >= end:
+                return first
+        first = step + 1
+    return size - 1
+
+
+@njit
+def _split_profile(times: Floats, free: Floats, size: int, time: float) -> int:
+    """Make `time` a step of the profile; return the profile's new size."""
+    step = size
+    while step > 0 and times[step - 1] > time:
+        step -= 1
+    if step > 0 and times[step - 1] == time:
+        return size
+    move(times, step + 1, step, size - step)
+    move(free, step + 1, step, size - step)
+    times[step] = time
+    free[step] = free[step - 1]
+    return size + 1
+
+
+@njit_allocating
+def start_reserved(
+    jobs: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
+    totals: Ints64, started: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
+) -> None:  # fmt: skip
+    """Plan every waiting job in order at its earliest time and start those planned for now.
+
+    The plan counts GPUs (shares summed). A job planned for now that cannot be placed now keeps its reservation.
+    """
+    now = clock[L.NOW]
+    waiting = counts[L.BACK] - counts[L.FRONT]
+    running = counts[L.RUNNING]
+    times = np.empty(running + 2 * waiting + 2)
+    free = np.empty(running + 2 * waiting + 2)
+    times[0] = now
+    free[0] = L.MILLI * gpus.shape[0] - totals[L.HELD]
+    size = 1
+    for index in range(running):
+        end = max(run_end[L.PREDICTED_ENDS, index], now)
+        demand = jobs[run_job[L.PREDICTED_ENDS, index], L.GPUS]
+        if end == times[size - 1]:
+            free[size - 1] += demand
+        else:
+            times[size] = end
+            free[size] = free[size - 1] + demand
+            size += 1
+    position = counts[L.FRONT]
+    while position < counts[L.BACK] and free[0] > 0:  # later plans cannot start now and nothing is kept of them
+        job = queue[position]
+        demand = jobs[job, L.GPUS]
+        length = jobs[job, L.PREDICTED]
+        step = _earliest(times, free, size, demand, length)
+        begin = times[step]
+        size = _split_profile(times, free, size, begin + length)
+        while step < size and times[step] < begin + length:
+            free[step] -= demand
+            step += 1
+        if begin == now and place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals):
+            position = begin_at(position, jobs, queue, run_end, run_job, started, clock, counts, rules)
+        else:
+            position += 1
