@@ -137,7 +137,7 @@ def test_folders_are_not_overwritten_or_mixed(tmp_path: Path) -> None:
 
 
 def test_settings_of_another_algorithm_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"clip_range is not a setting of a2c"):
+    with pytest.raises(ConfigError, match=r"a2c does not read clip_range"):
         train(write_experiment(tmp_path, "a2c"), ["agent.clip_range=0.2"], out=tmp_path / "run")
 
 
