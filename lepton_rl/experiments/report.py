@@ -97,10 +97,7 @@ def verdict(summary: WorkloadSummary, metric: str) -> tuple[str, ...]:
             f", then {contender.policy} with {figure(summary.estimate(contender, metric).mean)}"
             for contender in ranked[1:2]
         )
-        return (
-            f"Lowest {name}: {ranked[0].policy} with {interval(summary.estimate(ranked[0], metric))}"
-            f"{others}.",
-        )
+        return (f"Lowest {name}: {ranked[0].policy} with {interval(summary.estimate(ranked[0], metric))}{others}.",)
     return tuple(_against(summary, contender, rival, metric, name) for contender in learned)
 
 
@@ -133,9 +130,7 @@ def _section(summary: WorkloadSummary, folder: Path, bench: WindowBench | None) 
     verdicts: tuple[str, ...] = ()
     if not several_rules:
         verdicts = tuple(sentence for metric in HEADLINES for sentence in verdict(summary, metric))
-        intervals = [
-            _Picture(METRICS[metric], "", _svg(intervals_figure(summary, metric))) for metric in HEADLINES
-        ]
+        intervals = [_Picture(METRICS[metric], "", _svg(intervals_figure(summary, metric))) for metric in HEADLINES]
     if bench is not None:
         cdf = cdf_figure(summary, JCT_GRID)
         _save(cdf, folder / f"jct-{summary.workload}.png")
@@ -175,9 +170,7 @@ def _gantt(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> _Pictu
     begin = float(counted.submit_time[0])
     arrivals = max(float(counted.submit_time[-1]) - begin, float(counted.run_time.max()) / 100, 1.0)
     cluster: ClusterSpec = windows.cluster
-    chart = gantt_figure(
-        schedules, cluster.gpus, cluster.gpus_per_node, begin, begin + _TAIL_SHOWN * arrivals
-    )
+    chart = gantt_figure(schedules, cluster.gpus, cluster.gpus_per_node, begin, begin + _TAIL_SHOWN * arrivals)
     path = folder / f"gantt-{summary.workload}.png"
     _save(chart, path)
     note = (

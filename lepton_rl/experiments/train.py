@@ -26,7 +26,7 @@ from lepton_rl.experiments.training_folder import (
     TrainingFolder,
     digests,
 )
-from lepton_rl.workloads import Dropped, Trace
+from lepton_rl.workloads import Trace
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class _Setup:
-    """What a training runs on."""
+    """What a training runs on; `sources` are the workloads without the jobs that do not fit the cluster."""
 
     cluster: ClusterSpec
     train: EnvironmentBatch
     validation: EnvironmentBatch
     windows: Sequence[tuple[int, int]]
-    dropped: Sequence[Dropped]
+    sources: Sequence[Trace]
 
 
 def train(
@@ -67,30 +67,27 @@ def train(
     """
     console = console or Console(stderr=True)
     config = load(file, TrainConfig, [*overrides, *([] if seed is None else [f"seed={seed}"])])
-    workloads = config.workload, config.validation.workload
-    folder = TrainingFolder(out or Path("runs") / config.name, resolved_yaml(config), digests([w.path for w in workloads if w]))
+    files = digests([used.path for used in (config.workload, config.validation.workload) if used is not None])
+    folder = TrainingFolder(out or Path("runs") / config.name, resolved_yaml(config), files)
     if resume:
         folder.check_resumable()
     else:
         folder.check_free(overwrite)
-    setup = _prepare(config, console)
+    setup = _prepare(config)
     device = _device(config.training.device)
     if not resume:
         folder.claim()
-    training = _Training(config, folder, setup, device, console)
-    training.run(resume)
+    _Training(config, folder, setup, device, console).run(resume)
     return folder.path
 
 
-def _prepare(config: TrainConfig, console: Console) -> _Setup:
+def _prepare(config: TrainConfig) -> _Setup:
     whole, held_out = _workloads(config)
     cluster = config.cluster.build(whole)
-    sources = [whole] if held_out is None else [whole, held_out]
-    dropped: list[Dropped] = []
-    for source in sources:
-        fitting = source.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib)
-        say_losses(console, fitting)
-        dropped += fitting.dropped
+    sources = [
+        source.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib)
+        for source in (whole, held_out) if source is not None
+    ]  # fmt: skip
     first, second = whole.split(1.0 - config.validation.fraction) if held_out is None else (whole, held_out)
     codec, chosen_by = config.observation.build(), config.validation.objective or config.objective
     episodes, validation_episodes = (
@@ -109,7 +106,7 @@ def _prepare(config: TrainConfig, console: Console) -> _Setup:
     )
     generator = np.random.default_rng(seed_for(config.seed, "windows"))
     windows = [validation_episodes.draw(generator) for _ in range(count)]
-    return _Setup(cluster, batch, validation, windows, dropped)
+    return _Setup(cluster, batch, validation, windows, sources)
 
 
 def _workloads(config: TrainConfig) -> tuple[Trace, Trace | None]:
@@ -174,6 +171,8 @@ class _Training:
             if resume:
                 # SB3 prepares its logger and buffers for a fresh start; the checkpoint then replaces what it set.
                 callback.resume(model)
+            for source in self.setup.sources:  # only now: an error before has nothing but its own sentence
+                say_losses(self.console, source)
             try:
                 self._record("running", callback)
                 left = self.config.training.total_steps - callback.num_timesteps
@@ -233,7 +232,7 @@ class _Training:
 
     def _record(self, status: Status, callback: "TrainingCallback") -> None:
         """Write run.json."""
-        dropped = self.setup.dropped
+        dropped = [entry for source in self.setup.sources for entry in source.dropped]
         about = {
             "name": self.config.name,
             "seed": self.config.seed,
@@ -260,9 +259,7 @@ def _reporter(progress: Progress, total_steps: int) -> Callable[[int, "Evaluatio
 
     def report(steps: int, last: "Evaluation | None") -> None:
         note = (
-            ""
-            if last is None
-            else f"held out: slowdown {last.mean_bounded_slowdown:.2f}, JCT {last.mean_jct:,.0f} s"
+            "" if last is None else f"held out: slowdown {last.mean_bounded_slowdown:.2f}, JCT {last.mean_jct:,.0f} s"
         )
         progress.update(task, completed=min(steps, total_steps), note=note)
 

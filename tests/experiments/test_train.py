@@ -70,10 +70,7 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(
     with pytest.raises(Killed):
         train(file, out=tmp_path / "broken")
     monkeypatch.undo()
-    assert (
-        torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=False)["counters"]["num_timesteps"]
-        < 1200
-    )
+    assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=False)["counters"]["num_timesteps"] < 1200
     train(file, out=tmp_path / "broken", resume=True)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert whole.keys() == resumed.keys()
@@ -218,16 +215,12 @@ def test_a_trace_that_changed_is_not_resumed_on(tmp_path: Path) -> None:
     train(file, overrides, out=folder, resume=True)
 
 
-def test_jobs_that_are_left_out_are_named_and_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_jobs_that_are_left_out_are_named_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = train(write_experiment(tmp_path), write_own_trace(tmp_path), out=tmp_path / "run")
     assert "jobs: dropped 1 (asks for more than 8 GPUs): job 6 asks for 9\n" in capsys.readouterr().err
     record = json.loads((folder / "run.json").read_text())
     assert record["dropped"] == 1
-    assert record["left_out"] == [
-        {"reason": "asks for more than 8 GPUs", "count": 1, "examples": ["job 6 asks for 9"]}
-    ]
+    assert record["left_out"] == [{"reason": "asks for more than 8 GPUs", "count": 1, "examples": ["job 6 asks for 9"]}]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +252,11 @@ def test_a_refused_training_leaves_the_old_run_alone(tmp_path: Path) -> None:
     file = write_experiment(tmp_path)
     folder = train(file, ["training.total_steps=200"], out=tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    for wrong in ("workload.jobs=30", "agent.learning_rate=-1", *([] if torch.cuda.is_available() else ["training.device=cuda"])):
+    for wrong in (
+        "workload.jobs=30",
+        "agent.learning_rate=-1",
+        *([] if torch.cuda.is_available() else ["training.device=cuda"]),
+    ):
         with pytest.raises(ConfigError):
             train(file, [wrong], out=folder, overwrite=True)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
