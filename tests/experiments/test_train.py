@@ -1,8 +1,8 @@
 """Training from one file: what it leaves behind, and that an interrupted one ends as an uninterrupted one does."""
 
 import csv
+import functools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -143,7 +143,9 @@ LONG = ("training.total_steps=6000", "training.evaluate_every=2000")
 
 def start(file: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "lepton_rl.cli", "train", str(file), "--out", str(folder), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # a shell starts background jobs with Ctrl-C ignored, and children inherit that
+    heed_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
 
 
 def steps_saved(folder: Path) -> int:
@@ -185,8 +187,11 @@ def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     file, folder = write_experiment(tmp_path), tmp_path / "run"
     process = start(file, folder, "training.total_steps=100000000")
     await_checkpoint(process, folder, 0)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    process.send_signal(signal.SIGINT)
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "--resume continues" in " ".join(errors.split())
     assert "Traceback" not in errors
