@@ -103,9 +103,9 @@ def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -
         OSError: it cannot be written.
     """
     folder = folder.absolute()
-    strange = [file.name for file in folder.iterdir() if file.name not in (BUNDLE_FILE, WEIGHTS_FILE)] if folder.is_dir() else []
-    if strange:
-        raise BundleError(f"{folder}: holds {strange[0]}, which is no part of a bundle; name a folder of its own")
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.name not in (BUNDLE_FILE, WEIGHTS_FILE):
+            raise BundleError(f"{folder}: holds {file.name}, which is no part of a bundle; name a folder of its own")
     arrays: dict[str, Any] = {name: np.asarray(array) for name, array in policy.weights.items()}
     description = {
         "format": FORMAT,

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.jit import inlined, njit
 from lepton_rl.envs.codec import Codec, Observation
 
 Singles = NDArray[np.float32]
@@ -36,9 +36,7 @@ REMAINING = "remaining"
 NODE_ENTRIES = ("load", "memory", "power")
 
 
-def expected_shapes(
-    kind: str, weights: Weights, codec: Codec, cluster: ClusterSpec
-) -> dict[str, tuple[int, ...]]:
+def expected_shapes(kind: str, weights: Weights, codec: Codec, cluster: ClusterSpec) -> dict[str, tuple[int, ...]]:
     """Return the shape of each array of a network of this kind, its width taken from the weights themselves.
 
     Raises:
@@ -63,7 +61,10 @@ def expected_shapes(
         }
     width = len(weights["logits.weight"][0])
     size = sum(int(np.prod(shape)) for shape in codec.shapes(cluster).values())
-    shapes: dict[str, tuple[int, ...]] = {"logits.weight": (codec.window + 1, width), "logits.bias": (codec.window + 1,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "logits.weight": (codec.window + 1, width),
+        "logits.bias": (codec.window + 1,),
+    }
     for layer in sorted(name for name in weights if name.startswith("actor.") and name.endswith(".weight")):
         shapes[layer] = (width, size if layer == "actor.0.weight" else width)
         shapes[layer.replace(".weight", ".bias")] = (width,)
@@ -96,9 +97,7 @@ def _mlp(weights: Weights) -> Forward:
 
 def flat_input(observation: Observation) -> Singles:
     """Return the observation without its mask as one vector, entries in the order of their names."""
-    return np.concatenate(
-        [observation[name].ravel() for name in sorted(observation) if name != "action_mask"]
-    )
+    return np.concatenate([observation[name].ravel() for name in sorted(observation) if name != "action_mask"])
 
 
 def _deepsets(weights: Weights) -> Forward:
@@ -144,9 +143,7 @@ def _pool_node_entry(values: Singles, pool: Singles, offset: int) -> None:
 
 
 @inlined
-def _head(
-    source: Singles, matrix: Singles, hidden: Singles, offset: Singles, last: Singles, bias: Singles
-) -> float:
+def _head(source: Singles, matrix: Singles, hidden: Singles, offset: Singles, last: Singles, bias: Singles) -> float:
     """Return last . relu(offset + source @ matrix) + bias; the inner loop runs over contiguous outputs."""
     width = hidden.shape[0]
     for unit in range(width):
@@ -169,7 +166,7 @@ def _deepsets_logits(
     job_logit: Singles, job_logit_bias: Singles, wait_weight: Singles, wait_bias: Singles, wait_logit: Singles,
     wait_logit_bias: Singles, jobs: Singles, pool: Singles, hidden: Singles, logits: Singles,
 ) -> None:  # fmt: skip
-    """Weights are transposed to (inputs, outputs); `jobs`, `pool` (zeros) and `hidden` (2, width) are room to work in."""
+    """Weights are transposed to (inputs, outputs); `jobs`, `pool` (zeros), `hidden` (2, width) are room to work in."""
     width = job_bias.shape[0]
     slots = queue.shape[0]
     visible = 0

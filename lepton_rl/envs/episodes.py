@@ -32,7 +32,8 @@ class Episodes:
         shortest = min((len(trace) for trace in self.traces), default=0)
         if shortest < self.length:
             raise ConfigError(
-                f"an episode takes {self.length} jobs ({self.warmup} of them warm-up), the shortest trace has {shortest}"
+                f"an episode takes {self.length} jobs ({self.warmup} of them warm-up), "
+                f"the shortest trace has {shortest}"
             )
 
     @property

@@ -55,9 +55,7 @@ class _Recorder:
         self.segments.append(Segment(job, start, end, gpus))
 
 
-def record(
-    policy: Policy, trace: Trace, cluster: ClusterSpec, timing: Timing
-) -> tuple[Outcome, tuple[Segment, ...]]:
+def record(policy: Policy, trace: Trace, cluster: ClusterSpec, timing: Timing) -> tuple[Outcome, tuple[Segment, ...]]:
     """Run a trace through `decide`, and return its outcome and every run of every job."""
     recorder = _Recorder(SimulatedCluster(trace, cluster, timing=timing))
     run_on(recorder, policy)

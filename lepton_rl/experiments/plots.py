@@ -99,9 +99,7 @@ def cdf_figure(summary: WorkloadSummary, edges: NDArray[np.float64]) -> "Figure"
     return figure
 
 
-def gantt_figure(
-    schedules: Sequence[Schedule], gpus: int, gpus_per_node: int, begin: float, end: float
-) -> "Figure":
+def gantt_figure(schedules: Sequence[Schedule], gpus: int, gpus_per_node: int, begin: float, end: float) -> "Figure":
     """Draw schedules under each other: GPUs downwards, time to the right, one colour for each job."""
     figure = _figure(10.4, 0.7 + 2.5 * len(schedules))
     rows = figure.subplots(len(schedules), 1, sharex=True, squeeze=False)[:, 0]
@@ -141,9 +139,7 @@ def learning_curve_figure(file: Path, label: str) -> "Figure | None":
         if values.min() > 0 and values.max() / values.min() > 8:
             axes.set_yscale("log")
         axes.set(xlabel="environment steps", ylabel=METRICS[name])
-        axes.xaxis.set_major_formatter(
-            lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k"
-        )
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k")
         axes.grid(color=_GRID)
         _bare(axes)
     figure.suptitle(f"{label}: held-out windows during training", x=0.01, ha="left", fontsize=10)
@@ -171,8 +167,6 @@ def _job_colours() -> NDArray[np.float64]:
     from matplotlib.colors import hsv_to_rgb
 
     index = np.arange(233)
-    hsv = np.stack(
-        (index * 0.6180339887 % 1.0, 0.42 + 0.16 * (index % 3), 0.92 - 0.13 * (index // 2 % 3)), axis=1
-    )
+    hsv = np.stack((index * 0.6180339887 % 1.0, 0.42 + 0.16 * (index % 3), 0.92 - 0.13 * (index // 2 % 3)), axis=1)
     colours: NDArray[np.float64] = hsv_to_rgb(hsv)
     return colours

@@ -99,10 +99,7 @@ def verdict(summary: WorkloadSummary, metric: str) -> tuple[str, ...]:
             f", then {contender.label} with {figure(summary.estimate(contender, metric).mean)}"
             for contender in ranked[1:2]
         )
-        return (
-            f"Lowest {name}: {ranked[0].label} with {interval(summary.estimate(ranked[0], metric))}"
-            f"{others}.",
-        )
+        return (f"Lowest {name}: {ranked[0].label} with {interval(summary.estimate(ranked[0], metric))}{others}.",)
     return tuple(_against(summary, contender, rival, metric, name) for contender in learned)
 
 
@@ -135,9 +132,7 @@ def _section(summary: WorkloadSummary, folder: Path, bench: WindowBench | None) 
     verdicts: tuple[str, ...] = ()
     if not several_rules:
         verdicts = tuple(sentence for metric in HEADLINES for sentence in verdict(summary, metric))
-        intervals = [
-            _Picture(METRICS[metric], "", _svg(intervals_figure(summary, metric))) for metric in HEADLINES
-        ]
+        intervals = [_Picture(METRICS[metric], "", _svg(intervals_figure(summary, metric))) for metric in HEADLINES]
     if bench is not None:
         cdf = cdf_figure(summary, JCT_GRID)
         _save(cdf, folder / f"jct-{file_part(summary.workload)}.png")
@@ -177,9 +172,7 @@ def _gantt(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> _Pictu
     begin = float(counted.submit_time[0])
     arrivals = max(float(counted.submit_time[-1]) - begin, float(counted.run_time.max()) / 100, 1.0)
     cluster: ClusterSpec = windows.cluster
-    chart = gantt_figure(
-        schedules, cluster.gpus, cluster.gpus_per_node, begin, begin + _TAIL_SHOWN * arrivals
-    )
+    chart = gantt_figure(schedules, cluster.gpus, cluster.gpus_per_node, begin, begin + _TAIL_SHOWN * arrivals)
     path = folder / f"gantt-{file_part(summary.workload)}.png"
     _save(chart, path)
     note = (

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class _Setup:
-    """What a training runs on."""
+    """What a training runs on; `sources` are the workloads without the jobs that do not fit the cluster."""
 
     cluster: ClusterSpec
     train: EnvironmentBatch
     validation: EnvironmentBatch
     windows: Sequence[tuple[int, int]]
-    sources: Sequence[Trace]  # without the jobs that are too large, which they name
+    sources: Sequence[Trace]
 
 
 def train(
@@ -68,27 +68,27 @@ def train(
     """
     console = console or Console(stderr=True)
     config = load(file, TrainConfig, [*overrides, *([] if seed is None else [f"seed={seed}"])])
-    workloads = config.workload, config.validation.workload
-    folder = TrainingFolder(out or Path("runs") / config.name, resolved_yaml(config), digests([w.path for w in workloads if w]))
+    files = digests([used.path for used in (config.workload, config.validation.workload) if used is not None])
+    folder = TrainingFolder(out or Path("runs") / config.name, resolved_yaml(config), files)
     if resume:
         folder.check_resumable()
     else:
         folder.check_free(overwrite)
     setup = _prepare(config)
     device = _device(config.training.device)
-    for source in setup.sources:  # now: a training that is refused prints its error alone
-        say_losses(console, source)
     if not resume:
         folder.claim()
-    training = _Training(config, folder, setup, device, console)
-    training.run(resume)
+    _Training(config, folder, setup, device, console).run(resume)
     return folder.path
 
 
 def _prepare(config: TrainConfig) -> _Setup:
     whole, held_out = _workloads(config)
     cluster = config.cluster.build(whole)
-    sources = [whole] if held_out is None else [whole, held_out]
+    sources = [
+        source.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib)
+        for source in (whole, held_out) if source is not None
+    ]  # fmt: skip
     first, second = whole.split(1.0 - config.validation.fraction) if held_out is None else (whole, held_out)
     fitting = [part.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for part in (first, second)]
     check_lengths(config, *map(len, fitting))
@@ -106,8 +106,7 @@ def _prepare(config: TrainConfig) -> _Setup:
     )
     generator = np.random.default_rng(seed_for(config.seed, "windows"))
     windows = [validation_episodes.draw(generator) for _ in range(count)]
-    whole_fitting = [source.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for source in sources]
-    return _Setup(cluster, batch, validation, windows, whole_fitting)
+    return _Setup(cluster, batch, validation, windows, sources)
 
 
 def _workloads(config: TrainConfig) -> tuple[Trace, Trace | None]:
@@ -172,6 +171,8 @@ class _Training:
             if resume:
                 # SB3 prepares its logger and buffers for a fresh start; the checkpoint then replaces what it set.
                 callback.resume(model)
+            for source in self.setup.sources:  # only now: an error before has nothing but its own sentence
+                say_losses(self.console, source)
             try:
                 self._record("running", callback)
                 left = self.config.training.total_steps - callback.num_timesteps
@@ -258,9 +259,7 @@ def _reporter(progress: Progress, total_steps: int) -> Callable[[int, "Evaluatio
 
     def report(steps: int, last: "Evaluation | None") -> None:
         note = (
-            ""
-            if last is None
-            else f"held out: slowdown {last.mean_bounded_slowdown:.2f}, JCT {last.mean_jct:,.0f} s"
+            "" if last is None else f"held out: slowdown {last.mean_bounded_slowdown:.2f}, JCT {last.mean_jct:,.0f} s"
         )
         progress.update(task, completed=min(steps, total_steps), note=note)
 

@@ -54,9 +54,7 @@ class ObservationConfig(Section):
     window: int = Field(64, ge=1, le=4096, description="visible jobs")
     key: Literal["fcfs", "sjf", "smallest", "saf"] = Field("saf", description="order of the window")
     features: Literal["full", "basic"] = Field("full", description="feature set")
-    placement: Literal["first", "best", "worst", "consolidated"] = Field(
-        "first", description="GPUs of a started job"
-    )
+    placement: Literal["first", "best", "worst", "consolidated"] = Field("first", description="GPUs of a started job")
 
     def build(self) -> Codec:
         """Return the codec."""
@@ -70,9 +68,7 @@ class ObjectiveConfig(Section):
     wait_hours: float = Field(2.5, ge=0, description="weight of the mean wait in hours")
     jct_hours: float = Field(0.0, ge=0, description="weight of the mean JCT in hours")
     energy_kwh: float = Field(0.0, ge=0, description="weight of the energy per job in kWh")
-    relative_to_heuristic: bool = Field(
-        True, description="divide rewards by the heuristic's cost on the same jobs"
-    )
+    relative_to_heuristic: bool = Field(True, description="divide rewards by the heuristic's cost on the same jobs")
 
     def build(self) -> Objective:
         """Return the objective."""
@@ -100,7 +96,9 @@ class AgentConfig(Section):
     gae_lambda: float | None = Field(None, ge=0, le=1, description="of generalised advantage estimation")
     clip_range: float | None = Field(None, gt=0, description="of PPO")
     target_kl: float | None = Field(None, gt=0, description="stop an update beyond this divergence")
-    entropy: Share | tuple[Share, Share] | None = Field(None, description="entropy coefficient, or its first and last value")
+    entropy: Share | tuple[Share, Share] | None = Field(
+        None, description="entropy coefficient, or its first and last value"
+    )
     value_coefficient: float | None = Field(None, ge=0, description="weight of the value loss")
     max_grad_norm: float | None = Field(None, gt=0, description="gradient clipping")
     buffer_size: int | None = Field(None, ge=1, description="replayed steps (dqn)")
@@ -108,9 +106,7 @@ class AgentConfig(Section):
     train_every: int | None = Field(None, ge=1, description="steps of each environment between updates (dqn)")
     gradient_steps: int | None = Field(None, ge=1, description="updates each time (dqn)")
     target_update_every: int | None = Field(None, ge=1, description="steps between target updates (dqn)")
-    exploration_fraction: float | None = Field(
-        None, ge=0, le=1, description="part of training that explores (dqn)"
-    )
+    exploration_fraction: float | None = Field(None, ge=0, le=1, description="part of training that explores (dqn)")
     exploration_final: float | None = Field(None, ge=0, le=1, description="exploration that stays (dqn)")
 
     @model_validator(mode="after")
@@ -186,7 +182,9 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _held_out(self) -> Self:
         ours, theirs = self.workload, self.validation.workload
-        if theirs is not None and theirs.seed is not None and (ours.generator, ours.seed) == (theirs.generator, theirs.seed):
+        if theirs is None or theirs.seed is None:
+            return self
+        if (ours.generator, ours.seed) == (theirs.generator, theirs.seed):
             raise ValueError(
                 f"validation.workload has workload's generator and seed ({ours.seed}): its jobs would be trained on"
             )

@@ -79,7 +79,7 @@ class TrainingFolder:
         """
         if not (self.path / CHECKPOINT_FILE).is_file():
             raise ConfigError(
-                f"{self.path}: there is no checkpoint to resume from; train without --resume (--overwrite replaces a run)"
+                f"{self.path}: there is no checkpoint to resume from; train anew (--overwrite replaces a run)"
             )
         recorded = self.path / EXPERIMENT_FILE
         if not recorded.is_file() or recorded.read_text(encoding="utf-8") != self.experiment:

@@ -181,7 +181,7 @@ def test_weights_that_do_not_fit_the_codec_are_refused(trace: Trace, tmp_path: P
     lacking = {name: array for name, array in weights.items() if name != "wait_hidden.bias"}
     arrays: dict[str, Any] = lacking
     np.savez(tmp_path / "wrong" / "weights.npz", **arrays)
-    with pytest.raises(BundleError, match="lack 'wait_hidden.bias'"):
+    with pytest.raises(BundleError, match=r"lack 'wait_hidden\.bias'"):
         load_bundle(tmp_path / "wrong")
 
 

@@ -103,9 +103,7 @@ def test_slots_behind_the_last_waiting_job_are_zero() -> None:
 
 
 def test_invalid_actions_wait_and_are_counted() -> None:
-    trace = Trace.from_columns(
-        {"submit_time": [0, 1, 2], "run_time": [10, 10, 10], "gpus": [1, 2, 1]}, origin=0.0
-    )
+    trace = Trace.from_columns({"submit_time": [0, 1, 2], "run_time": [10, 10, 10], "gpus": [1, 2, 1]}, origin=0.0)
     env = SchedulingEnv(trace, ClusterSpec.pool(2), Codec(3, "fcfs"), jobs=3)
     observation, info = env.reset()
     before = observation

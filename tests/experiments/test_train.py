@@ -1,8 +1,8 @@
 """Training from one file: what it leaves behind, and that an interrupted one ends as an uninterrupted one does."""
 
 import csv
+import functools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -70,10 +70,7 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(
     with pytest.raises(Killed):
         train(file, out=tmp_path / "broken")
     monkeypatch.undo()
-    assert (
-        torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=False)["counters"]["num_timesteps"]
-        < 1200
-    )
+    assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=False)["counters"]["num_timesteps"] < 1200
     train(file, out=tmp_path / "broken", resume=True)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert whole.keys() == resumed.keys()
@@ -146,7 +143,9 @@ LONG = ("training.total_steps=6000", "training.evaluate_every=2000")
 
 def start(file: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "lepton_rl.cli", "train", str(file), "--out", str(folder), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # a shell starts background jobs with Ctrl-C ignored, and children inherit that
+    heed_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
 
 
 def steps_saved(folder: Path) -> int:
@@ -188,8 +187,11 @@ def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     file, folder = write_experiment(tmp_path), tmp_path / "run"
     process = start(file, folder, "training.total_steps=100000000")
     await_checkpoint(process, folder, 0)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    process.send_signal(signal.SIGINT)
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "--resume continues" in " ".join(errors.split())
     assert "Traceback" not in errors
@@ -218,16 +220,12 @@ def test_a_trace_that_changed_is_not_resumed_on(tmp_path: Path) -> None:
     train(file, overrides, out=folder, resume=True)
 
 
-def test_jobs_that_are_left_out_are_named_and_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_jobs_that_are_left_out_are_named_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = train(write_experiment(tmp_path), write_own_trace(tmp_path), out=tmp_path / "run")
     assert "jobs: dropped 1 (asks for more than 8 GPUs): job 6 asks for 9\n" in capsys.readouterr().err
     record = json.loads((folder / "run.json").read_text())
     assert record["dropped"] == 1
-    assert record["left_out"] == [
-        {"reason": "asks for more than 8 GPUs", "count": 1, "examples": ["job 6 asks for 9"]}
-    ]
+    assert record["left_out"] == [{"reason": "asks for more than 8 GPUs", "count": 1, "examples": ["job 6 asks for 9"]}]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +257,11 @@ def test_a_refused_training_leaves_the_old_run_alone(tmp_path: Path) -> None:
     file = write_experiment(tmp_path)
     folder = train(file, ["training.total_steps=200"], out=tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    for wrong in ("workload.jobs=30", "agent.learning_rate=-1", *([] if torch.cuda.is_available() else ["training.device=cuda"])):
+    for wrong in (
+        "workload.jobs=30",
+        "agent.learning_rate=-1",
+        *([] if torch.cuda.is_available() else ["training.device=cuda"]),
+    ):
         with pytest.raises(ConfigError):
             train(file, [wrong], out=folder, overwrite=True)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

@@ -67,9 +67,7 @@ def evaluate(
         _widen(ranges, observation)
         shown: Any = obs_as_tensor(observation, model.device)
         with torch.no_grad():
-            tensors = {
-                name: tensor.float() for name, tensor in shown.items()
-            }
+            tensors = {name: tensor.float() for name, tensor in shown.items()}
             values = masked(network(tensors)[0], tensors).cpu().numpy()
         if sample:
             values = values + generator.gumbel(size=values.shape)

@@ -216,9 +216,7 @@ class _SchedulingActorCritic(_WithNetwork):
         actions = distribution.get_actions(deterministic=deterministic)
         return actions, value, distribution.log_prob(actions)
 
-    def evaluate_actions(
-        self, obs: Arrays, actions: Tensor, action_masks: Any = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate_actions(self, obs: Arrays, actions: Tensor, action_masks: Any = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return (values, log probabilities, entropy) of given actions."""
         distribution, value = self._both(obs)
         return value, distribution.log_prob(actions), distribution.entropy()

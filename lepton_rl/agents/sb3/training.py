@@ -143,9 +143,7 @@ class TrainingCallback(BaseCallback):
             mode = "sampled" if sample else "greedy"
             for name, value in asdict(result).items():
                 self.logger.record(f"validation/{mode}_{name}", value)
-            self.rows.append(
-                {"steps": self.num_timesteps, "seconds": self.seconds, "mode": mode, **asdict(result)}
-            )
+            self.rows.append({"steps": self.num_timesteps, "seconds": self.seconds, "mode": mode, **asdict(result)})
             # The untrained network is kept only until there is another: it just takes the window's order.
             cost = result.cost if self.num_timesteps > 0 else float("inf")
             if cost < self.best.cost or self.best.weights is None:
