@@ -15,8 +15,8 @@ from pymoo.core.problem import Problem
 from pymoo.core.repair import Repair
 from pymoo.operators.crossover.ux import UniformCrossover
 
-from lepton_rl.core.arrays import Floats, Ints64
 from lepton_rl.agents.plan_kernels import PLACEMENTS
+from lepton_rl.core.arrays import Floats, Ints64
 
 Improve = Callable[[Ints64, Ints64, int], Floats]
 """Tries so many changes on each plan (orders, placements; one a row), in place, and returns their costs."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, Field, PrivateAttr
 
-from lepton_rl.core.arrays import Floats, Ints64
 from lepton_rl.agents.compiled import PlacementName, RulePolicy, placement_of
 from lepton_rl.agents.greedy import starts
 from lepton_rl.agents.plan_kernels import NOW
@@ -14,6 +13,7 @@ from lepton_rl.agents.planning import Horizon, improve_plans, plan_starts, start
 from lepton_rl.agents.priority import Power, Priority, Reserve, ReserveSlowdown
 from lepton_rl.core import Action, Placement, Snapshot
 from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Floats, Ints64
 from lepton_rl.errors import missing_extra
 
 _LOG = logging.getLogger(__name__)
@@ -52,13 +52,9 @@ class Genetic(BaseModel, frozen=True, extra="forbid"):
 
     window: int = Field(default=32, ge=2, le=512, description="waiting jobs planned, smallest area first")
     population: int = Field(default=8, ge=4, le=512, description="plans kept")
-    generations: int = Field(
-        default=2, ge=0, le=10_000, description="generations after the heuristics' plans"
-    )
+    generations: int = Field(default=2, ge=0, le=10_000, description="generations after the heuristics' plans")
     moves: int = Field(default=64, ge=0, le=10_000, description="local changes tried on each new plan")
-    jct_weight: float = Field(
-        default=2.5, ge=0, allow_inf_nan=False, description="slowdowns that an hour of JCT costs"
-    )
+    jct_weight: float = Field(default=2.5, ge=0, allow_inf_nan=False, description="slowdowns that an hour of JCT costs")
     node_weight: float = Field(
         default=0.01, ge=0, allow_inf_nan=False, description="slowdowns that a gang's extra node costs"
     )

@@ -3,12 +3,12 @@
 import numpy as np
 from pydantic import BaseModel, Field
 
-from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.agents.compiled import PlacementName
 from lepton_rl.core import Action, Placement, Snapshot, Start
 from lepton_rl.core import layout as L
-from lepton_rl.core.jit import njit, njit_allocating
 from lepton_rl.core.allocation import held_gpus, release
+from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.jit import njit, njit_allocating
 from lepton_rl.core.placement import place
 
 
@@ -35,10 +35,8 @@ def _left_over(
         share_free = float(gpus[gpu, L.FREE])
         release(jobs, row, gpus, gpus, nodes, bits, totals)
         memory = (gpus[gpu, L.MEMORY_FREE] - memory_free) / totals[L.GPU_MEMORY]
-        if memory > jobs[row, L.GPUS] / L.MILLI:
-            left = memory_free / totals[L.GPU_MEMORY]
-        else:
-            left = share_free / L.MILLI
+        memory_binds = memory > jobs[row, L.GPUS] / L.MILLI
+        left = memory_free / totals[L.GPU_MEMORY] if memory_binds else share_free / L.MILLI
     else:
         per_node = gpus.shape[0] // nodes.shape[0]
         for index in range(count):
@@ -70,8 +68,7 @@ def _pack(
     for row in range(first, total):
         found = 0
         while found < kinds and not (
-            jobs[row, L.GPUS] == jobs[sample[found], L.GPUS]
-            and jobs[row, L.MEMORY] == jobs[sample[found], L.MEMORY]
+            jobs[row, L.GPUS] == jobs[sample[found], L.GPUS] and jobs[row, L.MEMORY] == jobs[sample[found], L.MEMORY]
         ):
             found += 1
         if found == kinds:

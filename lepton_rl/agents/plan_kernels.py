@@ -7,11 +7,11 @@ backfilling does.
 
 import numpy as np
 
-from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core import layout as L
+from lepton_rl.core.allocation import held_gpus, release
+from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.jit import inlined, njit, njit_allocating
 from lepton_rl.core.metrics import SECONDS_PER_HOUR, SLOWDOWN_FLOOR
-from lepton_rl.core.allocation import held_gpus, release
 from lepton_rl.core.placement import Placement, place
 from lepton_rl.simulator.ends import pop_end, push_end
 from lepton_rl.simulator.scores import margin, score

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.agents.plan_kernels import NOW, improve, place_now, plan_cost, starts_of_rule
 from lepton_rl.core import Snapshot
 from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.simulator import Rule, Timing
 
 

@@ -36,18 +36,14 @@ SCORES: dict[ScoreName, Score] = {
     "smallest": Score(
         Order.SMALLEST, "fewest GPUs first, the classic GPU balancer", "Majumdar et al., SIGMETRICS 1988"
     ),
-    "saf": Score(
-        Order.SAF, "smallest area (GPUs x requested time) first", "Carastan-Santos et al., CCGRID 2019"
-    ),
+    "saf": Score(Order.SAF, "smallest area (GPUs x requested time) first", "Carastan-Santos et al., CCGRID 2019"),
     "f1": Score(Order.F1, "log10(r) n + 870 log10(s), fitted to simulations", _CARASTAN),
     "f2": Score(Order.F2, "sqrt(r) n + 25600 log10(s), fitted to simulations", _CARASTAN),
     "f3": Score(Order.F3, "r n + 6860000 log10(s), fitted to simulations", _CARASTAN),
     "f4": Score(Order.F4, "r sqrt(n) + 530000 log10(s), fitted to simulations", _CARASTAN),
     "wfp3": Score(Order.WFP3, "longest (wait / requested time)^3 x GPUs first", _TANG),
     "unicep": Score(Order.UNICEP, "longest wait / (log2(GPUs) x requested time) first", _TANG),
-    "srtf": Score(
-        Order.SRTF, "shortest predicted time left first; preempts", "Schrage, Operations Research 1968"
-    ),
+    "srtf": Score(Order.SRTF, "shortest predicted time left first; preempts", "Schrage, Operations Research 1968"),
     "las": Score(Order.LAS, "least attained service first; preempts", "Gu et al. (Tiresias), NSDI 2019"),
 }
 """In the formulas r is the requested time, s the submit time (seconds) and n the number of GPUs."""
@@ -94,21 +90,13 @@ class HeapPriority(RulePolicy, frozen=True, extra="forbid"):
     and its weight.
     """
 
-    compute_weight: float = Field(
-        default=0.5, ge=0, allow_inf_nan=False, description="w1, of the compute intensity"
-    )
-    time_weight: float = Field(
-        default=0.3, ge=0, allow_inf_nan=False, description="w2, of the time sensitivity"
-    )
-    memory_weight: float = Field(
-        default=0.2, ge=0, allow_inf_nan=False, description="w3, of the memory on each GPU"
-    )
+    compute_weight: float = Field(default=0.5, ge=0, allow_inf_nan=False, description="w1, of the compute intensity")
+    time_weight: float = Field(default=0.3, ge=0, allow_inf_nan=False, description="w2, of the time sensitivity")
+    memory_weight: float = Field(default=0.2, ge=0, allow_inf_nan=False, description="w3, of the memory on each GPU")
     compute_scale: float = Field(
         default=1.0, gt=0, allow_inf_nan=False, description="compute intensity that counts as 1"
     )
-    time_scale: float = Field(
-        default=1.0, gt=0, allow_inf_nan=False, description="time sensitivity that counts as 1"
-    )
+    time_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="time sensitivity that counts as 1")
     memory_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="GiB that count as 1")
 
     @property
@@ -164,9 +152,7 @@ class Reserve(RulePolicy, frozen=True, extra="forbid"):
     from the same search for bounded slowdown alone.
     """
 
-    blocking: Literal["head", "skip"] = Field(
-        default="skip", description="what happens behind a job that must wait"
-    )
+    blocking: Literal["head", "skip"] = Field(default="skip", description="what happens behind a job that must wait")
     a: GpuPower = 0.75
     b: TimePower = 1.5
     rho: Rho = 0.36

@@ -67,9 +67,7 @@ def policies() -> tuple[PolicyInfo, ...]:
     return tuple(PolicyInfo(name, entry.summary, _settings(entry)) for name, entry in _ENTRIES.items())
 
 
-def make_policy(
-    spec: str | Mapping[str, object] | Policy, *, base: Path | None = None, **settings: object
-) -> Policy:
+def make_policy(spec: str | Mapping[str, object] | Policy, *, base: Path | None = None, **settings: object) -> Policy:
     """Return the policy that `spec` describes.
 
     Args:
@@ -122,9 +120,7 @@ def with_rules(
     Raises:
         ConfigError: the policy has the setting, but not that value.
     """
-    wanted = {
-        name: value for name, value in (("blocking", blocking), ("placement", placement)) if value is not None
-    }
+    wanted = {name: value for name, value in (("blocking", blocking), ("placement", placement)) if value is not None}
     fields: Mapping[str, object] = type(policy).model_fields if isinstance(policy, BaseModel) else {}
     taken = {name: value for name, value in wanted.items() if name in fields}
     notes = tuple(
@@ -147,9 +143,7 @@ def _remade(policy: Policy, settings: Mapping[str, object]) -> Policy:
         raise ConfigError(f"{policy_name(policy)} is made already and takes no settings")
     for key in settings:
         if key not in type(policy).model_fields:
-            raise ConfigError(
-                f"{policy_name(policy)}: {key}: unknown setting{nearest(key, type(policy).model_fields)}"
-            )
+            raise ConfigError(f"{policy_name(policy)}: {key}: unknown setting{nearest(key, type(policy).model_fields)}")
     return _made(policy_name(policy), type(policy), {**policy.model_dump(), **settings})
 
 

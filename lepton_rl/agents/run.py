@@ -97,9 +97,7 @@ class _Checked:
         except LeptonError:
             raise
         except FAILURES as error:
-            raise ConfigError(
-                f"{policy_name(self.policy)} failed at {snapshot.time:g} s: {where(error)}"
-            ) from error
+            raise ConfigError(f"{policy_name(self.policy)} failed at {snapshot.time:g} s: {where(error)}") from error
         if not isinstance(actions, Sequence):
             raise IllegalAction(f"decide must return a list of actions, not {type(actions).__name__}")
         return actions

@@ -32,9 +32,7 @@ def load_policy(path: Path, class_name: str, settings: Mapping[str, object]) -> 
         raise UnknownPolicy(f"{path}: there is no such file")
     module = _run(path)
     classes = [
-        name
-        for name, value in vars(module).items()
-        if isinstance(value, type) and value.__module__ == module.__name__
+        name for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__
     ]
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
@@ -53,9 +51,7 @@ def load_policy(path: Path, class_name: str, settings: Mapping[str, object]) -> 
     except ValidationError as error:
         raise ConfigError(f"{path}: {class_name}: {first_problem(error)}") from None
     except FAILURES as error:
-        raise ConfigError(
-            f"{path}: {class_name}({_written(settings)}) failed: {where(error, path)}"
-        ) from error
+        raise ConfigError(f"{path}: {class_name}({_written(settings)}) failed: {where(error, path)}") from error
     return policy
 
 
@@ -86,7 +82,9 @@ def where(error: BaseException, path: Path | None = None) -> str:
     """Return `file.py:LINE: Kind: message` of the innermost frame in `path`, or in any policy file."""
     kind = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
     if isinstance(error, SyntaxError):
-        place = f"{error.filename}:{error.lineno}: " if error.filename and error.lineno else ""  # a binary file has none
+        place = (
+            f"{error.filename}:{error.lineno}: " if error.filename and error.lineno else ""
+        )  # a binary file has none
         return f"{place}{type(error).__name__}: {error.msg}"
     frames = [
         (frame.f_code.co_filename, line)

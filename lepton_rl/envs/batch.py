@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.allocation import empty_allocation
 from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
-from lepton_rl.core.allocation import empty_allocation
 from lepton_rl.core.physics import power_w
 from lepton_rl.envs.batch_kernel import (
     ENERGY_BUSY,
@@ -257,8 +257,8 @@ class EnvironmentBatch:
         assert due, "an episode begins with a job that fits the empty cluster"
         observe(
             jobs, self._static[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, self._rules,
-            tally, self.codec.full, self._idle_share, self._free_after, self._shown[env], self._facts[env], self._changing,
-            self._rows[env], self._context[env], self._machine[env], self._mask[env],
+            tally, self.codec.full, self._idle_share, self._free_after, self._shown[env], self._facts[env],
+            self._changing, self._rows[env], self._context[env], self._machine[env], self._mask[env],
         )  # fmt: skip
 
     def _heuristic_cost(self, trace: Trace) -> float:
@@ -277,7 +277,8 @@ class EnvironmentBatch:
                 actions, self._jobs, self._truth, self._prices, self._static, self._queue, self._run_end,
                 self._run_job, self._gpus, self._nodes, self._bits, self._totals, self._clock, self._counts,
                 self._rules, self._settings, self._tally, self.codec.full, self._idle_share, self._free_after,
-                self._shown, self._facts, self._changing, self._rows, self._context, self._machine, self._mask, self.rewards, self.terminated,
+                self._shown, self._facts, self._changing, self._rows, self._context, self._machine, self._mask,
+                self.rewards, self.terminated,
             )
         )  # fmt: skip
 

@@ -9,11 +9,11 @@ import numpy as np
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fits, place
 from lepton_rl.envs.features import encode_basic, encode_full, encode_nodes
 from lepton_rl.envs.look_ahead import look_ahead
 from lepton_rl.envs.window import F_GPUS, follow_queue
-from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.events import move_to_next_event, set_true_end
 from lepton_rl.simulator.waiting import remove
@@ -85,8 +85,8 @@ def _another_fits(
 ) -> bool:
     """Whether counting lets a visible job start after the one at place `action` of the last observation has."""
     free = float(L.MILLI * totals[L.FREE_WHOLE])
-    for place in range(filled):
-        if facts[place, F_GPUS] <= free and place != action:
+    for other in range(filled):
+        if facts[other, F_GPUS] <= free and other != action:
             return True
     newly_visible = counts[L.FRONT] + facts.shape[0] - 1
     return bool(newly_visible < counts[L.BACK] and jobs[queue[newly_visible], L.GPUS] <= free)
@@ -119,8 +119,8 @@ def start_job(
 def observe(
     jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
     bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
-    idle_share: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
-    machine: Singles, mask: Bools,
+    idle_share: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles,
+    context: Singles, machine: Singles, mask: Bools,
 ) -> None:  # fmt: skip
     """Write the whole observation of one environment."""
     front = counts[L.FRONT]
@@ -129,8 +129,8 @@ def observe(
     written = follow_queue(jobs, static, queue, front, visible, int(tally[SHOWN]), full, shown, facts, rows)
     if full:
         encode_full(
-            jobs, waiting, visible, shown, facts, changing, run_end, run_job, counts[L.RUNNING], gpus, nodes, totals, rules,
-            clock[L.NOW], free_after, rows, context, mask,
+            jobs, waiting, visible, shown, facts, changing, run_end, run_job, counts[L.RUNNING], gpus, nodes, totals,
+            rules, clock[L.NOW], free_after, rows, context, mask,
         )  # fmt: skip
     else:
         encode_basic(jobs, visible, shown, facts, gpus, nodes, totals, rules, clock[L.NOW], rows, mask)
@@ -151,7 +151,8 @@ def move_to_decision(
 ) -> tuple[bool, float]:  # fmt: skip
     """Let time pass to the next event after which a visible job fits.
 
-    `open_choice` says that one fits already. Returns whether a decision is due (otherwise the episode is over) and what the time cost.
+    `open_choice` says that one fits already. Returns whether a decision is due (otherwise the episode is over) and
+    what the time cost.
     """
     cost = 0.0
     while True:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Start
+from lepton_rl.core.allocation import held_gpus
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.jit import njit
-from lepton_rl.core.allocation import held_gpus
 from lepton_rl.core.placement import Placement, place
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.batch_kernel import TALLY_COLUMNS, observe
@@ -200,9 +200,10 @@ class Decision:
         self._allocation = (snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), totals)
         self._observed = (
             jobs, np.empty((total, STATIC_COLUMNS), np.float32), self._queue, *self._ends, *self._allocation,
-            self._clock, self._counts, rules, np.zeros(TALLY_COLUMNS), codec.full, idle_share(cluster), np.empty(total),
-            np.empty(codec.window, np.int32), np.empty((codec.window, fact_columns(codec.full))),
-            np.empty((CHANGING_COLUMNS, codec.window), np.float32), self._rows, self._context, self._machine, self._mask,
+            self._clock, self._counts, rules, np.zeros(TALLY_COLUMNS), codec.full, idle_share(cluster),
+            np.empty(total), np.empty(codec.window, np.int32), np.empty((codec.window, fact_columns(codec.full))),
+            np.empty((CHANGING_COLUMNS, codec.window), np.float32), self._rows, self._context, self._machine,
+            self._mask,
         )  # fmt: skip
         _open(*self._observed, self._settings, self._key_is_time)
         self.observation = as_observation(codec, self._machine, self._rows, self._context, self._mask)

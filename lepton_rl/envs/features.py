@@ -13,12 +13,13 @@ import numpy as np
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fits
 from lepton_rl.envs.fast_log import fast_log
 from lepton_rl.envs.window import (
+    F_GPUS,
     F_KEY,
     F_RESERVE,
-    F_GPUS,
     F_SUBMIT,
     F_TIME,
     S_AREA,
@@ -30,7 +31,6 @@ from lepton_rl.envs.window import (
     S_TIME,
     S_WEIGHT,
 )
-from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.simulator.scores import RESERVE_RHO, RESERVE_T0, RESERVE_T1
 
 UNKNOWN_TIME = 3600.0
@@ -103,9 +103,7 @@ CHANGING_COLUMNS = 4
 
 
 @njit
-def static_features(
-    jobs: Floats, job: int, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles
-) -> None:
+def static_features(jobs: Floats, job: int, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles) -> None:
     """Fill what does not change while the job waits; jobs[job, SCORE] holds the window's key."""
     time = jobs[job, L.REQUESTED]
     if not time >= 0.0:
@@ -131,8 +129,9 @@ def all_static_features(jobs: Floats, gpus: int, gpu_memory: int, key_is_time: b
 
 @inlined
 def _mark_fitting(
-    jobs: Floats, visible: int, shown: Ints32, facts: Floats, gpus: Ints32, nodes: Ints32, totals: Ints64, rules: Ints64, mask: Bools
-) -> int:
+    jobs: Floats, visible: int, shown: Ints32, facts: Floats, gpus: Ints32, nodes: Ints32, totals: Ints64,
+    rules: Ints64, mask: Bools,
+) -> int:  # fmt: skip
     """Write the mask of the visible jobs; return how many fit."""
     fitting = 0
     if rules[L.COUNTED] == 1:
@@ -237,9 +236,9 @@ def _encode_logarithms(
 
 @inlined
 def encode_full(
-    jobs: Floats, waiting: int, visible: int, shown: Ints32, facts: Floats, changing: Singles, run_end: Floats, run_job: Ints32,
-    running: int, gpus: Ints32, nodes: Ints32, totals: Ints64, rules: Ints64, now: float, free_after: Floats,
-    rows: Singles, context: Singles, mask: Bools,
+    jobs: Floats, waiting: int, visible: int, shown: Ints32, facts: Floats, changing: Singles, run_end: Floats,
+    run_job: Ints32, running: int, gpus: Ints32, nodes: Ints32, totals: Ints64, rules: Ints64, now: float,
+    free_after: Floats, rows: Singles, context: Singles, mask: Bools,
 ) -> int:  # fmt: skip
     """Write FULL_FEATURES, the context and the mask; return how many visible jobs fit."""
     fitting = _mark_fitting(jobs, visible, shown, facts, gpus, nodes, totals, rules, mask)

@@ -56,9 +56,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         self.num_envs = num_envs
         self.copy = copy
         self.render_mode = checked_render_mode(render_mode)
-        self.batch = make_batch(
-            num_envs, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic
-        )
+        self.batch = make_batch(num_envs, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic)
         self.codec = self.batch.codec
         self.single_observation_space = self.codec.observation_space(cluster)
         self.single_action_space = self.codec.action_space()

@@ -242,8 +242,6 @@ def _in_words(config: BenchmarkConfig, index: int) -> str:
     settings = config.workloads[index].windows
     seeds = f" for each of {len(config.seeds)} seeds" if len(config.seeds) > 1 else ""
     extra = "".join(
-        f", {count:,} {what}"
-        for count, what in ((settings.warmup, "warm-up"), (settings.cooldown, "after"))
-        if count
+        f", {count:,} {what}" for count, what in ((settings.warmup, "warm-up"), (settings.cooldown, "after")) if count
     )
     return f"{settings.count} {settings.kind} windows of {settings.jobs:,} jobs{extra}{seeds}"

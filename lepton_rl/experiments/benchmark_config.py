@@ -24,9 +24,7 @@ class WindowsConfig(Section):
     count: int = Field(ENOUGH_WINDOWS, ge=1, le=100_000, description="windows for each seed")
     jobs: int = Field(default=1024, ge=1, description="counted jobs in each")
     warmup: int = Field(default=0, ge=0, description="jobs before them, which the policy runs too")
-    cooldown: int = Field(
-        default=0, ge=0, description="jobs after them, so that the counted ones do not see the end"
-    )
+    cooldown: int = Field(default=0, ge=0, description="jobs after them, so that the counted ones do not see the end")
 
     @property
     def span(self) -> int:
@@ -52,9 +50,7 @@ class BenchmarkConfig(Section):
 
     name: RunName = Field(description="of the run folder")
     description: str = Field(default="", description="one sentence for the report")
-    seeds: tuple[int, ...] = Field(
-        default=(0,), min_length=1, description="of windows, requested times and policies"
-    )
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="of windows, requested times and policies")
     workloads: tuple[BenchmarkWorkload, ...] = Field(min_length=1)
     policies: tuple[PolicyConfig, ...] = Field(min_length=1)
     preemption_cost: float = Field(
@@ -94,15 +90,11 @@ class ProtocolConfig(Section):
     """RLScheduler's published evaluation (`simulator.rlscheduler`), on any SWF trace."""
 
     name: RunName = Field(description="of the run folder")
-    protocol: Literal["rlscheduler"] = Field(
-        description="the published rules, kept apart from the normal ones"
-    )
+    protocol: Literal["rlscheduler"] = Field(description="the published rules, kept apart from the normal ones")
     description: str = Field(default="", description="one sentence for the report")
     workload: WorkloadConfig
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
-    seed: int = Field(
-        default=1, ge=0, description="of the window starts, as the published program draws them"
-    )
+    seed: int = Field(default=1, ge=0, description="of the window starts, as the published program draws them")
     window: int = Field(default=1024, ge=1, description="jobs of a window")
     iterations: int = Field(default=10, ge=1, le=10_000, description="windows")
     policies: tuple[str, ...] = Field(

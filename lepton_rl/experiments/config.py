@@ -66,20 +66,14 @@ def seed_for(root: int, purpose: Purpose, *indices: int) -> np.random.SeedSequen
 class WorkloadConfig(Section):
     """Jobs from a file or from a generator."""
 
-    name: str | None = Field(
-        default=None, description="for tables; the file's or the generator's name if left out"
-    )
+    name: str | None = Field(default=None, description="for tables; the file's or the generator's name if left out")
     path: InputPath | None = Field(
         default=None, description="trace file, plain or gzip; data:REST is in the data folder"
     )
-    format: str | None = Field(
-        default=None, description="format of the file; seen from the content if left out"
-    )
+    format: str | None = Field(default=None, description="format of the file; seen from the content if left out")
     skip: int = Field(default=0, ge=0, description="this many first jobs of the file are left out")
     limit: int | None = Field(default=None, ge=1, description="jobs that are read, counted after `skip`")
-    part: tuple[float, float] = Field(
-        default=(0.0, 1.0), description="part of the jobs that is used, e.g. [0.7, 1.0]"
-    )
+    part: tuple[float, float] = Field(default=(0.0, 1.0), description="part of the jobs that is used, e.g. [0.7, 1.0]")
     generator: Literal["lublin", "lublin_256", "gpu_cluster"] | None = Field(
         default=None, description="synthetic jobs instead of a file"
     )
@@ -95,9 +89,7 @@ class WorkloadConfig(Section):
     )
     parameters: dict[str, Any] = Field(default_factory=dict, description="the generator's other parameters")
     seed: int | None = Field(default=None, ge=0, description="of the generator; the experiment's if left out")
-    requested: str = Field(
-        default="given", description="requested times: given, exact, noisy:SIGMA, tsafrir or absent"
-    )
+    requested: str = Field(default="given", description="requested times: given, exact, noisy:SIGMA, tsafrir or absent")
     scale_load: float = Field(default=1.0, gt=0, description="arrival gaps are divided by this")
 
     @field_validator("format")
@@ -129,13 +121,9 @@ class WorkloadConfig(Section):
         if self.generator is None:
             wrong = [key for key in _GENERATOR_KEYS if getattr(self, key) != _default(type(self), key)]
             if wrong:
-                raise ValueError(
-                    f"{', '.join(wrong)}: only a generator has that; a file has limit and scale_load"
-                )
+                raise ValueError(f"{', '.join(wrong)}: only a generator has that; a file has limit and scale_load")
         elif self.generator == "lublin_256" and (self.gpus not in (None, 256) or self.parameters):
-            raise ValueError(
-                "lublin_256 has 256 processors and its own parameters; use generator: lublin for others"
-            )
+            raise ValueError("lublin_256 has 256 processors and its own parameters; use generator: lublin for others")
         elif self.generator != "lublin_256" and self.gpus is None:
             raise ValueError(f"generator {self.generator} needs gpus: the size of the machine")
         else:
@@ -209,17 +197,13 @@ class WorkloadConfig(Section):
         if self.generator == "lublin_256":
             return LUBLIN_256
         base = (
-            GpuClusterParameters()
-            if self.generator == "gpu_cluster"
-            else LublinParameters.for_machine(self.gpus or 1)
+            GpuClusterParameters() if self.generator == "gpu_cluster" else LublinParameters.for_machine(self.gpus or 1)
         )
         known = [field.name for field in dataclasses.fields(base) if field.name != "processors"]
         values: dict[str, Any] = {}
         for key, value in self.parameters.items():
             if key not in known:
-                raise ConfigError(
-                    f"parameters: {key}: unknown{nearest(key, known)}; known: {', '.join(known)}"
-                )
+                raise ConfigError(f"parameters: {key}: unknown{nearest(key, known)}; known: {', '.join(known)}")
             like = getattr(base, key)
             values[key] = _like(key, value, like)
         return dataclasses.replace(base, **values)
@@ -234,9 +218,7 @@ class ClusterConfig(Section):
     gpu_memory_gib: float = Field(
         default=ClusterSpec().gpu_memory_gib, gt=0, le=1e6, description="memory of a GPU, GiB"
     )
-    idle_power_w: float = Field(
-        default=ClusterSpec().idle_power_w, ge=0, description="power of an idle GPU, W"
-    )
+    idle_power_w: float = Field(default=ClusterSpec().idle_power_w, ge=0, description="power of an idle GPU, W")
     max_power_w: float = Field(default=ClusterSpec().max_power_w, ge=0, description="power of a busy GPU, W")
 
     @model_validator(mode="after")

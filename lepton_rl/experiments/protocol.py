@@ -59,9 +59,7 @@ def prepare_protocol(config: ProtocolConfig) -> Prepared:
         )
     cluster = config.cluster.build(trace)
     fitting = trace.fit_to(cluster.gpus)
-    dropped = tuple(
-        f"dropped {entry.count}: {entry.reason} ({entry.examples[0]})" for entry in fitting.dropped
-    )
+    dropped = tuple(f"dropped {entry.count}: {entry.reason} ({entry.examples[0]})" for entry in fitting.dropped)
     try:
         starts = start_indices(config.seed, len(fitting), config.window, config.iterations)
     except TraceError as error:
@@ -101,6 +99,4 @@ def _by_job_number(trace: Trace) -> Trace:
         "compute_intensity", "time_sensitivity",
     )  # fmt: skip
     stamps = (trace.submit_time + trace.origin)[order]
-    return replace(
-        trace, submit_time=stamps, origin=0.0, **{name: getattr(trace, name)[order] for name in columns}
-    )
+    return replace(trace, submit_time=stamps, origin=0.0, **{name: getattr(trace, name)[order] for name in columns})

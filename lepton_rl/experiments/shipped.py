@@ -47,11 +47,7 @@ def copy_shipped(name: str, folder: Path, overwrite: bool = False) -> Path:
     if name not in found and len(short) == 1:
         name = short[0]
     if name not in found:
-        said = (
-            f"{name!r} may be {' or '.join(short)}"
-            if short
-            else f"no file is called {name!r}{nearest(name, found)}"
-        )
+        said = f"{name!r} may be {' or '.join(short)}" if short else f"no file is called {name!r}{nearest(name, found)}"
         raise ConfigError(f"{said}; see: lepton-rl configs list")
     target = folder / Path(name).name
     try:

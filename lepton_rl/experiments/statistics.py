@@ -75,9 +75,7 @@ def estimate_interquartile_mean(values: ArrayLike, block: int | None = 1) -> Est
     return Estimate(interquartile_mean(sample), low, high, len(sample))
 
 
-def compare(
-    values: ArrayLike, rival: ArrayLike, higher_is_better: bool = False, block: int | None = 1
-) -> Comparison:
+def compare(values: ArrayLike, rival: ArrayLike, higher_is_better: bool = False, block: int | None = 1) -> Comparison:
     """Return how `values` differ from the rival's on the same windows; below 1e-9 of them it is a tie."""
     ours, theirs = (np.asarray(sample, dtype=np.float64) for sample in (values, rival))
     difference = ours - theirs

@@ -152,9 +152,7 @@ def summarize(
         }
         counts[contender] = np.sum([one.jct_counts for unit in every for one in unit], axis=0, dtype=np.int64)
     known = frozenset(contender for contender in units if contender.label in learned)
-    return WorkloadSummary(
-        workload, cluster, windows, tuple(notes), tuple(units), known, samples, counts, block
-    )
+    return WorkloadSummary(workload, cluster, windows, tuple(notes), tuple(units), known, samples, counts, block)
 
 
 def _who(contender: Contender) -> dict[str, Any]:

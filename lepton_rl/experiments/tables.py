@@ -154,9 +154,7 @@ def _headline(summary: WorkloadSummary, metric: str, learned: frozenset[int]) ->
         )
     what = "mean [95 % interval]" if summary.block is not None else "mean"
     heads = ("policy", what, "p50 of jobs", "p99 of jobs", against, "won–lost–tied")
-    return TextTable(
-        f"{_TITLES[metric]} (lower is better)", heads, tuple(rows), means.index(min(means)), learned
-    )
+    return TextTable(f"{_TITLES[metric]} (lower is better)", heads, tuple(rows), means.index(min(means)), learned)
 
 
 def _against(comparison: Comparison | None, is_rival: bool) -> tuple[str, str]:

@@ -93,9 +93,7 @@ def _prepare(config: TrainConfig) -> _Setup:
     fitting = [part.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for part in (first, second)]
     check_lengths(config, *map(len, fitting))
     codec, chosen_by = config.observation.build(), config.validation.objective or config.objective
-    episodes, validation_episodes = (
-        Episodes([part], config.episode.jobs, config.episode.warmup) for part in fitting
-    )
+    episodes, validation_episodes = (Episodes([part], config.episode.jobs, config.episode.warmup) for part in fitting)
     batch = EnvironmentBatch(
         episodes, cluster, codec, config.objective.build(), config.training.environments,
         config.objective.relative_to_heuristic,

@@ -66,9 +66,7 @@ class WindowBench:
         seconds = time.process_time() - begun
         jct = outcome.jct[windows.counted]
         counts, _ = np.histogram(np.clip(jct, JCT_GRID[0], JCT_GRID[-1]), JCT_GRID)
-        return Measurement(
-            task, counted_metrics(outcome, windows.counted), counts.tolist(), round(seconds, 6)
-        )
+        return Measurement(task, counted_metrics(outcome, windows.counted), counts.tolist(), round(seconds, 6))
 
 
 def make_windows(config: BenchmarkWorkload, seeds: Sequence[int]) -> Windows:
@@ -90,9 +88,7 @@ def make_windows(config: BenchmarkWorkload, seeds: Sequence[int]) -> Windows:
     if settings.kind == "disjoint":
         same = _disjoint(fitting, config)
         traces = dict.fromkeys(seeds, same)
-        return Windows(
-            config.label, cluster, traces, counted, block_length(len(same)), fitting.dropped, fitting.notes
-        )
+        return Windows(config.label, cluster, traces, counted, block_length(len(same)), fitting.dropped, fitting.notes)
     drawn = {seed: _overlapping(fitting, config, seed) for seed in seeds}
     notes = (*fitting.notes, "the windows overlap: means only, an interval would be too narrow")
     return Windows(config.label, cluster, drawn, counted, None, fitting.dropped, notes)
@@ -131,8 +127,7 @@ def _overlapping(trace: Trace, config: BenchmarkWorkload, seed: int) -> tuple[Tr
     last = len(trace) - settings.span
     if last < 0:
         raise ConfigError(
-            f"{config.label}: a window of {settings.span} jobs does not fit in {len(trace)}; "
-            "lower windows.jobs"
+            f"{config.label}: a window of {settings.span} jobs does not fit in {len(trace)}; lower windows.jobs"
         )
     generator = np.random.default_rng(seed_for(seed, "evaluation"))
     starts = generator.integers(0, last + 1, settings.count)
@@ -143,14 +138,12 @@ def _generated(config: BenchmarkWorkload, seed: int) -> tuple[Trace, ...]:
     settings = config.windows
     root = seed if config.seed is None else config.seed
     traces = [
-        config.generate(settings.span, seed_for(root, "evaluation", seed, index))
-        for index in range(settings.count)
+        config.generate(settings.span, seed_for(root, "evaluation", seed, index)) for index in range(settings.count)
     ]
     cluster = config.cluster.build(traces[0])
     largest = max(float(trace.gpus.max()) for trace in traces)
     if largest > cluster.gpus:
         raise ConfigError(
-            f"{config.label}: jobs of {largest:g} GPUs are generated for a cluster of {cluster.gpus}; "
-            "lower gpus"
+            f"{config.label}: jobs of {largest:g} GPUs are generated for a cluster of {cluster.gpus}; lower gpus"
         )
     return tuple(traces)

@@ -35,9 +35,7 @@ def plan_at_start(policy: Genetic, trace: Trace, cluster: ClusterSpec) -> Plan:
 
 @HYPOTHESIS
 @given(traces(shares=False, burst=True), CLUSTERS)
-def test_never_worse_than_the_heuristics_when_the_horizon_is_everything(
-    trace: Trace, cluster: ClusterSpec
-) -> None:
+def test_never_worse_than_the_heuristics_when_the_horizon_is_everything(trace: Trace, cluster: ClusterSpec) -> None:
     # Every job is there at 0 and runs as long as requested: the simulator itself measures the heuristics.
     plan = plan_at_start(Genetic(node_weight=0.0), trace, cluster)
     heuristics: list[Policy] = [Greedy()] if cluster.nodes == 1 else []
@@ -53,9 +51,7 @@ def test_never_worse_than_the_heuristics_when_the_horizon_is_everything(
 
 @HYPOTHESIS
 @given(traces(shares=False, burst=True), CLUSTERS)
-def test_a_plan_is_what_the_reference_simulator_makes_of_its_order(
-    trace: Trace, cluster: ClusterSpec
-) -> None:
+def test_a_plan_is_what_the_reference_simulator_makes_of_its_order(trace: Trace, cluster: ClusterSpec) -> None:
     plan = plan_at_start(Genetic(placement="best", node_weight=0.0), trace, cluster)
     rank = {job: place for place, job in enumerate(plan.jobs)}
     memory = [None if np.isnan(value) else float(value) for value in trace.gpu_memory_gib]
@@ -83,9 +79,7 @@ def planned_by_counting(snapshot: Snapshot, order: list[int], skip: bool) -> flo
     free = snapshot.free_gpus
     ends = [
         (end, gpus)
-        for end, gpus in zip(
-            predicted_ends(snapshot.running.table, snapshot.time), snapshot.running.gpus, strict=True
-        )
+        for end, gpus in zip(predicted_ends(snapshot.running.table, snapshot.time), snapshot.running.gpus, strict=True)
     ]
     now, waiting, cost = snapshot.time, list(order), 0.0
     while waiting:

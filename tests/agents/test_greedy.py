@@ -41,9 +41,7 @@ def test_ties_go_to_the_earlier_submission() -> None:
 def test_memory_is_the_dominant_resource_of_a_share() -> None:
     # One GPU of 80 GiB. Job 0 asks for half of it and leaves 0.5. Job 1 asks for 0.2 of the compute, but for
     # 64 GiB: it leaves 0.2 of the memory, and so fits better. Then 16 GiB are free and job 0 needs 40.
-    actions = first_decision(
-        ClusterSpec.pool(1), run_time=[10.0, 10.0], gpus=[0.5, 0.2], gpu_memory_gib=[np.nan, 64.0]
-    )
+    actions = first_decision(ClusterSpec.pool(1), run_time=[10.0, 10.0], gpus=[0.5, 0.2], gpu_memory_gib=[np.nan, 64.0])
     assert actions == [Start(1, (0,))]
 
 

@@ -64,9 +64,7 @@ class Recorder:
             assert snapshot.running_count == now.running_count
             for column in (L.FIRST_GPU, L.ATTAINED, L.PREDICTED, L.START):
                 np.testing.assert_array_equal(snapshot.jobs[:, column], now.jobs[:, column])
-            assert [snapshot.gpus_of(job) for job in snapshot.running] == [
-                now.gpus_of(j) for j in now.running
-            ]
+            assert [snapshot.gpus_of(job) for job in snapshot.running] == [now.gpus_of(j) for j in now.running]
             np.testing.assert_array_equal(snapshot.gpu_load, now.gpu_load)
             np.testing.assert_array_equal(snapshot.gpu_memory_free_gib, now.gpu_memory_free_gib)
         return []

@@ -77,9 +77,7 @@ def test_made_from_names_mappings_and_policies() -> None:
     assert make_policy("sjf") == Priority(score="sjf")
     assert make_policy("sjf", blocking="easy") == Priority(score="sjf", blocking="easy")
     assert make_policy({"name": "saf", "placement": "best"}) == Priority(score="saf", placement="best")
-    assert make_policy({"name": "saf", "blocking": "skip"}, blocking="easy") == Priority(
-        score="saf", blocking="easy"
-    )
+    assert make_policy({"name": "saf", "blocking": "skip"}, blocking="easy") == Priority(score="saf", blocking="easy")
     assert make_policy("reserve_slowdown", a=2) == ReserveSlowdown(a=2)
     assert policy_name(make_policy("reserve_slowdown")) == "reserve_slowdown"
     assert make_policy("reserve_slowdown") == ReserveSlowdown.model_validate(SLOWDOWN_TUNING)
@@ -117,9 +115,7 @@ def test_made_from_names_mappings_and_policies() -> None:
         ("mine.py:Mine", {}, UnknownPolicy, r"^mine\.py: there is no such file$"),
     ],
 )
-def test_errors_are_sentences(
-    spec: object, settings: dict[str, object], error: type[Exception], sentence: str
-) -> None:
+def test_errors_are_sentences(spec: object, settings: dict[str, object], error: type[Exception], sentence: str) -> None:
     with pytest.raises(error, match=sentence) as caught:
         make_policy(spec, **settings)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
@@ -159,9 +155,7 @@ def test_a_class_in_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_may_import_its_neighbours(tmp_path: Path) -> None:
-    (tmp_path / "neighbour_of_mine.py").write_text(
-        "class Base:\n    def decide(self, snapshot):\n        return []\n"
-    )
+    (tmp_path / "neighbour_of_mine.py").write_text("class Base:\n    def decide(self, snapshot):\n        return []\n")
     write(tmp_path, "import neighbour_of_mine\n\nclass Mine(neighbour_of_mine.Base):\n    pass\n")
     assert policy_name(make_policy("mine.py:Mine", base=tmp_path)) == "Mine"
 

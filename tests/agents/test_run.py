@@ -31,9 +31,7 @@ def test_python_policy_gets_the_cluster_s_placement() -> None:
         fits = snapshot.queue.gpus <= snapshot.free_gpus
         return [Start(int(snapshot.queue.id[0]))] if fits[:1].any() else []
 
-    outcome = run_policy(
-        Doing(first_job), TRACE, ClusterSpec(nodes=2, gpus_per_node=1), None, Placement.WORST
-    )
+    outcome = run_policy(Doing(first_job), TRACE, ClusterSpec(nodes=2, gpus_per_node=1), None, Placement.WORST)
     assert outcome.finish.tolist() == [10.0, 30.0, 35.0]
     assert spread[0] == (0, 1)
 
@@ -58,9 +56,7 @@ def test_illegal_actions_name_the_policy(function: Callable[[Snapshot], object],
 def test_a_failing_policy_is_a_sentence_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("class Mine:\n    def decide(self, snapshot):\n        return snapshot.nothing\n")
-    with pytest.raises(
-        ConfigError, match=r"^Mine failed at 0 s: mine\.py:3: AttributeError: .*nothing"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"^Mine failed at 0 s: mine\.py:3: AttributeError: .*nothing") as caught:
         run_policy(make_policy(f"{path}:Mine"), TRACE, ClusterSpec.pool(2))
     assert "\n" not in str(caught.value)
 

@@ -168,9 +168,7 @@ class Expected:
         }
         return list(context.values())
 
-    def _machine(
-        self, snapshot: Snapshot, running: list[Job]
-    ) -> tuple[list[float], list[float], list[float]]:
+    def _machine(self, snapshot: Snapshot, running: list[Job]) -> tuple[list[float], list[float], list[float]]:
         """Load, memory and power of each node; above 256 nodes of equal groups of neighbours."""
         spec = snapshot.cluster
         size = -(-spec.nodes // 256)

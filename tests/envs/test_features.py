@@ -35,9 +35,7 @@ def assert_close(found: Observation, expected: Expected, names: tuple[str, ...])
         assert found[name].tolist() == pytest.approx(wanted, rel=1e-5, abs=1e-6), name
 
 
-def walk(
-    trace: Trace, spec: ClusterSpec, codec: Codec, placement: Placement, seed: int, steps: int = 10_000
-) -> int:
+def walk(trace: Trace, spec: ClusterSpec, codec: Codec, placement: Placement, seed: int, steps: int = 10_000) -> int:
     """Start and wait at random; hold the observation of each instant, and of each start, to the expected."""
     rng = np.random.default_rng(seed)
     cluster = SimulatedCluster(trace, spec, placement)
@@ -68,9 +66,7 @@ def walk(
     window=st.sampled_from([1, 3, 12]),
     seed=st.integers(0, 9),
 )
-def test_small_states(
-    case: Case, features: str, key: str, placement: Placement, window: int, seed: int
-) -> None:
+def test_small_states(case: Case, features: str, key: str, placement: Placement, window: int, seed: int) -> None:
     codec = Codec(window, key, features, placement.name.lower())
     walk(case.trace, case.cluster, codec, placement, seed)
 

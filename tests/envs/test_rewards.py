@@ -37,9 +37,7 @@ def test_return_is_minus_the_cost(case: Case, name: str, seed: int) -> None:
 def test_jobs_of_the_warm_up_are_not_counted(name: str, warmup: int) -> None:
     objective = OBJECTIVES[name]
     for seed in range(6):
-        env = SchedulingEnv(
-            workload(seed), CLUSTER, Codec(8, "sjf"), objective, jobs=60 - warmup, warmup=warmup
-        )
+        env = SchedulingEnv(workload(seed), CLUSTER, Codec(8, "sjf"), objective, jobs=60 - warmup, warmup=warmup)
         paid = play(env, random_choice(seed))
         assert paid == pytest.approx(-objective.cost(env.outcome(), warmup), rel=1e-9), seed
 
@@ -85,9 +83,7 @@ def test_energy_by_hand() -> None:
 def test_relative_to_the_heuristic(key: str) -> None:
     objective = OBJECTIVES["mixed"]
     trace = workload(8)
-    env = SchedulingEnv(
-        trace, CLUSTER, Codec(8, key), objective, jobs=50, warmup=10, relative_to_heuristic=True
-    )
+    env = SchedulingEnv(trace, CLUSTER, Codec(8, key), objective, jobs=50, warmup=10, relative_to_heuristic=True)
     heuristic = objective.cost(run_trace(trace, CLUSTER, Rule(Order[key.upper()])), 10)
     paid = play(env, random_choice(2))
     assert paid == pytest.approx(-objective.cost(env.outcome(), 10) / heuristic, rel=1e-9)
@@ -96,16 +92,12 @@ def test_relative_to_the_heuristic(key: str) -> None:
 
 def test_a_heuristic_without_cost_divides_nothing() -> None:
     trace = Trace.from_columns({"submit_time": [0, 5], "run_time": [60, 60], "gpus": [1, 1]})
-    env = SchedulingEnv(
-        trace, ClusterSpec.pool(2), Codec(2), OBJECTIVES["wait"], jobs=2, relative_to_heuristic=True
-    )
+    env = SchedulingEnv(trace, ClusterSpec.pool(2), Codec(2), OBJECTIVES["wait"], jobs=2, relative_to_heuristic=True)
     assert play(env, head_choice) == 0.0
     # Both could have started at once; waiting once costs job 0 five seconds.
     env.reset()
     trace = Trace.from_columns({"submit_time": [0, 5, 6], "run_time": [60, 60, 60], "gpus": [1, 1, 1]})
-    env = SchedulingEnv(
-        trace, ClusterSpec.pool(3), Codec(3), OBJECTIVES["wait"], jobs=3, relative_to_heuristic=True
-    )
+    env = SchedulingEnv(trace, ClusterSpec.pool(3), Codec(3), OBJECTIVES["wait"], jobs=3, relative_to_heuristic=True)
     env.reset()
     assert env.step(0)[1] == 0.0
     assert env.step(3)[1] == pytest.approx(-1 / 3 / 3600)
@@ -123,8 +115,6 @@ def test_cost_by_hand() -> None:
     assert outcome.finish.tolist() == [36, 54]
     objective = Objective(2.0, 3.0, 5.0, 7.0)
     kwh = 400 * 54 / 3.6e6
-    assert objective.cost(outcome) == pytest.approx(
-        2 * (1 + 3) / 2 + 3 * 18 / 3600 + 5 * 45 / 3600 + 7 * kwh / 2
-    )
+    assert objective.cost(outcome) == pytest.approx(2 * (1 + 3) / 2 + 3 * 18 / 3600 + 5 * 45 / 3600 + 7 * kwh / 2)
     assert objective.cost(outcome, 1) == pytest.approx(2 * 3 + 3 * 36 / 3600 + 5 * 54 / 3600 + 7 * kwh)
     assert np.isfinite(objective.cost(outcome))

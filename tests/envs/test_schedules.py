@@ -29,9 +29,7 @@ def test_a_heuristics_choices(case: Case, key: str, features: str, placement: Pl
 
 
 @pytest.mark.parametrize(("blocking", "choose"), RULES)
-def test_a_narrow_window_is_enough_for_the_head_and_many_jobs_for_the_rest(
-    blocking: Blocking, choose: Choose
-) -> None:
+def test_a_narrow_window_is_enough_for_the_head_and_many_jobs_for_the_rest(blocking: Blocking, choose: Choose) -> None:
     trace = workload(1, jobs=400, gap=9)
     codec = Codec(1 if blocking == Blocking.HEAD else 400, "sjf", "full", "best")
     env = SchedulingEnv(trace, CLUSTER, codec, jobs=400)
@@ -52,9 +50,7 @@ def test_a_window_of_the_trace_is_a_trace_of_its_own() -> None:
     trace = workload(3, jobs=90)
     env = SchedulingEnv(trace, CLUSTER, Codec(40, "fcfs", "basic"), jobs=40)
     play(env, skip_choice, window=(0, 25))
-    assert same_schedule(
-        env.outcome(), run_trace(trace.window(25, 40), CLUSTER, Rule(blocking=Blocking.SKIP))
-    )
+    assert same_schedule(env.outcome(), run_trace(trace.window(25, 40), CLUSTER, Rule(blocking=Blocking.SKIP)))
 
 
 def test_the_window_does_not_go_stale_behind_jobs_that_cannot_start() -> None:

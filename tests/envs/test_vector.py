@@ -151,7 +151,8 @@ def test_rendering_shows_every_environment(mode: str | None, kind: type | None) 
     if kind is None:
         assert pictures is None
     else:
-        assert pictures is not None and [type(picture) for picture in pictures] == [kind] * COUNT
+        assert pictures is not None
+        assert [type(picture) for picture in pictures] == [kind] * COUNT
 
 
 def test_one_environment_does_not_see_the_others() -> None:
@@ -159,8 +160,7 @@ def test_one_environment_does_not_see_the_others() -> None:
     arguments = settings()
     episodes = Episodes(arguments["workload"], 15, 5)
     batches = [
-        EnvironmentBatch(episodes, CLUSTER, arguments["codec"], arguments["objective"], count)
-        for count in (1, 4)
+        EnvironmentBatch(episodes, CLUSTER, arguments["codec"], arguments["objective"], count) for count in (1, 4)
     ]
     for env, window in ((0, (0, 7)), (1, (1, 3)), (2, (1, 60)), (3, (0, 0))):
         batches[1].reset(env, window)

@@ -160,9 +160,7 @@ class Mine:
 """
 
 
-def test_seeds_multiply_independent_windows_and_average_disjoint_ones(
-    benchmark_file: Write, tmp_path: Path
-) -> None:
+def test_seeds_multiply_independent_windows_and_average_disjoint_ones(benchmark_file: Write, tmp_path: Path) -> None:
     several = ("name: small\n", "name: small\nseeds: [0, 1]\n")
     result = benchmark(benchmark_file(several), out=tmp_path / "a")
     assert cell(result, "sjf", "mean_jct", blocking="head")["n"] == 12

@@ -45,9 +45,7 @@ def test_generated_workloads_follow_the_seed(generator: str) -> None:
     config = options(WorkloadConfig, generator=generator, gpus=256, jobs=50)
     assert config.build(3) == config.build(3)
     assert config.build(3) != config.build(4)
-    assert config.generate(20, seed_for(0, "evaluation", 1)) != config.generate(
-        20, seed_for(0, "evaluation", 2)
-    )
+    assert config.generate(20, seed_for(0, "evaluation", 1)) != config.generate(20, seed_for(0, "evaluation", 2))
     assert len(config.build()) == 50
 
 

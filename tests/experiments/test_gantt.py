@@ -15,9 +15,7 @@ from lepton_rl.workloads import Trace, gpu_cluster
 
 
 def test_every_run_is_recorded_with_its_gpus() -> None:
-    trace = Trace.from_columns(
-        {"submit_time": [0.0, 0.0, 1.0], "run_time": [4.0, 2.0, 3.0], "gpus": [1.0, 1.0, 2.0]}
-    )
+    trace = Trace.from_columns({"submit_time": [0.0, 0.0, 1.0], "run_time": [4.0, 2.0, 3.0], "gpus": [1.0, 1.0, 2.0]})
     outcome, segments = record(make_policy("fcfs"), trace, ClusterSpec.pool(2), Timing())
     assert sorted(segments, key=lambda segment: segment.job) == [
         Segment(0, 0.0, 4.0, (0,)),

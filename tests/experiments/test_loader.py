@@ -15,7 +15,6 @@ from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.experiments.train_config import TrainConfig
 from lepton_rl.experiments.yaml_tree import parse
 
-
 Rate = Annotated[float, Field(gt=0)]
 
 
@@ -165,9 +164,7 @@ def test_overrides(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [policy.label for policy in changed.policies] == ["saf", "sjf skip", "Mine", "L"]
 
 
-def test_paths_start_where_they_were_written(
-    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_paths_start_where_they_were_written(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)

@@ -82,9 +82,7 @@ def test_jobs_go_by_number_not_by_submit_time(other: Path, tmp_path: Path) -> No
     rows[100][1], rows[101][1] = rows[101][1], rows[100][1]
     swapped = tmp_path / "swapped.swf.gz"
     head = [line for line in lines if line.startswith(";")]
-    swapped.write_bytes(
-        gzip.compress("\n".join([*head, *(" ".join(row) for row in reversed(rows))]).encode())
-    )
+    swapped.write_bytes(gzip.compress("\n".join([*head, *(" ".join(row) for row in reversed(rows))]).encode()))
     result = benchmark(CONFIG, [f"workload.path={swapped}", "window=50", "processes=1"], out=tmp_path / "run")
     assert {row["workload"] for row in result.rows} == {"swapped"}
 
@@ -99,9 +97,7 @@ def test_jobs_go_by_number_not_by_submit_time(other: Path, tmp_path: Path) -> No
         (["windows=50"], ConfigError, "did you mean 'window'"),
     ],
 )
-def test_mistakes(
-    other: Path, tmp_path: Path, changes: list[str], error: type[LeptonError], expected: str
-) -> None:
+def test_mistakes(other: Path, tmp_path: Path, changes: list[str], error: type[LeptonError], expected: str) -> None:
     with pytest.raises(error, match=expected):
         benchmark(CONFIG, [f"workload.path={other}", *changes], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

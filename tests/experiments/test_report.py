@@ -28,9 +28,7 @@ def summary(agent: list[float], block: int | None = 1) -> WorkloadSummary:
         for policy, values in figures.items()
         for index, value in enumerate(values)
     ]
-    return summarize(
-        measurements, "w", cluster="8 GPUs", windows="many", learned=frozenset(["agent"]), block=block
-    )
+    return summarize(measurements, "w", cluster="8 GPUs", windows="many", learned=frozenset(["agent"]), block=block)
 
 
 def test_a_win_a_loss_and_neither_are_said_as_plainly() -> None:

@@ -60,9 +60,7 @@ def test_pairing_narrows_the_interval() -> None:
 def test_about_95_of_100_intervals_hold_the_truth() -> None:
     generator = np.random.default_rng(7)
     samples = generator.exponential(1.0, (200, 50))
-    held = sum(
-        e.low <= 1.0 <= e.high for e in map(estimate, samples) if e.low is not None and e.high is not None
-    )
+    held = sum(e.low <= 1.0 <= e.high for e in map(estimate, samples) if e.low is not None and e.high is not None)
     assert 0.88 <= held / 200 <= 0.98  # percentile intervals of skewed samples are a little narrow
 
 
@@ -76,9 +74,7 @@ def test_blocks_widen_the_interval_of_neighbours_that_are_alike() -> None:
 
     def coverage(block: int) -> float:
         found = [estimate(sample, block) for sample in alike]
-        return float(
-            np.mean([e.low <= 0.0 <= e.high for e in found if e.low is not None and e.high is not None])
-        )
+        return float(np.mean([e.low <= 0.0 <= e.high for e in found if e.low is not None and e.high is not None]))
 
     assert coverage(1) < 0.75
     assert coverage(block_length(60)) > coverage(1) + 0.08

@@ -39,12 +39,8 @@ def test_counted_jobs_of_disjoint_windows_do_not_overlap(jobs_file: str) -> None
 
 
 def test_too_few_jobs_for_disjoint_windows_says_how_many_there_are(jobs_file: str) -> None:
-    with pytest.raises(
-        ConfigError, match="100 jobs hold 8 disjoint windows of 10 jobs with warm-up 20, not 9"
-    ):
-        make_windows(
-            workload({"kind": "disjoint", "count": 9, "jobs": 10, "warmup": 20}, path=jobs_file), [0]
-        )
+    with pytest.raises(ConfigError, match="100 jobs hold 8 disjoint windows of 10 jobs with warm-up 20, not 9"):
+        make_windows(workload({"kind": "disjoint", "count": 9, "jobs": 10, "warmup": 20}, path=jobs_file), [0])
 
 
 def test_independent_windows_differ_by_index_and_seed() -> None:
