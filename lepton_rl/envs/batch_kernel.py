@@ -121,19 +121,19 @@ def observe(
     bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
     idle_share: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles,
     context: Singles, machine: Singles, mask: Bools,
-) -> None:  # fmt: skip
-    """Write the whole observation of one environment."""
+) -> int:  # fmt: skip
+    """Write the whole observation of one environment; return how many visible jobs fit."""
     front = counts[L.FRONT]
     waiting = counts[L.BACK] - front
     visible = min(waiting, rows.shape[0])
     written = follow_queue(jobs, static, queue, front, visible, int(tally[SHOWN]), full, shown, facts, rows)
     if full:
-        encode_full(
+        fitting = encode_full(
             jobs, waiting, visible, shown, facts, changing, run_end, run_job, counts[L.RUNNING], gpus, nodes, totals,
             rules, clock[L.NOW], free_after, rows, context, mask,
         )  # fmt: skip
     else:
-        encode_basic(jobs, visible, shown, facts, gpus, nodes, totals, rules, clock[L.NOW], rows, mask)
+        fitting = encode_basic(jobs, visible, shown, facts, gpus, nodes, totals, rules, clock[L.NOW], rows, mask)
     for place_in_window in range(visible, written):
         mask[place_in_window] = False
         for feature in range(rows.shape[1]):
@@ -141,6 +141,7 @@ def observe(
     tally[SHOWN] = visible
     mask[rows.shape[0]] = counts[L.RUNNING] > 0  # an idle cluster has nothing to wait for that a scheduler can know
     encode_nodes(nodes, totals, gpus.shape[0], idle_share, machine)
+    return fitting
 
 
 @inlined

@@ -1,5 +1,6 @@
 """The codec: snapshot <-> observation, mask and action. Environments and deployment share it."""
 
+import math
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Self
@@ -181,8 +182,6 @@ class Decision:
         self._codec = codec
         jobs = snapshot.jobs.copy()
         rules, self._settings = codec.arrays(bool((jobs[:, L.GPUS] >= L.MILLI).all()))
-        self._placement = int(rules[L.PLACEMENT])
-        self._predicts = bool(rules[L.PREDICTS])
         totals = snapshot.totals.copy()
         totals[L.TOUCHED] = -1
         self._rows = np.zeros((codec.window, len(codec.feature_names)), np.float32)
@@ -205,13 +204,13 @@ class Decision:
             np.empty((CHANGING_COLUMNS, codec.window), np.float32), self._rows, self._context, self._machine,
             self._mask,
         )  # fmt: skip
-        _open(*self._observed, self._settings, self._key_is_time)
+        self._fitting = _open(*self._observed, self._settings, self._key_is_time)
         self.observation = as_observation(codec, self._machine, self._rows, self._context, self._mask)
 
     @property
     def something_fits(self) -> bool:
         """Whether any visible job could start."""
-        return bool(self._mask[:-1].any())
+        return self._fitting > 0
 
     @property
     def visible(self) -> NDArray[np.int64]:
@@ -223,20 +222,9 @@ class Decision:
 
     def start(self, slot: int) -> Start:
         """Start the fitting job in this slot, observe anew and return the action."""
-        gpus, nodes, bits, totals = self._allocation
-        position = int(self._counts[L.FRONT]) + slot
-        job = int(self._queue[position])
-        place(self._placement, self._jobs, job, gpus, nodes, bits, totals)
-        remove(self._queue, self._counts, position)
-        self._jobs[job, L.START] = self._clock[L.NOW]
-        if self._predicts:
-            end = self._clock[L.NOW] + self._jobs[job, L.PREDICTED]
-            add_prediction(self._jobs, *self._ends, self._counts[L.RUNNING], end, job)
-        self._counts[L.RUNNING] += 1
-        held = np.empty(len(gpus), np.int64)
-        count = held_gpus(self._jobs, job, gpus, held)
-        _look_again(*self._observed, self._key_is_time)
-        return Start(int(self._jobs[job, L.ID]), tuple(held[:count].tolist()))
+        held = np.empty(self._allocation[0].shape[0], np.int64)
+        job, count, self._fitting = _start_and_look_again(slot, held, *self._observed, self._key_is_time)
+        return Start(job, tuple(held[:count].tolist()))
 
 
 @njit
@@ -245,8 +233,11 @@ def _open(
     bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
     idle: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
     machine: Singles, mask: Bools, settings: Floats, key_is_time: bool,
-) -> None:  # fmt: skip
-    """Rebuild queue and predicted ends from a snapshot's jobs (running ones first) and observe."""
+) -> int:  # fmt: skip
+    """Rebuild queue and predicted ends from a snapshot's jobs (running ones first) and observe.
+
+    Returns how many visible jobs fit.
+    """
     clock[L.TIMER] = np.inf
     running = counts[L.RUNNING]
     counts[L.ARRIVED] = jobs.shape[0]
@@ -262,26 +253,38 @@ def _open(
             jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
             insert(jobs, queue, counts, job)
     front = counts[L.FRONT]
+    log_gpus = math.log1p(gpus.shape[0])
     for position in range(front, min(front + rows.shape[0], counts[L.BACK])):
-        static_features(jobs, queue[position], gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, static)
-    observe(
+        static_features(jobs, queue[position], gpus.shape[0], log_gpus, totals[L.GPU_MEMORY], key_is_time, static)
+    return observe(
         jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
         free_after, shown, facts, changing, rows, context, machine, mask,
     )  # fmt: skip
 
 
 @njit
-def _look_again(
-    jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
-    bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
-    idle: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
-    machine: Singles, mask: Bools, key_is_time: bool,
-) -> None:  # fmt: skip
-    """Observe after one job has left the window: the one that moved in has no static features yet."""
+def _start_and_look_again(
+    slot: int, held: Ints64, jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32,
+    gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64,
+    tally: Floats, full: bool, idle: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles,
+    rows: Singles, context: Singles, machine: Singles, mask: Bools, key_is_time: bool,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Start the fitting job in this slot and observe; return (its id, GPUs written to `held`, jobs that fit now)."""
+    position = counts[L.FRONT] + slot
+    job = queue[position]
+    place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals)
+    remove(queue, counts, position)
+    jobs[job, L.START] = clock[L.NOW]
+    if rules[L.PREDICTS]:
+        add_prediction(jobs, run_end, run_job, counts[L.RUNNING], clock[L.NOW] + jobs[job, L.PREDICTED], job)
+    counts[L.RUNNING] += 1
+    count = held_gpus(jobs, job, gpus, held)
     last = counts[L.FRONT] + rows.shape[0] - 1
-    if last < counts[L.BACK]:
-        static_features(jobs, queue[last], gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, static)
-    observe(
+    if last < counts[L.BACK]:  # the job that has moved into the window has no static features yet
+        log_gpus = math.log1p(gpus.shape[0])
+        static_features(jobs, queue[last], gpus.shape[0], log_gpus, totals[L.GPU_MEMORY], key_is_time, static)
+    fitting = observe(
         jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
         free_after, shown, facts, changing, rows, context, machine, mask,
     )  # fmt: skip
+    return int(jobs[job, L.ID]), count, fitting

@@ -103,14 +103,19 @@ CHANGING_COLUMNS = 4
 
 
 @njit
-def static_features(jobs: Floats, job: int, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles) -> None:
-    """Fill what does not change while the job waits; jobs[job, SCORE] holds the window's key."""
+def static_features(
+    jobs: Floats, job: int, gpus: int, log_gpus: float, gpu_memory: int, key_is_time: bool, static: Singles
+) -> None:
+    """Fill what does not change while the job waits; jobs[job, SCORE] holds the window's key.
+
+    `log_gpus` is log1p(gpus), which the caller computes once for many jobs.
+    """
     time = jobs[job, L.REQUESTED]
     if not time >= 0.0:
         time = UNKNOWN_TIME
     count = jobs[job, L.GPUS] / L.MILLI
     static[job, S_TIME] = fast_log(1.0 + time) / LOG_TIME
-    static[job, S_GPUS] = math.log1p(count) / math.log1p(gpus)
+    static[job, S_GPUS] = math.log1p(count) / log_gpus
     static[job, S_AREA] = fast_log(1.0 + count * time) / LOG_WORK
     static[job, S_SHARE] = count / gpus
     static[job, S_MEMORY] = jobs[job, L.MEMORY] / gpu_memory
@@ -123,8 +128,9 @@ def static_features(jobs: Floats, job: int, gpus: int, gpu_memory: int, key_is_t
 @njit
 def all_static_features(jobs: Floats, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles) -> None:
     """Fill the static features of every job."""
+    log_gpus = math.log1p(gpus)
     for job in range(jobs.shape[0]):
-        static_features(jobs, job, gpus, gpu_memory, key_is_time, static)
+        static_features(jobs, job, gpus, log_gpus, gpu_memory, key_is_time, static)
 
 
 @inlined

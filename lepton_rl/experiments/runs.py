@@ -65,9 +65,9 @@ def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def say_losses(console: Console, trace: Trace) -> None:
-    """Name what was left out of a trace, and what was read otherwise than written."""
-    for text in trace.losses:
+def say_losses(console: Console, *traces: Trace) -> None:
+    """Name what was left out of the traces, and what was read otherwise than written; each line once."""
+    for text in dict.fromkeys(text for trace in traces for text in trace.losses):
         say(console, text)
 
 

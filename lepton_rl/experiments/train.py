@@ -169,8 +169,7 @@ class _Training:
             if resume:
                 # SB3 prepares its logger and buffers for a fresh start; the checkpoint then replaces what it set.
                 callback.resume(model)
-            for source in self.setup.sources:  # only now: an error before has nothing but its own sentence
-                say_losses(self.console, source)
+            say_losses(self.console, *self.setup.sources)  # only now: an error has nothing but its own sentence
             try:
                 self._record("running", callback)
                 left = self.config.training.total_steps - callback.num_timesteps
