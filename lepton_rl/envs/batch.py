@@ -282,23 +282,19 @@ class EnvironmentBatch:
             )
         )  # fmt: skip
 
-    def trace_of(self, env: int) -> Trace:
-        """Return the jobs of an environment's episode."""
-        index, first = (int(value) for value in self.windows[env])
-        return self._tables[index].trace.window(first, self.episodes.length)
-
     def outcome(self, env: int) -> Outcome:
         """Return the record of an environment's episode; complete once it has ended."""
-        trace = self.trace_of(env)
+        index, first = (int(value) for value in self.windows[env])
+        trace, jobs = self._tables[index].trace, slice(first, first + self.episodes.length)
         return Outcome(
             cluster=self.cluster,
-            submit=trace.submit_time,
-            run=trace.run_time,
-            gpus=trace.gpus,
+            submit=trace.submit_time[jobs],
+            run=trace.run_time[jobs],
+            gpus=trace.gpus[jobs],
             first_start=self._truth[env, :, L.FIRST_START].copy(),
             finish=self._truth[env, :, L.FINISH].copy(),
             preemptions=self._truth[env, :, L.PREEMPTIONS].astype(np.int64),
-            groups=trace.user if (trace.user >= 0).any() else trace.queue,
+            groups=trace.user[jobs] if (trace.user[jobs] >= 0).any() else trace.queue[jobs],
             busy_gpu_seconds=float(self._clock[env, L.BUSY_INTEGRAL]) / L.MILLI,
             stranded_gpu_seconds=float(self._clock[env, L.STRANDED_INTEGRAL]) / L.MILLI,
         )
