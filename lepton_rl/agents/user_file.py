@@ -45,7 +45,8 @@ def load_policy(path: Path, class_name: str, settings: Mapping[str, object]) -> 
     try:
         policy: Policy = found(**settings)
         for name in READ:
-            getattr(policy, name, None)
+            if hasattr(found, name):
+                getattr(policy, name)
     except LeptonError:
         raise
     except ValidationError as error:

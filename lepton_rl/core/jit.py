@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _PACKAGE = Path(__file__).parents[1]
+KERNEL_LAYERS = ("core", "simulator", "envs")
+"""Folders of which any file may give compiled code a helper or a constant; elsewhere kernels import what they use."""
 
 
 def _writable(folder: Path) -> bool:
@@ -60,12 +62,12 @@ def kernel_cache_folder() -> Path | None:
 
 @cache
 def kernel_sources_stamp() -> str:
-    """Return a digest of every source file that holds compiled functions or their constants."""
+    """Return a digest of every source file that holds compiled functions, their helpers or their constants."""
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
-        content = path.read_bytes()
-        if b"core.jit" in content or path.name == "layout.py":
-            digest.update(path.name.encode() + b"\0" + content)
+        inside, content = path.relative_to(_PACKAGE), path.read_bytes()
+        if inside.parts[0] in KERNEL_LAYERS or b"core.jit" in content:
+            digest.update(inside.as_posix().encode() + b"\0" + content)
     return digest.hexdigest()
 
 

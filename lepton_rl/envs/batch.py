@@ -161,6 +161,7 @@ class EnvironmentBatch:
         self._bits = room.zeros((count, *bits.shape), np.uint64)
         self._totals = room.zeros((count, *totals.shape), np.int64)
         self._clock = room.zeros((count, L.CLOCK_COLUMNS), np.float64)
+        self._clock[:, L.TIMER] = np.inf
         self._counts = room.zeros((count, L.COUNT_COLUMNS), np.int64)
         self._tally = room.zeros((count, TALLY_COLUMNS), np.float64)
         self._free_after = room.zeros((max(self._most_running, 1),), np.float64)
@@ -346,11 +347,23 @@ class EnvironmentBatch:
             queue_fits=fits,
         )
 
+    def _state(self) -> dict[str, NDArray[Any]]:
+        shared = ("_rules", "_settings", "_warmup_rules")  # they follow from the codec and never change
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return {name: value for name, value in arrays.items() if name not in shared}
+
     def save_state(self) -> dict[str, NDArray[Any]]:
         """Return a copy of everything that changes from step to step."""
-        return {name: value.copy() for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return {name: value.copy() for name, value in self._state().items()}
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Continue from a saved state, bit for bit."""
-        for name, value in state.items():
-            getattr(self, name)[...] = value
+        """Continue from a saved state, bit for bit.
+
+        Raises:
+            ConfigError: it is the state of another batch.
+        """
+        own = self._state()
+        if {name: array.shape for name, array in own.items()} != {name: array.shape for name, array in state.items()}:
+            raise ConfigError("the saved state belongs to other environments: another version, cluster, codec or count")
+        for name, array in own.items():
+            array[...] = state[name]

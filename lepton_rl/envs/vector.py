@@ -65,7 +65,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         self._views = {name: _read_only(array) for name, array in self.batch.observation().items()}
         self._truncated = np.zeros(num_envs, np.bool_)
         self._everywhere = np.ones(num_envs, np.bool_)
-        self._needs_reset = True
+        self._running = np.zeros(num_envs, np.bool_)  # an episode has begun
         self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence().spawn(num_envs)]
 
     def reset(
@@ -85,22 +85,31 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         chosen = checked_options(options)
         windows = self._windows(chosen.get("window"))
         mask = self._mask(chosen.get("reset_mask"))
-        self._seed(seed)
+        self._seed(seed, mask)
         for env in np.flatnonzero(mask).tolist():
             window = windows[env]
             self.batch.reset(env, self.batch.episodes.draw(self.generators[env]) if window is None else window)
-        self._needs_reset = False
+            self._running[env] = True
         return self._observation(), self._infos()
 
-    def _seed(self, seed: int | list[int | None] | None) -> None:
+    def _seed(self, seed: int | list[int | None] | None, mask: NDArray[np.bool_]) -> None:
+        """Begin the random streams of the environments in `mask` anew."""
+        if seed is None:
+            return
         if isinstance(seed, int | np.integer):
-            self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
-        elif seed is not None:
-            if len(seed) != self.num_envs:
-                raise ConfigError(f"seed must be one number or {self.num_envs} of them, not {len(seed)}")
-            for env, own in enumerate(seed):
-                if own is not None:
-                    self.generators[env] = np.random.default_rng(own)
+            streams: list[Any] = list(np.random.SeedSequence(self._checked_seed(seed)).spawn(self.num_envs))
+        elif len(seed) == self.num_envs:
+            streams = [None if own is None else self._checked_seed(own) for own in seed]
+        else:
+            raise ConfigError(f"seed must be one number or {self.num_envs} of them, not {len(seed)}")
+        for env in np.flatnonzero(mask).tolist():
+            if streams[env] is not None:
+                self.generators[env] = np.random.default_rng(streams[env])
+
+    def _checked_seed(self, seed: Any) -> int:
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise ConfigError(f"a seed is a whole number from 0 on, not {seed!r}")
+        return int(seed)
 
     def _mask(self, mask: Any) -> NDArray[np.bool_]:
         if mask is None:
@@ -125,15 +134,24 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         """Apply one action to each environment.
 
         Raises:
-            gymnasium.error.ResetNeeded: no episode has begun.
+            gymnasium.error.ResetNeeded: an environment has not begun an episode.
+            ConfigError: there is not one whole number for each environment.
         """
-        if self._needs_reset:
-            raise ResetNeeded("no episode is running: call reset() before step()")
-        ended = self.batch.step(np.ascontiguousarray(actions, np.int64))
+        if not self._running.all():
+            raise ResetNeeded(f"environment {int(self._running.argmin())} runs no episode: call reset() before step()")
+        ended = self.batch.step(self._checked_actions(actions))
         terminated = self.batch.terminated.copy()
         rewards = self.batch.rewards.copy()
         final = self._restart(terminated) if ended else {}
         return self._observation(), rewards, terminated, self._truncated.copy(), self._infos() | final
+
+    def _checked_actions(self, actions: Any) -> NDArray[np.int64]:
+        given = np.asarray(actions)
+        if given.shape != (self.num_envs,) or given.dtype.kind not in "iu":
+            raise ConfigError(
+                f"actions must be {self.num_envs} whole numbers, shape ({self.num_envs},), not {actions!r}"
+            )
+        return np.ascontiguousarray(given, np.int64)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the valid actions, shape (num_envs, K + 1)."""

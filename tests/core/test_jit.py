@@ -134,3 +134,14 @@ print(sum(place.stats.cache_hits.values()), jobs[0, L.FIRST_GPU])
     assert any(name.startswith("placement.place-") for name in kept)
     assert run(code, environment, tmp_path.parent) == "1 0.0"
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
+
+
+@pytest.mark.parametrize("source", ["core/memory.py", "core/metrics.py", "simulator/blocking.py", "agents/network.py"])
+def test_the_stamp_follows_helpers_and_constants(source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Kernels cached before an edit of what they use are not taken for those after it."""
+    copy = tmp_path / "lepton_rl"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(jit, "_PACKAGE", copy)
+    before = jit.kernel_sources_stamp.__wrapped__()
+    (copy / source).write_text((copy / source).read_text() + "CHANGED = 1\n")
+    assert jit.kernel_sources_stamp.__wrapped__() != before

@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
@@ -136,6 +137,7 @@ def test_named_windows() -> None:
         ({"options": {"reset_mask": [True]}}, "3 truth values"),
         ({"options": 3}, "mapping"),
         ({"seed": [1, 2]}, "one number or 3"),
+        ({"seed": -1}, "from 0 on"),
     ],
 )
 def test_a_wrong_reset_is_told(settled: dict[str, Any], said: str) -> None:
@@ -208,6 +210,37 @@ def test_a_reset_of_some() -> None:
     after, _ = vector.reset(options={"reset_mask": np.array([False, True, False])})
     for env in (0, 2):
         assert_same(at(before, env), at(after, env))
+
+
+def test_a_reset_of_some_leaves_the_others_streams_alone() -> None:
+    runs = []
+    for seed in (1, 2):
+        vector = SchedulingVectorEnv(COUNT, **settings())
+        vector.reset(seed=9)
+        vector.reset(seed=seed, options={"reset_mask": np.array([False, True, False])})
+        vector.reset(options={"reset_mask": np.array([True, False, True])})
+        runs.append(vector.batch.windows.tolist())
+    assert runs[0][0::2] == runs[1][0::2]
+    assert runs[0][1] != runs[1][1]
+
+
+def test_every_environment_must_have_begun() -> None:
+    vector = SchedulingVectorEnv(COUNT, **settings())
+    vector.reset(options={"reset_mask": np.array([True, False, True])})
+    with pytest.raises(ResetNeeded, match="environment 1"):
+        vector.step(np.zeros(COUNT, np.int64))
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [np.zeros(COUNT + 1, np.int64), np.zeros(COUNT - 1, np.int64), np.full(COUNT, 0.9), np.zeros((COUNT, 1), np.int64)],
+    ids=["long", "short", "parts", "table"],
+)
+def test_actions_are_one_whole_number_for_each(actions: NDArray[Any]) -> None:
+    vector = SchedulingVectorEnv(COUNT, **settings())
+    vector.reset(seed=0)
+    with pytest.raises(ConfigError, match="actions must be 3 whole numbers"):
+        vector.step(actions)
 
 
 def test_copies_and_views() -> None:
@@ -287,3 +320,16 @@ def test_the_size_of_the_state_is_bounded() -> None:
     episodes = Episodes([trace], 1024)
     batch = EnvironmentBatch(episodes, CLUSTER, Codec(128), Objective(), 64)
     assert batch.state_bytes < 60e6
+
+
+def test_a_state_of_other_environments_is_refused() -> None:
+    arguments = settings()
+    episodes = Episodes(arguments["workload"], 15, 5)
+    two, three = (
+        EnvironmentBatch(episodes, CLUSTER, arguments["codec"], arguments["objective"], count) for count in (2, 3)
+    )
+    part = two.save_state()
+    part.pop("_shown")
+    for state in (three.save_state(), part):
+        with pytest.raises(ConfigError, match="other environments"):
+            two.load_state(state)
