@@ -24,6 +24,7 @@ from lepton_rl.experiments.outputs import check_run_folder
 from lepton_rl.experiments.prepared import Prepared
 from lepton_rl.experiments.runner import Contender, Measurement, Task, run_tasks
 from lepton_rl.experiments.runs import (
+    BENCHMARK_FILE,
     RUN_FILE,
     digest_of,
     make_folder,
@@ -176,7 +177,7 @@ def _claimed(prepared: Prepared, out: Path | None) -> Path:
     """
     folder = out or new_folder(prepared.config.name)
     text = resolved_yaml(prepared.config.model_copy(update={"processes": None}))
-    recorded, run = folder / "benchmark.yaml", folder / RUN_FILE
+    recorded, run = folder / BENCHMARK_FILE, folder / RUN_FILE
     if not recorded.is_file():
         check_run_folder(folder)
     elif recorded.read_text(encoding="utf-8") != text:
@@ -184,14 +185,14 @@ def _claimed(prepared: Prepared, out: Path | None) -> Path:
     paths = {name: resolve_data_path(name, Path()) for name in prepared.sources if name is not None}
     digests = {name: digest_of(path) for name, path in sorted(paths.items()) if path.exists()}
     make_folder(folder)
-    write_atomically(recorded, text)
-    if run.is_file():
+    if recorded.is_file() and run.is_file():
         before = json.loads(run.read_text(encoding="utf-8")).get("files", {})
         changed = [name for name in digests if before.get(name) != digests[name]]
         if changed:
             raise ConfigError(f"{changed[0]} has changed since {folder} was begun; choose another --out")
     else:
         write_json(run, {"begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": digests, **provenance()})
+        write_atomically(recorded, text)
     return folder
 
 

@@ -22,13 +22,25 @@ from lepton_rl.workloads import Trace
 EXPERIMENT_FILE = "experiment.yaml"
 RECORD_FILE = "run.json"
 """The two that a training writes when it starts; `experiments.training_folder` has the others."""
+BENCHMARK_FILE = "benchmark.yaml"
 RUN_FILE = "benchmark_run.json"
+"""The two that a benchmark writes when it starts. Of either two the record is first: it shows whose the folder is."""
+PROBE_FILE = ".writable"
 _PACKAGES = ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "sb3-contrib", "pymoo")
 
 
 def is_training_run(folder: Path) -> bool:
     """Return whether a training left its record here: a benchmark of its bundle may stand beside it."""
     return (folder / EXPERIMENT_FILE).is_file() and (folder / RECORD_FILE).is_file()
+
+
+def is_record(path: Path) -> bool:
+    """Return whether a file is what `provenance` went into."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "lepton_rl" in found
 
 
 def provenance() -> dict[str, Any]:
@@ -79,7 +91,7 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / PROBE_FILE
         probe.touch()
         probe.unlink()
     except FileExistsError:

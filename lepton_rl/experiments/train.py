@@ -77,7 +77,7 @@ def train(
     setup = _prepare(config)
     device = _device(config.training.device)
     if not resume:
-        folder.claim()
+        folder.claim({"name": config.name, "seed": config.seed, "device": device})
     _Training(config, folder, setup, device, console).run(resume)
     return folder.path
 

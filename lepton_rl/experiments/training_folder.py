@@ -94,23 +94,29 @@ class TrainingFolder:
                     "or train anew with --overwrite"
                 )
 
-    def claim(self) -> None:
+    def claim(self, about: Mapping[str, Any]) -> None:
         """Make the folder this run's: what an earlier one left there goes.
+
+        A kill at any moment leaves a folder that `check_run_folder` knows: an earlier run's record and experiment stay
+        until this one's take their places, and in a new folder the record is first.
 
         Raises:
             ConfigError: it cannot be written.
         """
         make_folder(self.path)
         for name in ALL_FILES:
-            remove(self.path / name)
             remove(draft_of(self.path / name))
+            if name not in (EXPERIMENT_FILE, RECORD_FILE):
+                remove(self.path / name)
+        self._write_record("running", _now(), about)
         write_atomically(self.path / EXPERIMENT_FILE, self.experiment)
 
     def record(self, status: Status, about: Mapping[str, Any]) -> None:
         """Write run.json: what the run is made of, and how far it has come; the time it began stays."""
-        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        begun = self._record().get("begun", now)
-        value = {"status": status, "begun": begun, "written": now, **about, "files": self.files, **provenance()}
+        self._write_record(status, self._record().get("begun", _now()), about)
+
+    def _write_record(self, status: Status, begun: str, about: Mapping[str, Any]) -> None:
+        value = {"status": status, "begun": begun, "written": _now(), **about, "files": self.files, **provenance()}
         write_json(self.path / RECORD_FILE, value)
 
     def _record(self) -> dict[str, Any]:
@@ -129,6 +135,10 @@ class TrainingFolder:
         if not isinstance(found, dict):
             raise ConfigError(f"{path} is damaged: it holds no JSON object")
         return found
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def digests(names: Sequence[str | None]) -> dict[str, str]:

@@ -133,6 +133,16 @@ def test_another_experiment_in_the_same_folder_is_refused(benchmark_file: Write,
         benchmark(file, out=file)
 
 
+def test_a_benchmark_killed_as_it_began_locks_no_folder(benchmark_file: Write, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    whole = benchmark(benchmark_file(), out=tmp_path / "whole")
+    folder.mkdir()
+    (folder / "benchmark_run.json").write_text('{"files": {}, "lepton_rl": "0.1.0"}')
+    (folder / ".benchmark.yaml.tmp").write_text("na")
+    assert benchmark(benchmark_file(), out=folder).rows == whole.rows
+    assert not list(folder.glob(".*"))
+
+
 def test_a_changed_policy_file_is_refused(benchmark_file: Write, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(POLICY)

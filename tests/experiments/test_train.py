@@ -183,6 +183,30 @@ def test_a_killed_training_is_resumed_and_ends_as_an_uninterrupted_one(tmp_path:
     assert not list(folder.glob(".*"))
 
 
+@pytest.mark.parametrize("extra", [False, True])
+def test_a_training_that_dies_before_its_first_step_locks_no_folder(extra: bool, tmp_path: Path) -> None:
+    file, folder = write_experiment(tmp_path), tmp_path / "run"
+    short = ["training.total_steps=200"]
+    if extra:  # an old run, and a file of the user's beside it
+        train(file, short, out=folder)
+        (folder / "notes.txt").write_text("mine")
+    die = (
+        "import os; from lepton_rl.experiments import training_folder, train; from pathlib import Path\n"
+        "training_folder.write_atomically = lambda path, text: os._exit(9)  # after the record, before the experiment\n"
+        f"train.train(Path({str(file)!r}), ['seed=5'], out=Path({str(folder)!r}), overwrite=True)"
+    )
+    assert subprocess.run([sys.executable, "-c", die], check=False).returncode == 9
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["seed"]) == ("running", 5)
+    with pytest.raises(ConfigError, match="no checkpoint to resume from"):
+        train(file, short, out=folder, resume=True)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(file, short, out=folder)
+    train(file, short, out=folder, overwrite=True)
+    assert json.loads((folder / "run.json").read_text())["seed"] == 4
+    assert not extra or (folder / "notes.txt").read_text() == "mine"
+
+
 def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     file, folder = write_experiment(tmp_path), tmp_path / "run"
     process = start(file, folder, "training.total_steps=100000000")
