@@ -5,7 +5,6 @@ benchmark_run.json  versions, commit, files    benchmark.json   rows and compari
 report.html       one page with pictures     *.png            the pictures
 """
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from lepton_rl.experiments.runs import (
     make_folder,
     new_folder,
     provenance,
+    read_record,
     say,
     write_atomically,
     write_json,
@@ -186,7 +186,7 @@ def _claimed(prepared: Prepared, out: Path | None) -> Path:
     digests = {name: digest_of(path) for name, path in sorted(paths.items()) if path.exists()}
     make_folder(folder)
     if recorded.is_file() and run.is_file():
-        before = json.loads(run.read_text(encoding="utf-8")).get("files", {})
+        before = read_record(run).get("files", {})
         changed = [name for name in digests if before.get(name) != digests[name]]
         if changed:
             raise ConfigError(f"{changed[0]} has changed since {folder} was begun; choose another --out")

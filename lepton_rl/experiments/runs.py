@@ -37,10 +37,28 @@ def is_training_run(folder: Path) -> bool:
 def is_record(path: Path) -> bool:
     """Return whether a file is what `provenance` went into."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return "lepton_rl" in read_record(path)
+    except (ConfigError, OSError):
         return False
-    return isinstance(found, dict) and "lepton_rl" in found
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a run's record, or nothing where there is none.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is damaged: it holds no JSON object")
+    if not isinstance(found.get("files", {}), dict):
+        raise ConfigError(f"{path} is damaged: files is no JSON object")
+    return found
 
 
 def provenance() -> dict[str, Any]:

@@ -6,7 +6,6 @@ checkpoint.pt        to resume from             bundle/            the best poli
 model.zip            Stable-Baselines3's own file
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 from lepton_rl.agents.bundle import BUNDLE_FOLDER
 from lepton_rl.agents.sb3 import CHECKPOINT_FILE, CURVE_FILE
-from lepton_rl.core.atomic import draft_of, remove
+from lepton_rl.core.atomic import remove_all_of
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.outputs import check_run_folder
 from lepton_rl.experiments.runs import (
@@ -24,6 +23,7 @@ from lepton_rl.experiments.runs import (
     digest_of,
     make_folder,
     provenance,
+    read_record,
     write_atomically,
     write_json,
 )
@@ -86,7 +86,7 @@ class TrainingFolder:
             raise ConfigError(
                 f"{self.path}: the experiment differs from the one recorded there; resume with the same file"
             )
-        begun_with = self._record().get("files", self.files)
+        begun_with = read_record(self.path / RECORD_FILE).get("files", self.files)
         for name, digest in self.files.items():
             if begun_with.get(name) != digest:
                 raise ConfigError(
@@ -105,36 +105,18 @@ class TrainingFolder:
         """
         make_folder(self.path)
         for name in ALL_FILES:
-            remove(draft_of(self.path / name))
             if name not in (EXPERIMENT_FILE, RECORD_FILE):
-                remove(self.path / name)
+                remove_all_of(self.path / name)
         self._write_record("running", _now(), about)
         write_atomically(self.path / EXPERIMENT_FILE, self.experiment)
 
     def record(self, status: Status, about: Mapping[str, Any]) -> None:
         """Write run.json: what the run is made of, and how far it has come; the time it began stays."""
-        self._write_record(status, self._record().get("begun", _now()), about)
+        self._write_record(status, read_record(self.path / RECORD_FILE).get("begun", _now()), about)
 
     def _write_record(self, status: Status, begun: str, about: Mapping[str, Any]) -> None:
         value = {"status": status, "begun": begun, "written": _now(), **about, "files": self.files, **provenance()}
         write_json(self.path / RECORD_FILE, value)
-
-    def _record(self) -> dict[str, Any]:
-        """Return run.json, or nothing where there is none.
-
-        Raises:
-            ConfigError: it is damaged.
-        """
-        path = self.path / RECORD_FILE
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise ConfigError(f"{path} is damaged: it holds no JSON object")
-        return found
 
 
 def _now() -> str:

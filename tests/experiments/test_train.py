@@ -323,6 +323,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> None
         with pytest.raises(LeptonError, match=r"checkpoint\.pt: this checkpoint cannot be continued"):
             train(file, short, out=folder, resume=True)
     (folder / "checkpoint.pt").write_bytes(whole)
-    (folder / "run.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"run\.json is damaged"):
-        train(file, short, out=folder, resume=True)
+    for text in ("{", '{"files": null}'):
+        (folder / "run.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"run\.json is damaged"):
+            train(file, short, out=folder, resume=True)
