@@ -27,15 +27,18 @@ def check_output_file(path: Path, overwrite: bool = False, inputs: tuple[Path, .
     Args:
         path: the file to write.
         overwrite: replace a file that is there.
-        inputs: what the command reads, which it never replaces.
+        inputs: files and folders that the command reads: it replaces none, and writes into none.
 
     Raises:
-        ConfigError: it is a folder, is in none, is one of the inputs, or is there already.
+        ConfigError: it is a folder, is in none, is an input or in one, or is there already.
     """
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; name a file")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: there is no folder {path.parent}")
+    for folder in inputs:
+        if folder.is_dir() and folder.resolve() in path.resolve().parents:
+            raise ConfigError(f"{path}: is in {folder}, which this command reads; name another file")
     if not path.is_file():
         return
     if any(source.is_file() and path.samefile(source) for source in inputs):
