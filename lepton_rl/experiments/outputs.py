@@ -8,6 +8,7 @@ from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.runs import (
     BENCHMARK_FILE,
     EXPERIMENT_FILE,
+    LOCK_FILE,
     PROBE_FILE,
     RECORD_FILE,
     RUN_FILE,
@@ -17,7 +18,7 @@ from lepton_rl.experiments.runs import (
 
 _RECORDS = (RECORD_FILE, RUN_FILE)
 _TRACES_OF_A_START = {
-    PROBE_FILE, *(draft_of(Path(name)).name for name in (*_RECORDS, EXPERIMENT_FILE, BENCHMARK_FILE)),
+    PROBE_FILE, LOCK_FILE, *(draft_of(Path(name)).name for name in (*_RECORDS, EXPERIMENT_FILE, BENCHMARK_FILE)),
 }  # fmt: skip
 
 

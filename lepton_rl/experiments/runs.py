@@ -26,6 +26,7 @@ BENCHMARK_FILE = "benchmark.yaml"
 RUN_FILE = "benchmark_run.json"
 """The two that a benchmark writes when it starts. Of either two the record is first: it shows whose the folder is."""
 PROBE_FILE = ".writable"
+LOCK_FILE = ".lock"
 _PACKAGES = ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "sb3-contrib", "pymoo")
 
 

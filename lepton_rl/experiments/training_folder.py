@@ -8,6 +8,7 @@ model.zip            Stable-Baselines3's own file
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +16,12 @@ from typing import Any, Literal
 from lepton_rl.agents.bundle import BUNDLE_FOLDER
 from lepton_rl.agents.sb3 import CHECKPOINT_FILE, CURVE_FILE
 from lepton_rl.core.atomic import remove_all_of
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, LeptonError
 from lepton_rl.experiments.outputs import check_run_folder
 from lepton_rl.experiments.runs import (
     EXPERIMENT_FILE,
     RECORD_FILE,
     digest_of,
-    make_folder,
     provenance,
     read_record,
     write_atomically,
@@ -40,7 +40,7 @@ ALL_FILES = (
     BUNDLE_FOLDER,
     MODEL_FILE,
 )
-Status = Literal["running", "interrupted", "finished"]
+Status = Literal["running", "interrupted", "failed", "finished"]
 """A killed training stays "running"."""
 
 
@@ -95,15 +95,11 @@ class TrainingFolder:
                 )
 
     def claim(self, about: Mapping[str, Any]) -> None:
-        """Make the folder this run's: what an earlier one left there goes.
+        """Make the folder, which is there, this run's: what an earlier one left in it goes.
 
         A kill at any moment leaves a folder that `check_run_folder` knows: an earlier run's record and experiment stay
         until this one's take their places, and in a new folder the record is first.
-
-        Raises:
-            ConfigError: it cannot be written.
         """
-        make_folder(self.path)
         for name in ALL_FILES:
             if name not in (EXPERIMENT_FILE, RECORD_FILE):
                 remove_all_of(self.path / name)
@@ -113,6 +109,14 @@ class TrainingFolder:
     def record(self, status: Status, about: Mapping[str, Any]) -> None:
         """Write run.json: what the run is made of, and how far it has come; the time it began stays."""
         self._write_record(status, read_record(self.path / RECORD_FILE).get("begun", _now()), about)
+
+    def close(self, status: Status) -> None:
+        """Say in run.json what became of a training that it calls running; all else stays."""
+        path = self.path / RECORD_FILE
+        with suppress(OSError, LeptonError):  # an error is on its way already
+            record = read_record(path)
+            if record.get("status") == "running":
+                write_json(path, {**record, "status": status, "written": _now()})
 
     def _write_record(self, status: Status, begun: str, about: Mapping[str, Any]) -> None:
         value = {"status": status, "begun": begun, "written": _now(), **about, "files": self.files, **provenance()}

@@ -183,6 +183,21 @@ def test_a_killed_training_is_resumed_and_ends_as_an_uninterrupted_one(tmp_path:
     assert not list(folder.glob(".*"))
 
 
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")])
+@pytest.mark.parametrize("method", ["save", "__init__"])
+def test_what_ends_a_training_is_recorded(
+    error: type[BaseException], status: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(training.TrainingCallback, method, fail)
+    with pytest.raises(error):
+        train(write_experiment(tmp_path), out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == status
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
 @pytest.mark.parametrize("extra", [False, True])
 def test_a_training_that_dies_before_its_first_step_locks_no_folder(extra: bool, tmp_path: Path) -> None:
     file, folder = write_experiment(tmp_path), tmp_path / "run"
