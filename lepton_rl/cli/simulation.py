@@ -12,6 +12,7 @@ from lepton_rl.errors import ConfigError
 
 if TYPE_CHECKING:
     from lepton_rl.core import ClusterSpec, Policy
+    from lepton_rl.experiments.policy_config import PolicyConfig
     from lepton_rl.experiments.simulate import Simulation
     from lepton_rl.workloads import Trace
 
@@ -73,19 +74,21 @@ def simulate(
     from lepton_rl.agents.compiled import BlockingName, PlacementName
     from lepton_rl.experiments.loader import options
     from lepton_rl.experiments.policy_config import PolicyConfig
+    from lepton_rl.experiments.simulate import simulate as run
     from lepton_rl.simulator import Timing
 
     size = _size(gpus, nodes, gpus_per_node)
-    _check_jobs_out(jobs_out, overwrite, trace, policy.rpartition(":")[0])
+    wanted = options(PolicyConfig, name=policy, **_settings(settings or []))
+    _check_jobs_out(jobs_out, overwrite, trace, wanted)
     with only_results_on_stdout():
         chosen, unused = with_rules(
-            options(PolicyConfig, name=policy, **_settings(settings or [])).build(seed=seed),
+            wanted.build(seed=seed),
             _choice("--blocking", blocking, BlockingName),
             _choice("--placement", placement, PlacementName),
         )
-        simulation = _simulation(
-            trace, chosen, size, limit, format, requested, strict, seed, Timing(preemption_cost, quantum)
-        )
+        announce_compilation()
+        jobs, cluster = _workload(trace, size, limit, format, requested, seed)
+        simulation = run(jobs, cluster, chosen, strict=strict, timing=Timing(preemption_cost, quantum))
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)
     for text in unused:
@@ -124,18 +127,21 @@ def evaluate(
     """
     from lepton_rl.experiments.loader import options
     from lepton_rl.experiments.policy_config import PolicyConfig
+    from lepton_rl.experiments.simulate import simulate as run
 
     learned = options(PolicyConfig, name=bundle if "/" in bundle else f"./{bundle}")
     if not learned.is_learned:
         raise ConfigError(f"{bundle}: is a policy's file, not a bundle; use lepton-rl simulate --policy")
     rivals = [options(PolicyConfig, name=name.strip()) for name in against.split(",") if name.strip()]
     size = _size(gpus, nodes, gpus_per_node)
-    _check_jobs_out(jobs_out, overwrite, trace)
+    _check_jobs_out(jobs_out, overwrite, trace, learned, *rivals)
     with only_results_on_stdout():
         policy = learned.build(seed=seed)
-        cluster = _trained_for(policy, size)
+        chosen_size = _trained_for(policy, size)
+        announce_compilation()
+        jobs, cluster = _workload(trace, chosen_size, limit, format, requested, seed)
         simulations = [
-            _simulation(trace, built, cluster, limit, format, requested, strict, seed)
+            run(jobs, cluster, built, strict=strict)
             for built in (policy, *(rival.build(seed=seed) for rival in rivals))
         ]
     if jobs_out is not None:
@@ -143,7 +149,7 @@ def evaluate(
     if not size:
         chosen = "for which the bundle was trained (--gpus, or --nodes and --gpus-per-node choose)"
         note(f"cluster: {simulations[0].outcome.cluster}, {chosen}")
-    _say_what_is_odd(simulations[0], cluster)
+    _say_what_is_odd(simulations[0], chosen_size)
     if json:
         others = {simulation.policy: simulation.summary() for simulation in simulations[1:]}
         print_json({**simulations[0].summary(), "against": others})
@@ -188,17 +194,6 @@ def _size(gpus: int | None, nodes: int | None, gpus_per_node: int | None) -> dic
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _simulation(
-    file: str, policy: "Policy", size: dict[str, Any], limit: int | None, format: str | None, requested: str,
-    strict: bool, seed: int, timing: Any = None,
-) -> "Simulation":  # fmt: skip
-    from lepton_rl.experiments.simulate import simulate as run
-
-    announce_compilation()
-    trace, cluster = _workload(file, size, limit, format, requested, seed)
-    return run(trace, cluster, policy, strict=strict, timing=timing)
-
-
 def _workload(
     file: str, size: dict[str, Any], limit: int | None, format: str | None, requested: str, seed: int
 ) -> "tuple[Trace, ClusterSpec]":
@@ -216,12 +211,13 @@ def _workload(
     return trace, cluster_config.build(trace)
 
 
-def _check_jobs_out(jobs_out: Path | None, overwrite: bool, trace: str, *inputs: str) -> None:
+def _check_jobs_out(jobs_out: Path | None, overwrite: bool, trace: str, *policies: "PolicyConfig") -> None:
     from lepton_rl.experiments.outputs import check_output_file
     from lepton_rl.workloads import resolve_data_path
 
     if jobs_out is not None:
-        check_output_file(jobs_out, overwrite, (resolve_data_path(trace, Path()), *map(Path, inputs)))
+        sources = [policy.source for policy in policies if policy.source is not None]
+        check_output_file(jobs_out, overwrite, (resolve_data_path(trace, Path()), *sources))
 
 
 def _say_what_is_odd(simulation: "Simulation", size: dict[str, Any]) -> None:

@@ -11,13 +11,15 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the name of a draft beside `path`, to be written as a file or a folder; it then takes the place of `path`.
 
-    Where the block fails, `path` stays as it was. What a killed process has left of a draft is removed by the next.
+    Where the block fails, `path` stays as it was. What a killed process has left of a draft is removed by the next, and
+    a folder that it had put aside comes back.
 
     Raises:
         OSError: the draft cannot be written, or cannot take the place.
     """
-    draft, former = draft_of(path), path.with_name(f".{path.name}.old")
+    draft, former = draft_of(path), _former_of(path)
     remove(draft)
+    _put_back(former, path)
     try:
         yield draft
         for file in draft.rglob("*") if draft.is_dir() else [draft]:
@@ -27,14 +29,31 @@ def replacing(path: Path) -> Iterator[Path]:
             path.rename(former)
         draft.replace(path)
     except BaseException:
+        _put_back(former, path)
         remove(draft)
         raise
     remove(former)
 
 
+def _put_back(former: Path, path: Path) -> None:
+    """Return a folder that was put aside to its name, unless another has taken it."""
+    if former.is_dir() and not path.exists():
+        former.rename(path)
+
+
 def draft_of(path: Path) -> Path:
     """Return where `replacing` writes before it renames."""
     return path.with_name(f".{path.name}.tmp")
+
+
+def remove_all_of(path: Path) -> None:
+    """Remove a file or folder, with what a killed process has left beside it."""
+    for place in (draft_of(path), _former_of(path), path):
+        remove(place)
+
+
+def _former_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def remove(path: Path) -> None:

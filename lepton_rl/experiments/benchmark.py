@@ -5,7 +5,6 @@ benchmark_run.json  versions, commit, files    benchmark.json   rows and compari
 report.html       one page with pictures     *.png            the pictures
 """
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -22,13 +21,16 @@ from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, BenchmarkConf
 from lepton_rl.experiments.loader import checked, resolved_yaml, tree_of
 from lepton_rl.experiments.outputs import check_run_folder
 from lepton_rl.experiments.prepared import Prepared
+from lepton_rl.experiments.run_lock import alone_in
 from lepton_rl.experiments.runner import Contender, Measurement, Task, run_tasks
 from lepton_rl.experiments.runs import (
+    BENCHMARK_FILE,
     RUN_FILE,
     digest_of,
     make_folder,
     new_folder,
     provenance,
+    read_record,
     say,
     write_atomically,
     write_json,
@@ -76,23 +78,28 @@ def benchmark(
         console: for progress; standard error if None.
 
     Raises:
-        ConfigError: the file is wrong, or the folder holds another experiment.
+        ConfigError: the file is wrong, or the folder holds another experiment or a run that is under way.
         TraceError: a workload cannot be used.
     """
     console = console or Console(stderr=True)
     prepared = _prepared(file, overrides, seed)
-    is_new = out is None or not out.exists()
-    folder = _claimed(prepared, out)
-    rows = folder / "rows.jsonl"
-    try:
-        measurements = run_tasks(prepared.bench, prepared.tasks, rows, prepared.config.processes, console)
-    except LeptonError:
-        if is_new and not (rows.is_file() and rows.stat().st_size):  # it holds nothing to go on from
-            shutil.rmtree(folder)
-        raise
-    for text in prepared.notes:  # now: a benchmark that fails prints its error alone
-        say(console, text)
-    return _finish(prepared, folder, prepared.summaries(measurements), console)
+    folder = out or new_folder(prepared.config.name)
+    is_new = not folder.exists()
+    if not (folder / BENCHMARK_FILE).is_file():
+        check_run_folder(folder)
+    make_folder(folder)
+    with alone_in(folder):
+        _claim(prepared, folder)
+        rows = folder / "rows.jsonl"
+        try:
+            measurements = run_tasks(prepared.bench, prepared.tasks, rows, prepared.config.processes, console)
+        except LeptonError:
+            if is_new and not (rows.is_file() and rows.stat().st_size):  # it holds nothing to go on from
+                shutil.rmtree(folder)
+            raise
+        for text in prepared.notes:  # now: a benchmark that fails prints its error alone
+            say(console, text)
+        return _finish(prepared, folder, prepared.summaries(measurements), console)
 
 
 def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None) -> Prepared:
@@ -168,31 +175,28 @@ def _contenders(config: BenchmarkConfig, built: Mapping[str, Policy]) -> list[Co
     return list(found.values())
 
 
-def _claimed(prepared: Prepared, out: Path | None) -> Path:
-    """Return the run folder, with the experiment recorded in it.
+def _claim(prepared: Prepared, folder: Path) -> None:
+    """Record the experiment in the folder.
 
     Raises:
         ConfigError: it holds another experiment, the same one on files that have changed, or no run at all.
     """
-    folder = out or new_folder(prepared.config.name)
     text = resolved_yaml(prepared.config.model_copy(update={"processes": None}))
-    recorded, run = folder / "benchmark.yaml", folder / RUN_FILE
+    recorded, run = folder / BENCHMARK_FILE, folder / RUN_FILE
     if not recorded.is_file():
         check_run_folder(folder)
     elif recorded.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{folder} holds another experiment, or this one with other settings; choose another --out")
     paths = {name: resolve_data_path(name, Path()) for name in prepared.sources if name is not None}
     digests = {name: digest_of(path) for name, path in sorted(paths.items()) if path.exists()}
-    make_folder(folder)
-    write_atomically(recorded, text)
-    if run.is_file():
-        before = json.loads(run.read_text(encoding="utf-8")).get("files", {})
+    if recorded.is_file() and run.is_file():
+        before = read_record(run).get("files", {})
         changed = [name for name in digests if before.get(name) != digests[name]]
         if changed:
             raise ConfigError(f"{changed[0]} has changed since {folder} was begun; choose another --out")
     else:
         write_json(run, {"begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": digests, **provenance()})
-    return folder
+        write_atomically(recorded, text)
 
 
 def _finish(

@@ -3,8 +3,23 @@
 import re
 from pathlib import Path
 
+from lepton_rl.core.atomic import draft_of
 from lepton_rl.errors import ConfigError
-from lepton_rl.experiments.runs import RUN_FILE, is_training_run
+from lepton_rl.experiments.runs import (
+    BENCHMARK_FILE,
+    EXPERIMENT_FILE,
+    LOCK_FILE,
+    PROBE_FILE,
+    RECORD_FILE,
+    RUN_FILE,
+    is_record,
+    is_training_run,
+)
+
+_RECORDS = (RECORD_FILE, RUN_FILE)
+_TRACES_OF_A_START = {
+    PROBE_FILE, LOCK_FILE, *(draft_of(Path(name)).name for name in (*_RECORDS, EXPERIMENT_FILE, BENCHMARK_FILE)),
+}  # fmt: skip
 
 
 def check_output_file(path: Path, overwrite: bool = False, inputs: tuple[Path, ...] = ()) -> None:
@@ -13,15 +28,18 @@ def check_output_file(path: Path, overwrite: bool = False, inputs: tuple[Path, .
     Args:
         path: the file to write.
         overwrite: replace a file that is there.
-        inputs: what the command reads, which it never replaces.
+        inputs: files and folders that the command reads: it replaces none, and writes into none.
 
     Raises:
-        ConfigError: it is a folder, is in none, is one of the inputs, or is there already.
+        ConfigError: it is a folder, is in none, is an input or in one, or is there already.
     """
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; name a file")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: there is no folder {path.parent}")
+    for folder in inputs:
+        if folder.is_dir() and folder.resolve() in path.resolve().parents:
+            raise ConfigError(f"{path}: is in {folder}, which this command reads; name another file")
     if not path.is_file():
         return
     if any(source.is_file() and path.samefile(source) for source in inputs):
@@ -31,14 +49,19 @@ def check_output_file(path: Path, overwrite: bool = False, inputs: tuple[Path, .
 
 
 def check_run_folder(folder: Path) -> None:
-    """Refuse a folder that holds something, but no run of lepton_rl.
+    """Refuse a folder that holds something, but no run of lepton_rl, not even one that was killed as it began.
 
     Raises:
         ConfigError: it does.
     """
-    ours = is_training_run(folder) or ((folder / "benchmark.yaml").is_file() and (folder / RUN_FILE).is_file())
-    if not ours and folder.is_dir() and any(folder.iterdir()):
+    ours = is_training_run(folder) or ((folder / BENCHMARK_FILE).is_file() and (folder / RUN_FILE).is_file())
+    if not ours and folder.is_dir() and not all(map(_is_left_of_a_start, folder.iterdir())):
         raise ConfigError(f"{folder}: is not empty and holds no run of lepton_rl; choose another --out")
+
+
+def _is_left_of_a_start(path: Path) -> bool:
+    """Return whether a run writes this before all else: its record, or the draft of a first file."""
+    return path.name in _TRACES_OF_A_START or (path.name in _RECORDS and is_record(path))
 
 
 def file_part(name: str) -> str:

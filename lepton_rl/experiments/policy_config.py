@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationInfo, model_serializer, model_validator
 
 from lepton_rl.agents import make_policy, policies
-from lepton_rl.agents.bundle import bundle_name
+from lepton_rl.agents.bundle import BUNDLE_FOLDER, bundle_name
 from lepton_rl.core import Policy
 from lepton_rl.experiments.loader import Section, input_path, or_value_error
 
@@ -58,6 +58,16 @@ class PolicyConfig(Section):
     def is_learned(self) -> bool:
         """Whether it is a bundle and no heuristic."""
         return _is_path(self.name) and ".py:" not in self.name
+
+    @property
+    def source(self) -> Path | None:
+        """The file or folder that it is read from: of a run folder the bundle alone; None for a known policy."""
+        if not _is_path(self.name):
+            return None
+        if not self.is_learned:
+            return Path(self.name.rpartition(":")[0])
+        bundle = Path(self.name) / BUNDLE_FOLDER
+        return bundle if bundle.is_dir() else Path(self.name)
 
     @property
     def policy(self) -> str:

@@ -16,6 +16,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lepton_rl.core.atomic import replacing
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.runs import say
 
@@ -76,7 +77,7 @@ class Measurement:
 
     @classmethod
     def from_line(cls, line: str) -> "Measurement":
-        """Read what `line` wrote; ValueError, KeyError or TypeError if it is cut short."""
+        """Read what `line` wrote; ValueError, KeyError, TypeError or AttributeError if it is something else."""
         plain = json.loads(line)
         where = [plain.pop(name) for name in ("workload", "seed", "window")]
         rest = [plain.pop(name) for name in ("metrics", "jct_counts", "seconds")]
@@ -96,6 +97,7 @@ def run_tasks(
     """Measure every task that `rows_file` does not hold yet, and return all measurements in the tasks' order.
 
     Raises:
+        ConfigError: `rows_file` holds a line that is no row.
         LeptonError: a policy or workload cannot be used; what was measured before is kept.
     """
     done = _read_rows(rows_file, set(tasks))
@@ -175,20 +177,26 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _read_rows(file: Path, wanted: set[Task]) -> dict[Task, Measurement]:
-    """Return the finished rows; a last line that was cut short is dropped from the file."""
+    """Return the finished rows; a last line without its end was cut short and is dropped from the file.
+
+    Raises:
+        ConfigError: another line is no row.
+    """
     if not file.is_file():
         return {}
     done: dict[Task, Measurement] = {}
-    whole: list[str] = []
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    for line in lines:
+    *lines, rest = file.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
         try:
-            measurement = Measurement.from_line(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-        whole.append(line if line.endswith("\n") else line + "\n")
-        if measurement.task in wanted:
-            done[measurement.task] = measurement
-    if whole != lines:
-        file.write_text("".join(whole), encoding="utf-8")
+            measurement = Measurement.from_line(line.decode())
+            if measurement.task in wanted:
+                done[measurement.task] = measurement
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ConfigError(
+                f"{file}: line {number} is no row that this version of lepton_rl writes (written by another version, "
+                "or damaged); choose another --out"
+            ) from None
+    if rest:
+        with replacing(file) as draft:
+            draft.write_bytes(b"".join(line + b"\n" for line in lines))
     return done

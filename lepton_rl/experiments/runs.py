@@ -22,13 +22,44 @@ from lepton_rl.workloads import Trace
 EXPERIMENT_FILE = "experiment.yaml"
 RECORD_FILE = "run.json"
 """The two that a training writes when it starts; `experiments.training_folder` has the others."""
+BENCHMARK_FILE = "benchmark.yaml"
 RUN_FILE = "benchmark_run.json"
+"""The two that a benchmark writes when it starts. Of either two the record is first: it shows whose the folder is."""
+PROBE_FILE = ".writable"
+LOCK_FILE = ".lock"
 _PACKAGES = ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "sb3-contrib", "pymoo")
 
 
 def is_training_run(folder: Path) -> bool:
     """Return whether a training left its record here: a benchmark of its bundle may stand beside it."""
     return (folder / EXPERIMENT_FILE).is_file() and (folder / RECORD_FILE).is_file()
+
+
+def is_record(path: Path) -> bool:
+    """Return whether a file is what `provenance` went into."""
+    try:
+        return "lepton_rl" in read_record(path)
+    except (ConfigError, OSError):
+        return False
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a run's record, or nothing where there is none.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is damaged: it holds no JSON object")
+    if not isinstance(found.get("files", {}), dict):
+        raise ConfigError(f"{path} is damaged: files is no JSON object")
+    return found
 
 
 def provenance() -> dict[str, Any]:
@@ -79,7 +110,7 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / PROBE_FILE
         probe.touch()
         probe.unlink()
     except FileExistsError:

@@ -18,7 +18,8 @@ from lepton_rl.errors import ConfigError, missing_extra
 from lepton_rl.experiments.config import seed_for
 from lepton_rl.experiments.episode_length import check_lengths
 from lepton_rl.experiments.loader import load, resolved_yaml
-from lepton_rl.experiments.runs import say, say_losses
+from lepton_rl.experiments.run_lock import alone_in
+from lepton_rl.experiments.runs import make_folder, say, say_losses
 from lepton_rl.experiments.train_config import TrainConfig
 from lepton_rl.experiments.training_folder import (
     MODEL_FILE,
@@ -63,7 +64,7 @@ def train(
     one has. Ctrl-C keeps the best policy so far as a bundle and re-raises.
 
     Raises:
-        ConfigError: the file is wrong, or the folder holds another run.
+        ConfigError: the file is wrong, or the folder holds another run or one that is under way.
         MissingExtra: torch or Stable-Baselines3 is not installed.
     """
     console = console or Console(stderr=True)
@@ -76,9 +77,19 @@ def train(
         folder.check_free(overwrite)
     setup = _prepare(config)
     device = _device(config.training.device)
-    if not resume:
-        folder.claim()
-    _Training(config, folder, setup, device, console).run(resume)
+    make_folder(folder.path)
+    with alone_in(folder.path):
+        if not resume:
+            folder.check_free(overwrite)  # once more: another may have come first
+            folder.claim({"name": config.name, "seed": config.seed, "device": device})
+        try:
+            _Training(config, folder, setup, device, console).run(resume)
+        except KeyboardInterrupt:
+            folder.close("interrupted")
+            raise
+        except Exception:
+            folder.close("failed")
+            raise
     return folder.path
 
 

@@ -6,24 +6,24 @@ checkpoint.pt        to resume from             bundle/            the best poli
 model.zip            Stable-Baselines3's own file
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lepton_rl.agents.bundle import BUNDLE_FOLDER
 from lepton_rl.agents.sb3 import CHECKPOINT_FILE, CURVE_FILE
-from lepton_rl.core.atomic import draft_of, remove
-from lepton_rl.errors import ConfigError
+from lepton_rl.core.atomic import remove_all_of
+from lepton_rl.errors import ConfigError, LeptonError
 from lepton_rl.experiments.outputs import check_run_folder
 from lepton_rl.experiments.runs import (
     EXPERIMENT_FILE,
     RECORD_FILE,
     digest_of,
-    make_folder,
     provenance,
+    read_record,
     write_atomically,
     write_json,
 )
@@ -40,7 +40,7 @@ ALL_FILES = (
     BUNDLE_FOLDER,
     MODEL_FILE,
 )
-Status = Literal["running", "interrupted", "finished"]
+Status = Literal["running", "interrupted", "failed", "finished"]
 """A killed training stays "running"."""
 
 
@@ -86,7 +86,7 @@ class TrainingFolder:
             raise ConfigError(
                 f"{self.path}: the experiment differs from the one recorded there; resume with the same file"
             )
-        begun_with = self._record().get("files", self.files)
+        begun_with = read_record(self.path / RECORD_FILE).get("files", self.files)
         for name, digest in self.files.items():
             if begun_with.get(name) != digest:
                 raise ConfigError(
@@ -94,41 +94,37 @@ class TrainingFolder:
                     "or train anew with --overwrite"
                 )
 
-    def claim(self) -> None:
-        """Make the folder this run's: what an earlier one left there goes.
+    def claim(self, about: Mapping[str, Any]) -> None:
+        """Make the folder, which is there, this run's: what an earlier one left in it goes.
 
-        Raises:
-            ConfigError: it cannot be written.
+        A kill at any moment leaves a folder that `check_run_folder` knows: an earlier run's record and experiment stay
+        until this one's take their places, and in a new folder the record is first.
         """
-        make_folder(self.path)
         for name in ALL_FILES:
-            remove(self.path / name)
-            remove(draft_of(self.path / name))
+            if name not in (EXPERIMENT_FILE, RECORD_FILE):
+                remove_all_of(self.path / name)
+        self._write_record("running", _now(), about)
         write_atomically(self.path / EXPERIMENT_FILE, self.experiment)
 
     def record(self, status: Status, about: Mapping[str, Any]) -> None:
         """Write run.json: what the run is made of, and how far it has come; the time it began stays."""
-        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        begun = self._record().get("begun", now)
-        value = {"status": status, "begun": begun, "written": now, **about, "files": self.files, **provenance()}
+        self._write_record(status, read_record(self.path / RECORD_FILE).get("begun", _now()), about)
+
+    def close(self, status: Status) -> None:
+        """Say in run.json what became of a training that it calls running; all else stays."""
+        path = self.path / RECORD_FILE
+        with suppress(OSError, LeptonError):  # an error is on its way already
+            record = read_record(path)
+            if record.get("status") == "running":
+                write_json(path, {**record, "status": status, "written": _now()})
+
+    def _write_record(self, status: Status, begun: str, about: Mapping[str, Any]) -> None:
+        value = {"status": status, "begun": begun, "written": _now(), **about, "files": self.files, **provenance()}
         write_json(self.path / RECORD_FILE, value)
 
-    def _record(self) -> dict[str, Any]:
-        """Return run.json, or nothing where there is none.
 
-        Raises:
-            ConfigError: it is damaged.
-        """
-        path = self.path / RECORD_FILE
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise ConfigError(f"{path} is damaged: it holds no JSON object")
-        return found
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def digests(names: Sequence[str | None]) -> dict[str, str]:

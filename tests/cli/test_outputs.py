@@ -1,10 +1,13 @@
 """The files that commands write: none that is there is lost."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lepton_rl.cli import main
+from lepton_rl.experiments.config import WorkloadConfig
+from lepton_rl.workloads import Trace
 
 CAPTURE = pytest.CaptureFixture[str]
 
@@ -58,6 +61,56 @@ def test_what_a_command_reads_is_never_replaced(line: str, folder: Path, capsys:
     assert main([*line.split(), "--overwrite"]) == 2
     assert "is what this command reads; name another file" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def bundle(folder: Path) -> Path:
+    """A trained policy, in the folder of its run and as a zip."""
+    pytest.importorskip("sb3_contrib")
+    from lepton_rl.workloads import gpu_cluster
+    from tests.agents.test_bundle import bundle_of, shaken_model
+
+    model = shaken_model("maskable_ppo", "deepsets", gpu_cluster(200, 8, 1.0, seed=1))
+    bundle_of(model, "deepsets", folder / "week" / "bundle")
+    shutil.make_archive("week", "zip", folder / "week" / "bundle")
+    return folder / "week" / "bundle"
+
+
+@pytest.mark.parametrize(
+    ("line", "out"),
+    [
+        ("evaluate week/bundle", "week/bundle/weights.npz"),
+        ("evaluate week", "week/../week/bundle/bundle.json"),
+        ("evaluate week", "week/bundle/jobs.csv"),
+        ("evaluate week.zip", "week.zip"),
+        ("evaluate week --against mine.py:Talks", "mine.py"),
+        ("simulate --gpus 8 --policy week.zip", "week.zip"),
+        ("simulate --gpus 8 --policy ./week", "week/bundle/weights.npz"),
+    ],
+)
+def test_a_bundle_is_never_written_into(line: str, out: str, bundle: Path, folder: Path, capsys: CAPTURE) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main([*line.split(), "--trace", "jobs.csv", "--jobs-out", out, "--overwrite"]) == 2
+    assert "which this command reads" in capsys.readouterr().err.replace("is what", "which")
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_times_of_jobs_may_stand_beside_a_bundle(bundle: Path, folder: Path) -> None:
+    assert main(["evaluate", "week", "--trace", "jobs.csv", "--against", "fcfs", "--jobs-out", "week/jobs.csv"]) == 0
+    assert (folder / "week" / "jobs.csv").is_file()
+
+
+def test_a_trace_is_read_once_for_all_policies(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str | None] = []
+    original = WorkloadConfig.build
+
+    def counting(workload: WorkloadConfig, seed: int = 0) -> Trace:
+        built.append(workload.path)
+        return original(workload, seed)
+
+    monkeypatch.setattr(WorkloadConfig, "build", counting)
+    assert main(["evaluate", "week", "--trace", "jobs.csv", "--against", "fcfs,sjf"]) == 0
+    assert len(built) == 1
 
 
 @pytest.mark.parametrize(

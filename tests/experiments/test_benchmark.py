@@ -114,6 +114,18 @@ def test_an_interrupted_run_goes_on_and_computes_nothing_twice(
     assert sorted(_untimed(folder)) == sorted(_untimed(tmp_path / "whole"))
 
 
+@pytest.mark.parametrize("foreign", ['{"workload": "later"}', "[1]", "", "\xff", '{"cut sh'])
+def test_rows_that_are_not_understood_are_refused_and_kept(foreign: str, benchmark_file: Write, tmp_path: Path) -> None:
+    file = benchmark_file(("count: 6", "count: 2"))
+    rows = benchmark(file, out=tmp_path / "run").folder / "rows.jsonl"
+    first, *others = rows.read_bytes().splitlines(keepends=True)
+    rows.write_bytes(first + foreign.encode("latin-1") + b"\n" + b"".join(others))
+    before = rows.read_bytes()
+    with pytest.raises(ConfigError, match=r"rows\.jsonl: line 2 is no row .* choose another --out"):
+        benchmark(file, out=tmp_path / "run")
+    assert rows.read_bytes() == before
+
+
 def _untimed(folder: Path) -> list[str]:
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     return [json.dumps({key: value for key, value in row.items() if key != "seconds"}) for row in rows]
@@ -131,6 +143,25 @@ def test_another_experiment_in_the_same_folder_is_refused(benchmark_file: Write,
         benchmark(file, out=tmp_path / "other")
     with pytest.raises(ConfigError, match="is a file"):
         benchmark(file, out=file)
+
+
+def test_a_benchmark_killed_as_it_began_locks_no_folder(benchmark_file: Write, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    whole = benchmark(benchmark_file(), out=tmp_path / "whole")
+    folder.mkdir()
+    (folder / "benchmark_run.json").write_text('{"files": {}, "lepton_rl": "0.1.0"}')
+    (folder / ".benchmark.yaml.tmp").write_text("na")
+    assert benchmark(benchmark_file(), out=folder).rows == whole.rows
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "", '{"files": null}', "\xff"])
+def test_a_damaged_record_is_refused_in_one_sentence(damaged: str, benchmark_file: Write, tmp_path: Path) -> None:
+    file = benchmark_file(("count: 6", "count: 1"))
+    folder = benchmark(file, out=tmp_path / "run").folder
+    (folder / "benchmark_run.json").write_bytes(damaged.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"benchmark_run\.json is damaged"):
+        benchmark(file, out=folder)
 
 
 def test_a_changed_policy_file_is_refused(benchmark_file: Write, tmp_path: Path) -> None:

@@ -47,7 +47,27 @@ def test_a_run_folder_is_new_or_empty_or_a_run_s(ours: tuple[str, ...], tmp_path
     check_run_folder(tmp_path)
 
 
-@pytest.mark.parametrize("theirs", ["thesis.tex", "experiment.yaml", "benchmark.yaml", "bundle"])
+@pytest.mark.parametrize(
+    "left",
+    [
+        (".writable",),
+        (".run.json.tmp",),
+        ("run.json", ".experiment.yaml.tmp"),
+        (".benchmark_run.json.tmp",),
+        ("benchmark_run.json", ".benchmark.yaml.tmp"),
+        (".benchmark.yaml.tmp",),
+    ],
+)
+def test_a_run_killed_as_it_began_locks_no_folder(left: tuple[str, ...], tmp_path: Path) -> None:
+    for name in left:
+        (tmp_path / name).write_text('{"lepton_rl": "0.1.0"}' if name.endswith("run.json") else "")
+    check_run_folder(tmp_path)
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="holds no run of lepton_rl"):
+        check_run_folder(tmp_path)
+
+
+@pytest.mark.parametrize("theirs", ["thesis.tex", "experiment.yaml", "run.json", "benchmark.yaml", "bundle"])
 def test_another_folder_is_not_written_into(theirs: str, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()

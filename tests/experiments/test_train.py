@@ -183,6 +183,45 @@ def test_a_killed_training_is_resumed_and_ends_as_an_uninterrupted_one(tmp_path:
     assert not list(folder.glob(".*"))
 
 
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")])
+@pytest.mark.parametrize("method", ["save", "__init__"])
+def test_what_ends_a_training_is_recorded(
+    error: type[BaseException], status: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(training.TrainingCallback, method, fail)
+    with pytest.raises(error):
+        train(write_experiment(tmp_path), out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == status
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_a_training_that_dies_before_its_first_step_locks_no_folder(extra: bool, tmp_path: Path) -> None:
+    file, folder = write_experiment(tmp_path), tmp_path / "run"
+    short = ["training.total_steps=200"]
+    if extra:  # an old run, and a file of the user's beside it
+        train(file, short, out=folder)
+        (folder / "notes.txt").write_text("mine")
+    die = (
+        "import os; from lepton_rl.experiments import training_folder, train; from pathlib import Path\n"
+        "training_folder.write_atomically = lambda path, text: os._exit(9)  # after the record, before the experiment\n"
+        f"train.train(Path({str(file)!r}), ['seed=5'], out=Path({str(folder)!r}), overwrite=True)"
+    )
+    assert subprocess.run([sys.executable, "-c", die], check=False).returncode == 9
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["seed"]) == ("running", 5)
+    with pytest.raises(ConfigError, match="no checkpoint to resume from"):
+        train(file, short, out=folder, resume=True)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(file, short, out=folder)
+    train(file, short, out=folder, overwrite=True)
+    assert json.loads((folder / "run.json").read_text())["seed"] == 4
+    assert not extra or (folder / "notes.txt").read_text() == "mine"
+
+
 def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     file, folder = write_experiment(tmp_path), tmp_path / "run"
     process = start(file, folder, "training.total_steps=100000000")
@@ -299,6 +338,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> None
         with pytest.raises(LeptonError, match=r"checkpoint\.pt: this checkpoint cannot be continued"):
             train(file, short, out=folder, resume=True)
     (folder / "checkpoint.pt").write_bytes(whole)
-    (folder / "run.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"run\.json is damaged"):
-        train(file, short, out=folder, resume=True)
+    for text in ("{", '{"files": null}'):
+        (folder / "run.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"run\.json is damaged"):
+            train(file, short, out=folder, resume=True)
