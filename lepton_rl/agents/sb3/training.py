@@ -51,6 +51,11 @@ class Best:
     weights: dict[str, Singles] | None = None
     ranges: dict[str, tuple[Singles, Singles]] = field(default_factory=dict)
 
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """Steps, mode and metrics of the evaluation that chose the weights; None where nothing was measured."""
+        return None if self.result is None else {"steps": self.steps, "mode": mode_of(self.sample), **self.result}
+
 
 class TrainingCallback(BaseCallback):
     """Runs between rollouts, where the state of a training is whole.
