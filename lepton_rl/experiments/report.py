@@ -54,6 +54,7 @@ class _Section:
     verdicts: tuple[str, ...]
     tables: tuple[TextTable, ...]
     has_intervals: bool
+    has_differences: bool
     intervals: tuple[_Picture, ...]
     pictures: tuple[_Picture, ...]
 
@@ -152,6 +153,7 @@ def _section(summary: WorkloadSummary, folder: Path, bench: WindowBench | None) 
         verdicts,
         tuple(tables(summary)),
         summary.block is not None,
+        not several_rules,
         tuple(intervals),
         tuple(pictures),
     )

@@ -124,5 +124,8 @@ def test_names_are_text_on_the_page_not_markup(benchmark_file: Callable[..., Pat
     file = benchmark_file(("[fcfs,", "[{name: fcfs, label: '<b>|x'},"))
     result = benchmark(file, out=tmp_path / "out")
     assert result.report is not None
-    assert "<b>" not in result.report.read_text()
+    page = result.report.read_text()
+    assert "<b>" not in page
+    assert "percentile bootstrap over" in page
+    assert "Differences are paired" in page
     assert "| <b>\\|x |" in markdown("n", "", result.summaries)
