@@ -15,6 +15,7 @@ import typer
 
 from lepton_rl import __version__
 from lepton_rl.cli import experiments, listings, simulation, traces
+from lepton_rl.cli.printing import Interrupted
 from lepton_rl.errors import LeptonError, in_words, nearest
 
 INTERRUPTED = 130
@@ -59,11 +60,14 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    words: tuple[str, ...] = ()
     try:
         code = _run(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Interrupted as stop:
+        code, words = INTERRUPTED, stop.args
     except BrokenPipeError:
         # nobody reads on; without this Python would complain once more while it shuts down
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _complain("there is not enough memory for this")
     if code == INTERRUPTED:  # the parser, too, may turn Ctrl-C into this code
-        print("interrupted", file=sys.stderr)
+        print("; ".join(("interrupted", *words)), file=sys.stderr)
     return code
 
 

@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from lepton_rl.cli.options import output_option
-from lepton_rl.cli.printing import announce_compilation, note, only_results_on_stdout, print_json
+from lepton_rl.cli.printing import (
+    announce_compilation,
+    keeping_what_ctrl_c_says,
+    note,
+    only_results_on_stdout,
+    print_json,
+)
 
 File = Annotated[Path, typer.Argument(help="The experiment file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change.")]
@@ -28,7 +34,8 @@ def train(
     from lepton_rl.experiments.train import train as run
 
     announce_compilation()
-    folder = run(file, overrides or [], out, resume, overwrite, seed)
+    with keeping_what_ctrl_c_says():
+        folder = run(file, overrides or [], out, resume, overwrite, seed)
     typer.echo(f"run: {folder}")
 
 
@@ -46,7 +53,7 @@ def benchmark(
     from lepton_rl.experiments.benchmark import benchmark as run
 
     announce_compilation()
-    with only_results_on_stdout():
+    with keeping_what_ctrl_c_says(), only_results_on_stdout():
         result = run(file, overrides or [], out, seed)
     if json:
         print_json({"rows": result.rows})

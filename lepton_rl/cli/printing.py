@@ -3,13 +3,27 @@
 import json
 import math
 import sys
-from contextlib import AbstractContextManager, redirect_stdout
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
     from lepton_rl.workloads import Trace
+
+
+class Interrupted(Exception):
+    """Ctrl-C, with what it leaves in words: the parser would drop a KeyboardInterrupt's."""
+
+
+@contextmanager
+def keeping_what_ctrl_c_says() -> Iterator[None]:
+    """Turn Ctrl-C into an exception whose words reach `main`."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted(*stop.args) from None
 
 
 def note(text: str) -> None:

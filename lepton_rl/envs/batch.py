@@ -254,7 +254,7 @@ class EnvironmentBatch:
             jobs, truth, self._prices[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts,
             self._rules, self._settings, tally, self.codec.window, False,
         )  # fmt: skip
-        tally[RETURN] = -(warmup_cost + cost) / tally[SCALE]
+        tally[RETURN] = 0.0 - (warmup_cost + cost) / tally[SCALE]
         assert due, "an episode begins with a job that fits the empty cluster"
         observe(
             jobs, self._static[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, self._rules,

@@ -221,7 +221,7 @@ def step_all(
                 jobs[env], truth[env], prices[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env],
                 bits[env], totals[env], clock[env], counts[env], rules, settings, tally[env], window, waits,
             )  # fmt: skip
-        reward = -(cost + price) / tally[env, SCALE]
+        reward = 0.0 - (cost + price) / tally[env, SCALE]  # a minus sign would make -0.0 of no cost
         rewards[env] = reward
         tally[env, RETURN] += reward
         tally[env, STEPS] += 1.0

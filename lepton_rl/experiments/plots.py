@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ _GRID = "#e5e7eb"
 _MUTED = "#6b7280"
 # Okabe and Ito's colours, which colour-blind readers can tell apart, then the same as dashes.
 _LINES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d31", "#000000", "#7f7f7f")
+_MODES = ((LEARNED, "-"), ("#009e73", "--"))  # of a training's evaluations: greedy, sampled
+_LABEL_WIDTH = 27  # characters of a label beside the short axis of a learning curve
 _DURATIONS = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0, 365 * 86400.0)
 
 
@@ -124,23 +127,39 @@ def gantt_figure(schedules: Sequence[Schedule], gpus: int, gpus_per_node: int, b
     return figure
 
 
-def learning_curve_figure(file: Path, label: str) -> "Figure | None":
-    """Draw the held-out metrics of a training run over its steps; None where the file has too few rows."""
+def learning_curve_figure(file: Path, label: str, kept: tuple[int, str] | None = None) -> "Figure | None":
+    """Draw the held-out metrics of a training run over its steps; None where the file has too few rows.
+
+    Args:
+        file: with one row for each evaluation and, where it has that column, mode.
+        label: in the title.
+        kept: steps and mode of the evaluation whose weights were kept; it gets a mark.
+    """
     with file.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     names = [name for name in ("mean_bounded_slowdown", "mean_jct") if rows and name in rows[0]]
     if len(rows) < 2 or not names or "steps" not in rows[0]:
         return None
-    steps = np.array([float(row["steps"]) for row in rows])
-    figure = _figure(4.6 * len(names), 3.0)
+    modes = list(dict.fromkeys(row.get("mode", "") for row in rows))
+    figure = _figure(4.6 * len(names), 3.2)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        values = np.array([float(row[name]) for row in rows])
-        axes.plot(steps, values, "o-", color=LEARNED, markersize=3, linewidth=1.4)
-        if values.min() > 0 and values.max() / values.min() > 8:
+        for index, mode in enumerate(modes):
+            points = [(float(row["steps"]), float(row[name])) for row in rows if row.get("mode", "") == mode]
+            colour, dash = _MODES[index % len(_MODES)]
+            axes.plot(*zip(*points, strict=True), "o", linestyle=dash, color=colour, markersize=3, linewidth=1.4,
+                      label=mode or None)  # fmt: skip
+        best = [(row["steps"], row[name]) for row in rows if kept == (int(row["steps"]), row.get("mode"))]
+        if best:
+            axes.plot(*map(float, best[0]), "o", color="black", fillstyle="none", markersize=10, markeredgewidth=1.6,
+                      linestyle="none", label="kept")  # fmt: skip
+        values = [float(row[name]) for row in rows]
+        if min(values) > 0 and max(values) / min(values) > 8:
             axes.set_yscale("log")
-        axes.set(xlabel="environment steps", ylabel=METRICS[name])
+        axes.set(xlabel="environment steps", ylabel=fill(METRICS[name], _LABEL_WIDTH))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k")
         axes.grid(color=_GRID)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, fontsize=9)
         _bare(axes)
     figure.suptitle(f"{label}: held-out windows during training", x=0.01, ha="left", fontsize=10)
     return figure

@@ -8,7 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lepton_rl.agents.sb3 import CURVE_FILE
+from lepton_rl.agents.bundle import load_bundle
+from lepton_rl.agents.sb3 import CURVE_FILE, mode_of
 from lepton_rl.core import ClusterSpec
 from lepton_rl.errors import missing_extra
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig
@@ -53,6 +54,7 @@ class _Section:
     verdicts: tuple[str, ...]
     tables: tuple[TextTable, ...]
     has_intervals: bool
+    has_differences: bool
     intervals: tuple[_Picture, ...]
     pictures: tuple[_Picture, ...]
 
@@ -151,6 +153,7 @@ def _section(summary: WorkloadSummary, folder: Path, bench: WindowBench | None) 
         verdicts,
         tuple(tables(summary)),
         summary.block is not None,
+        not several_rules,
         tuple(intervals),
         tuple(pictures),
     )
@@ -201,11 +204,18 @@ def _learning_curves(bench: WindowBench | None, folder: Path) -> list[_Picture]:
             continue
         places = (Path(policy.name) / CURVE_FILE, Path(policy.name).parent / CURVE_FILE)
         file = next((place for place in places if place.is_file()), None)
-        curve = learning_curve_figure(file, label) if file is not None else None
+        curve = learning_curve_figure(file, label, _kept(policy.name)) if file is not None else None
         if curve is not None:
             _save(curve, folder / f"learning-curve-{file_part(label)}.png")
             found.append(_Picture(f"How {label} learned", "", _svg(curve)))
     return found
+
+
+def _kept(bundle: str) -> tuple[int, str] | None:
+    """Return steps and mode of the evaluation that a bundle's weights were chosen by; None where it does not say."""
+    policy = load_bundle(bundle)
+    steps = policy.about.get("best_at_steps")
+    return (steps, mode_of(policy.sample)) if isinstance(steps, int) else None
 
 
 def _save(figure: "Figure", path: Path) -> None:

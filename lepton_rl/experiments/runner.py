@@ -119,8 +119,7 @@ def run_tasks(
                 )
             progress.update(bar, description="benchmark")
     except KeyboardInterrupt:
-        say(console, f"finished rows are kept; --out {rows_file.parent} goes on from here")
-        raise
+        raise KeyboardInterrupt(f"finished rows are kept, --out {rows_file.parent} goes on from here") from None
     return [done[task] for task in tasks]
 
 

@@ -18,6 +18,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 _MOST_WEIGHTS = 4_000_000  # larger samples are resampled less often
 _TIE = 1e-9  # relative; the same schedule may be summed in another order
+_ROUNDING = 1e-12  # relative to the largest figure; sums that ought to cancel leave about this much, or less
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ def estimate(values: ArrayLike, block: int | None = 1) -> Estimate:
         block: windows that are resampled together; None where they overlap and an interval would mislead.
     """
     sample = np.asarray(values, dtype=np.float64)
-    means = _resampled_means(sample, block)
-    return Estimate(float(sample.mean()), *_percentiles(means), len(sample))
+    size = float(np.abs(sample).max())
+    mean = _unless_rounding(float(sample.mean()), size)
+    return Estimate(mean, *_percentiles(_resampled_means(sample, block), size), len(sample))
 
 
 def interquartile_mean(values: ArrayLike) -> float:
@@ -71,15 +73,21 @@ def estimate_interquartile_mean(values: ArrayLike, block: int | None = 1) -> Est
     if block is not None and len(sample) > 1:
         drawn = np.sort(sample[_indices(len(sample), block)], axis=1)
         cut = len(sample) // 4
-        low, high = _percentiles(drawn[:, cut : len(sample) - cut].mean(axis=1))
+        means = drawn[:, cut : len(sample) - cut].mean(axis=1)
+        low, high = _percentiles(means, float(np.abs(sample).max()))
     return Estimate(interquartile_mean(sample), low, high, len(sample))
 
 
 def compare(values: ArrayLike, rival: ArrayLike, higher_is_better: bool = False, block: int | None = 1) -> Comparison:
-    """Return how `values` differ from the rival's on the same windows; below 1e-9 of them it is a tie."""
+    """Return how `values` differ from the rival's on the same windows.
+
+    A window is a tie, its difference 0, below 1e-9 of its two figures or 1e-12 of the largest one of all windows.
+    """
     ours, theirs = (np.asarray(sample, dtype=np.float64) for sample in (values, rival))
     difference = ours - theirs
-    tied = np.abs(difference) <= _TIE * np.maximum(np.abs(ours), np.abs(theirs))
+    sizes = np.maximum(np.abs(ours), np.abs(theirs))
+    tied = np.abs(difference) <= np.maximum(_TIE * sizes, _ROUNDING * sizes.max())
+    difference[tied] = 0.0
     won = (difference > 0) == higher_is_better
     return Comparison(
         estimate(difference, block),
@@ -87,6 +95,11 @@ def compare(values: ArrayLike, rival: ArrayLike, higher_is_better: bool = False,
         losses=int(np.count_nonzero(~won & ~tied)),
         ties=int(np.count_nonzero(tied)),
     )
+
+
+def _unless_rounding(figure: float, size: float) -> float:
+    """Return the figure, or 0 where it is 0 but for the rounding of sums of figures of this size."""
+    return 0.0 if abs(figure) <= _ROUNDING * size else figure
 
 
 def _resampled_means(sample: FloatArray, block: int | None) -> FloatArray | None:
@@ -97,12 +110,12 @@ def _resampled_means(sample: FloatArray, block: int | None) -> FloatArray | None
     return means
 
 
-def _percentiles(means: FloatArray | None) -> tuple[float | None, float | None]:
+def _percentiles(means: FloatArray | None, size: float) -> tuple[float | None, float | None]:
     if means is None:
         return None, None
     tail = 50.0 * (1.0 - CONFIDENCE)
     low, high = np.percentile(means, (tail, 100.0 - tail))
-    return float(low), float(high)
+    return _unless_rounding(float(low), size), _unless_rounding(float(high), size)
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lepton_rl.agents.bundle import BUNDLE_FOLDER, LearnedPolicy, save_bundle
-from lepton_rl.agents.sb3 import CHECKPOINT_FILE
+from lepton_rl.agents.sb3 import CHECKPOINT_FILE, mode_of
 from lepton_rl.core import ClusterSpec
 from lepton_rl.core.atomic import replacing
 from lepton_rl.envs import EnvironmentBatch, Episodes
@@ -61,7 +61,7 @@ def train(
     """Train what the experiment file describes and return the run folder.
 
     A resumed training continues from its last checkpoint and, on CPU, ends with the weights that an uninterrupted
-    one has. Ctrl-C keeps the best policy so far as a bundle and re-raises.
+    one has. Ctrl-C keeps the best policy so far as a bundle and re-raises; the exception says what is left.
 
     Raises:
         ConfigError: the file is wrong, or the folder holds another run or one that is under way.
@@ -171,30 +171,35 @@ class _Training:
         from lepton_rl.agents.sb3.training import TrainingCallback
 
         torch.set_num_threads(self.config.training.threads)
-        with _progress(self.console) as progress:
-            report = _reporter(progress, self.config.training.total_steps)
-            model, env = self._model()
-            callback = TrainingCallback(
-                self.folder.path, env, self.setup.validation, self.setup.windows, self._schedule(), report
-            )
-            if resume:
-                # SB3 prepares its logger and buffers for a fresh start; the checkpoint then replaces what it set.
-                callback.resume(model)
-            say_losses(self.console, *self.setup.sources)  # only now: an error has nothing but its own sentence
-            try:
-                self._record("running", callback)
-                left = self.config.training.total_steps - callback.num_timesteps
-                if left > 0:
+        progress = _progress(self.console)
+        report = _reporter(progress, self.config.training.total_steps)
+        model, env = self._model()
+        callback = TrainingCallback(
+            self.folder.path, env, self.setup.validation, self.setup.windows, self._schedule(), report
+        )
+        if resume:
+            # SB3 prepares its logger and buffers for a fresh start; the checkpoint then replaces what it set.
+            callback.resume(model)
+        say_losses(self.console, *self.setup.sources)  # only now: an error has nothing but its own sentence
+        left = self.config.training.total_steps - callback.num_timesteps
+        if left <= 0:
+            say(self.console, "already finished: nothing is left to train")
+        try:
+            self._record("running", callback)
+            if left > 0:
+                with progress:
                     model.learn(left, callback, tb_log_name="run", reset_num_timesteps=not resume)
-                self._save_bundle(callback)
-                with replacing(self.folder.path / MODEL_FILE) as draft, draft.open("wb") as file:
-                    model.save(file)
-                self._record("finished", callback)
-            except KeyboardInterrupt:
-                self._save_bundle(callback)
-                self._record("interrupted", callback)
-                say(self.console, self._what_is_left())
-                raise
+            self._save_bundle(callback)
+            with replacing(self.folder.path / MODEL_FILE) as draft, draft.open("wb") as file:
+                model.save(file)
+            self._record("finished", callback)
+        except KeyboardInterrupt:
+            self._save_bundle(callback)
+            self._record("interrupted", callback)
+            raise KeyboardInterrupt(*self._what_is_left()) from None
+        best = callback.best
+        if best.result is not None:
+            say(self.console, f"kept: step {best.steps:,}, {mode_of(best.sample)}: {_in_words(**best.result)}")
 
     def _model(self) -> "tuple[BaseAlgorithm, BatchVecEnv]":
         from lepton_rl.agents.sb3.algorithms import make_algorithm
@@ -247,18 +252,18 @@ class _Training:
             "device": self.device,
             "seconds": callback.seconds,
             "steps": callback.num_timesteps,
-            "validation": callback.best.result,
+            "validation": callback.best.evaluation,
             "dropped": sum(entry.count for entry in dropped),
             "left_out": [asdict(entry) for entry in dropped],
         }
         self.folder.record(status, about)
 
-    def _what_is_left(self) -> str:
-        """Return what Ctrl-C leaves, in words."""
+    def _what_is_left(self) -> tuple[str, ...]:
+        """Return what Ctrl-C leaves, in words; nothing where it leaves nothing."""
         path = self.folder.path
         kept = [f"the best policy so far is in {path / BUNDLE_FOLDER}"] if (path / BUNDLE_FOLDER).is_dir() else []
         kept += ["--resume continues"] if (path / CHECKPOINT_FILE).is_file() else []
-        return "; ".join(["interrupted", *([", ".join(kept)] if kept else [])])
+        return (", ".join(kept),) if kept else ()
 
 
 def _reporter(progress: Progress, total_steps: int) -> Callable[[int, "Evaluation | None"], None]:
@@ -266,12 +271,14 @@ def _reporter(progress: Progress, total_steps: int) -> Callable[[int, "Evaluatio
     task = progress.add_task("training", total=total_steps, note="")
 
     def report(steps: int, last: "Evaluation | None") -> None:
-        note = (
-            "" if last is None else f"held out: slowdown {last.mean_bounded_slowdown:.2f}, JCT {last.mean_jct:,.0f} s"
-        )
+        note = "" if last is None else f"held out: {_in_words(last.mean_bounded_slowdown, last.mean_jct)}"
         progress.update(task, completed=min(steps, total_steps), note=note)
 
     return report
+
+
+def _in_words(mean_bounded_slowdown: float, mean_jct: float, **_: float) -> str:
+    return f"slowdown {mean_bounded_slowdown:.2f}, JCT {mean_jct:,.0f} s"
 
 
 def _progress(console: Console) -> Progress:

@@ -72,6 +72,19 @@ def test_short_jobs_by_hand() -> None:
     assert info["episode_metrics"]["return"] == pytest.approx(-1.1)
 
 
+def test_no_cost_is_a_reward_of_zero_without_a_sign() -> None:
+    # Two GPUs, two jobs that come together: neither waits.
+    trace = Trace.from_columns({"submit_time": [0, 0], "run_time": [8, 4], "gpus": [1, 1]})
+    env = SchedulingEnv(trace, ClusterSpec.pool(2), Codec(2, "fcfs"), Objective(0.0, 1.0), jobs=2)
+    _, info = env.reset()
+    figures = [info["return"]]
+    terminated = False
+    while not terminated:
+        _, reward, terminated, _, info = env.step(0)
+        figures += [reward, info["return"]]
+    assert [str(figure) for figure in figures] == ["0.0"] * 5
+
+
 def test_energy_by_hand() -> None:
     # Two GPUs of 50 and 400 W; one is busy for 3,600 s: (100 + 350) W x 1 h = 0.45 kWh.
     trace = Trace.from_columns({"submit_time": [0], "run_time": [3600], "gpus": [1]})

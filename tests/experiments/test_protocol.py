@@ -58,6 +58,10 @@ def test_another_trace(other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     changes = ["workload.path=OTHER.swf", "window=50", "processes=1"]
     result = benchmark(CONFIG, changes, out=tmp_path / "run")
     assert {row["workload"] for row in result.rows} == {"OTHER"}
+    assert result.report is not None
+    page = result.report.read_text()
+    assert "Every policy ran the same windows. A mean is over windows." in page
+    assert not any(word in page for word in ("bootstrap", "paired", "99th percentiles"))  # it has means only
     trace = lublin(300, 64, seed=5)
     expected = []
     for start in start_indices(1, 300, 50):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lepton_rl.experiments.benchmark import benchmark
+from lepton_rl.experiments.plots import learning_curve_figure
 from lepton_rl.experiments.report import verdict
 from lepton_rl.experiments.runner import Contender, Measurement, Task
 from lepton_rl.experiments.summary import WorkloadSummary, summarize
@@ -85,6 +86,33 @@ def test_a_learned_policy_has_its_learning_curve_on_the_page(
     assert {row["blocking"] for row in result.rows if row["policy"] == "week"} == {None}
 
 
+def test_greedy_and_sampled_evaluations_are_two_lines_and_the_kept_one_has_a_mark(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "learning_curve.csv"
+    file.write_text(
+        "steps,mode,mean_bounded_slowdown,mean_jct\n"
+        "0,greedy,50,900\n0,sampled,60,950\n1000,greedy,3,800\n1000,sampled,2,700\n2000,greedy,4,750\n"
+    )
+    figure = learning_curve_figure(file, "week", (1000, "sampled"))
+    assert figure is not None
+    figure.draw_without_rendering()
+    renderer = figure._get_renderer()  # type: ignore[attr-defined]
+    for axes, figures in zip(figure.axes, ([50, 3, 4], [900, 800, 750]), strict=True):
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        assert list(lines) == ["greedy", "sampled", "kept"]
+        assert list(np.asarray(lines["greedy"].get_xdata())) == [0, 1000, 2000]
+        assert list(np.asarray(lines["greedy"].get_ydata())) == figures
+        assert list(np.asarray(lines["kept"].get_xdata())) == [1000]
+        assert list(np.asarray(lines["kept"].get_ydata())) == [np.asarray(lines["sampled"].get_ydata())[1]]
+        legend = axes.get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == ["greedy", "sampled", "kept"]
+        assert axes.yaxis.label.get_window_extent(renderer).y1 <= axes.get_window_extent(renderer).y1
+    unmarked = learning_curve_figure(file, "week")
+    assert unmarked is not None
+    assert [line.get_label() for line in unmarked.axes[0].get_lines()] == ["greedy", "sampled"]
+
+
 def test_names_do_not_lead_pictures_out_of_the_folder(benchmark_file: Callable[..., Path], tmp_path: Path) -> None:
     file = benchmark_file(("  - generator: gpu_cluster", "  - name: ../a week\n    generator: gpu_cluster"))
     result = benchmark(file, out=tmp_path / "out")
@@ -96,5 +124,8 @@ def test_names_are_text_on_the_page_not_markup(benchmark_file: Callable[..., Pat
     file = benchmark_file(("[fcfs,", "[{name: fcfs, label: '<b>|x'},"))
     result = benchmark(file, out=tmp_path / "out")
     assert result.report is not None
-    assert "<b>" not in result.report.read_text()
+    page = result.report.read_text()
+    assert "<b>" not in page
+    assert "percentile bootstrap over" in page
+    assert "Differences are paired" in page
     assert "| <b>\\|x |" in markdown("n", "", result.summaries)

@@ -48,6 +48,22 @@ def test_a_comparison_is_paired_and_counts_windows() -> None:
     assert (better_high.wins, better_high.losses, better_high.ties) == (1, 0, 1)
 
 
+def test_what_is_zero_but_for_rounding_is_zero() -> None:
+    for one in (0.1, 0.7, 1.9, 1234.5, 1e-3):  # the single loss is in most resamples, not in all
+        found = compare([one + 0.3, *[1.0] * 29], [one, *[1.0] * 29]).difference
+        assert found.low == 0.0
+        assert found.high is not None
+        assert found.high > 0.01
+    assert estimate([0.1, 0.2, -0.3]).mean == 0.0
+    assert estimate([1e-17, -1e-17, 3e-17]).low == pytest.approx(-1e-17)  # small data are no rounding
+
+
+def test_noise_is_a_tie_and_no_win() -> None:
+    found = compare([1e-17, 0.1 + 0.2, 5.0], [0.0, 0.3, 4.0])
+    assert (found.wins, found.losses, found.ties) == (0, 1, 2)
+    assert (found.difference.low, found.difference.high) == (0.0, 1.0)
+
+
 def test_pairing_narrows_the_interval() -> None:
     generator = np.random.default_rng(1)
     windows = generator.lognormal(3, 1, 60)

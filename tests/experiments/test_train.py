@@ -232,7 +232,10 @@ def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "--resume continues" in " ".join(errors.split())
+    assert errors.rstrip().endswith(
+        f"\ninterrupted; the best policy so far is in {folder / 'bundle'}, --resume continues"
+    )
+    assert errors.count("interrupted") == 1
     assert "Traceback" not in errors
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
     assert make_policy(str(folder))
@@ -306,11 +309,37 @@ def test_a_refused_training_leaves_the_old_run_alone(tmp_path: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_resuming_a_finished_run_keeps_its_record(tmp_path: Path) -> None:
+def test_training_names_the_evaluation_that_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train(write_experiment(tmp_path), out=tmp_path / "run")
+    found = json.loads((folder / "run.json").read_text())["validation"]
+    bundle = json.loads((folder / "bundle" / "bundle.json").read_text())
+    assert found["steps"] == bundle["best_at_steps"]
+    assert found["mode"] == ("sampled" if bundle["sample"] else "greedy")
+    with (folder / "learning_curve.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if int(row["steps"]) > 0]
+    best = min(rows, key=lambda row: float(row["cost"]))
+    assert (int(best["steps"]), best["mode"], float(best["mean_jct"])) == (
+        found["steps"], found["mode"], found["mean_jct"],
+    )  # fmt: skip
+    last = capsys.readouterr().err.rstrip().splitlines()[-1]
+    assert last == (
+        f"kept: step {found['steps']:,}, {found['mode']}: slowdown {found['mean_bounded_slowdown']:.2f}, "
+        f"JCT {found['mean_jct']:,.0f} s"
+    )
+
+
+def test_resuming_a_finished_run_says_so_and_keeps_its_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = write_experiment(tmp_path)
     folder = train(file, ["training.total_steps=200"], out=tmp_path / "run")
     steps = json.loads((folder / "run.json").read_text())["steps"]
+    capsys.readouterr()
     train(file, ["training.total_steps=200"], out=folder, resume=True)
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2] == "already finished: nothing is left to train"
+    assert said[-1].startswith("kept: step ")
+    assert "steps" not in "".join(said)  # no bar
     assert json.loads((folder / "run.json").read_text())["steps"] == steps >= 200
 
 
@@ -329,14 +358,20 @@ def test_a_benchmark_beside_its_training_can_be_resumed(tmp_path: Path) -> None:
     assert benchmark(file, [], folder).rows == first
 
 
-def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, short = write_experiment(tmp_path), ["training.total_steps=200"]
     folder = train(file, short, out=tmp_path / "run")
     whole = (folder / "checkpoint.pt").read_bytes()
+    capsys.readouterr()
     for damaged in (b"", b"no pickle", whole[: len(whole) // 2]):
         (folder / "checkpoint.pt").write_bytes(damaged)
-        with pytest.raises(LeptonError, match=r"checkpoint\.pt: this checkpoint cannot be continued"):
+        with pytest.raises(LeptonError) as refusal:
             train(file, short, out=folder, resume=True)
+        assert str(refusal.value) == (
+            f"{folder / 'checkpoint.pt'}: this checkpoint cannot be continued: it is damaged, or another version "
+            "wrote it; train anew with --overwrite"
+        )
+        assert capsys.readouterr().err == ""  # no bar before it
     (folder / "checkpoint.pt").write_bytes(whole)
     for text in ("{", '{"files": null}'):
         (folder / "run.json").write_text(text)

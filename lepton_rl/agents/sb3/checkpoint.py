@@ -64,7 +64,10 @@ def load_checkpoint(path: Path, model: BaseAlgorithm, env: BatchVecEnv) -> dict[
         random.setstate(state["python"])
         progress: dict[str, Any] = state["progress"]
     except _DAMAGE as error:
-        raise LeptonError(f"{path}: this checkpoint cannot be continued: {error}") from error
+        raise LeptonError(
+            f"{path}: this checkpoint cannot be continued: it is damaged, or another version wrote it; "
+            "train anew with --overwrite"
+        ) from error
     return progress
 
 

@@ -11,7 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from lepton_rl.agents.network import Singles
-from lepton_rl.agents.sb3 import CHECKPOINT_FILE, CURVE_FILE
+from lepton_rl.agents.sb3 import CHECKPOINT_FILE, CURVE_FILE, mode_of
 from lepton_rl.agents.sb3.checkpoint import load_checkpoint, save_checkpoint
 from lepton_rl.agents.sb3.evaluation import Evaluation, evaluate, network_weights
 from lepton_rl.agents.sb3.vec_env import BatchVecEnv
@@ -50,6 +50,11 @@ class Best:
     result: dict[str, float] | None = None
     weights: dict[str, Singles] | None = None
     ranges: dict[str, tuple[Singles, Singles]] = field(default_factory=dict)
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """Steps, mode and metrics of the evaluation that chose the weights; None where nothing was measured."""
+        return None if self.result is None else {"steps": self.steps, "mode": mode_of(self.sample), **self.result}
 
 
 class TrainingCallback(BaseCallback):
@@ -140,7 +145,7 @@ class TrainingCallback(BaseCallback):
         self._evaluated_at = self.num_timesteps
         for sample in (False, True):
             result, ranges = evaluate(self.model, self._validation, self._windows, sample)
-            mode = "sampled" if sample else "greedy"
+            mode = mode_of(sample)
             for name, value in asdict(result).items():
                 self.logger.record(f"validation/{mode}_{name}", value)
             self.rows.append({"steps": self.num_timesteps, "seconds": self.seconds, "mode": mode, **asdict(result)})
