@@ -137,6 +137,8 @@ def _comparison(config: BenchmarkConfig) -> Prepared:
                 cluster=str(windows[workload.label].cluster),
                 windows=_in_words(config, index),
                 notes=_notes(windows[workload.label]),
+                dropped=windows[workload.label].too_large,
+                left_out=windows[workload.label].dropped,
                 learned=learned,
                 block=windows[workload.label].block,
                 seeds_share_windows=workload.windows.kind == "disjoint",

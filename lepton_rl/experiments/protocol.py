@@ -84,6 +84,7 @@ def prepare_protocol(config: ProtocolConfig) -> Prepared:
             summarize(
                 measurements, name, cluster=f"{cluster.gpus} processors", notes=notes, block=None,
                 windows=f"{len(starts)} windows of {config.window:,} jobs, seed {config.seed}",
+                dropped=len(trace) - len(fitting), left_out=fitting.dropped,
             ),
         )  # fmt: skip
 

@@ -42,10 +42,34 @@ def test_rows_are_what_the_policies_do(benchmark_file: Write, tmp_path: Path) ->
     ]
     row = cell(result, "sjf", "mean_jct", blocking="easy")
     assert row["mean"] == pytest.approx(sum(jct) / 6, rel=1e-12)
-    assert list(row) == ["policy", "rule", "blocking", "placement", "workload", "metric", "mean", "low", "high", "n"]
+    assert list(row) == [
+        "policy", "rule", "blocking", "placement", "workload", "metric", "mean", "low", "high", "n", "dropped",
+    ]  # fmt: skip
+    assert row["dropped"] == 0
     assert (row["rule"], row["placement"], row["workload"], row["n"]) == ("repick", "first", "gpu_cluster_8", 6)
     assert row["low"] <= row["mean"] <= row["high"]
     assert len(result.rows) == 4 * len(METRICS)
+
+
+@pytest.fixture
+def with_giants(benchmark_file: Write, tmp_path: Path) -> Path:
+    """A benchmark on a file in which two jobs are larger than the cluster, and one never ran."""
+    jobs = [f"{10 * index},{5 if index else 0},{99 if index in (3, 7) else 1}" for index in range(133)]
+    (tmp_path / "jobs.csv").write_text("\n".join(["submit_time,run_time,gpus", *jobs]))
+    return benchmark_file(
+        ("generator: gpu_cluster\n    gpus: 8\n    load: 1.2", "path: jobs.csv"), ("independent", "disjoint")
+    )
+
+
+def test_jobs_larger_than_the_cluster_are_counted(with_giants: Path, tmp_path: Path) -> None:
+    result = benchmark(with_giants, out=tmp_path / "run")
+    assert {row["dropped"] for row in result.rows} == {2}
+    found = json.loads((result.folder / "benchmark.json").read_text())
+    assert found["rows"] == result.rows
+    assert found["workloads"][0]["left_out"] == [
+        {"reason": "run time 0", "count": 1, "examples": ["line 2"]},
+        {"reason": "asks for more than 8 GPUs", "count": 2, "examples": ["job 4 asks for 99", "job 8 asks for 99"]},
+    ]
 
 
 def test_rows_name_policies_barely_and_labels_tell_twins_apart(benchmark_file: Write, tmp_path: Path) -> None:
