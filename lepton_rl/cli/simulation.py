@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lepton_rl.cli.options import Overwrite, output_option
+from lepton_rl.cli.options import Overwrite, Strict, output_option
 from lepton_rl.cli.printing import announce_compilation, note, note_losses, only_results_on_stdout, print_json
 from lepton_rl.errors import ConfigError
 
@@ -24,7 +24,6 @@ GpusPerNode = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="GPU
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first jobs, by submit time.")]
 Format = Annotated[str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")]
 Requested = Annotated[str, typer.Option(help="Requested times: given, exact, noisy:SIGMA, tsafrir, absent.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace with jobs larger than the cluster.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of random requested times and policies.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Settings = Annotated[

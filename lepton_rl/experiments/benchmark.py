@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from lepton_rl.agents import CompiledPolicy, RuleNames, check_requested_times, rule_names
+from lepton_rl.agents.bundle import LearnedPolicy
 from lepton_rl.core import Policy
 from lepton_rl.errors import ConfigError, LeptonError, MissingExtra
 from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, BenchmarkConfig, ProtocolConfig
@@ -64,6 +65,7 @@ def benchmark(
     out: Path | None = None,
     seed: int | None = None,
     console: Console | None = None,
+    strict: bool = False,
 ) -> BenchmarkResult:
     """Run the benchmark that the experiment file describes.
 
@@ -74,13 +76,14 @@ def benchmark(
             None.
         seed: instead of the file's.
         console: for progress; standard error if None.
+        strict: refuse a workload with jobs larger than its cluster, before anything is written.
 
     Raises:
         ConfigError: the file is wrong, or the folder holds another experiment.
         TraceError: a workload cannot be used.
     """
     console = console or Console(stderr=True)
-    prepared = _prepared(file, overrides, seed)
+    prepared = _prepared(file, overrides, seed, strict)
     is_new = out is None or not out.exists()
     folder = _claimed(prepared, out)
     rows = folder / "rows.jsonl"
@@ -95,7 +98,7 @@ def benchmark(
     return _finish(prepared, folder, prepared.summaries(measurements), console)
 
 
-def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None) -> Prepared:
+def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None, strict: bool) -> Prepared:
     """Return what the file asks for, checked as far as it can be before anything runs."""
     base = Path(file).absolute().parent
     tree = tree_of(file, overrides)
@@ -103,19 +106,21 @@ def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None) -> P
         from lepton_rl.experiments.protocol import prepare_protocol
 
         protocol = checked(tree, base, ProtocolConfig)
-        return prepare_protocol(protocol if seed is None else protocol.model_copy(update={"seed": seed}))
+        return prepare_protocol(protocol if seed is None else protocol.model_copy(update={"seed": seed}), strict)
     config = checked(tree, base, BenchmarkConfig)
-    return _comparison(config if seed is None else config.model_copy(update={"seeds": (seed,)}))
+    return _comparison(config if seed is None else config.model_copy(update={"seeds": (seed,)}), strict)
 
 
-def _comparison(config: BenchmarkConfig) -> Prepared:
+def _comparison(config: BenchmarkConfig, strict: bool) -> Prepared:
     built = {policy.label: policy.build() for policy in config.policies}
     contenders = _contenders(config, built)
-    windows = {workload.label: make_windows(workload, config.seeds) for workload in config.workloads}
+    windows = {workload.label: make_windows(workload, config.seeds, strict) for workload in config.workloads}
     for index, workload in enumerate(config.workloads):
         first = next(iter(windows[workload.label].traces.values()))[0]
         for policy in built.values():
             check_requested_times(policy, first, f"workloads.{index}.requested")
+            if isinstance(policy, LearnedPolicy):
+                policy.check_cluster(windows[workload.label].cluster)
     tasks = [
         Task(contender, workload.label, seed, index)
         for workload in config.workloads

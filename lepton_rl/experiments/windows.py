@@ -71,8 +71,8 @@ class WindowBench:
         return Measurement(task, counted_metrics(outcome, windows.counted), counts.tolist(), round(seconds, 6))
 
 
-def make_windows(config: BenchmarkWorkload, seeds: Sequence[int]) -> Windows:
-    """Cut or generate the windows of a workload.
+def make_windows(config: BenchmarkWorkload, seeds: Sequence[int], strict: bool = False) -> Windows:
+    """Cut or generate the windows of a workload; with `strict`, a job larger than the cluster is an error.
 
     Raises:
         ConfigError: the workload has fewer jobs than the windows need.
@@ -86,7 +86,7 @@ def make_windows(config: BenchmarkWorkload, seeds: Sequence[int]) -> Windows:
         return Windows(config.label, config.cluster.build(first), made, counted, 1, (), 0, first.notes)
     trace = config.build(seeds[0])
     cluster = config.cluster.build(trace)
-    fitting = trace.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib)
+    fitting = trace.fit_to(cluster.gpus, strict, cluster.gpu_memory_gib)
     too_large = len(trace) - len(fitting)
     if settings.kind == "disjoint":
         same = _disjoint(fitting, config)

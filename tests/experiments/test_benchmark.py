@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from lepton_rl.agents import make_policy, run_policy
-from lepton_rl.errors import ConfigError, LeptonError
+from lepton_rl.cli import main
+from lepton_rl.errors import BundleError, ConfigError, LeptonError
 from lepton_rl.experiments.benchmark import BenchmarkResult, benchmark
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig
 from lepton_rl.experiments.loader import load
@@ -70,6 +71,36 @@ def test_jobs_larger_than_the_cluster_are_counted(with_giants: Path, tmp_path: P
         {"reason": "run time 0", "count": 1, "examples": ["line 2"]},
         {"reason": "asks for more than 8 GPUs", "count": 2, "examples": ["job 4 asks for 99", "job 8 asks for 99"]},
     ]
+
+
+def test_unless_they_are_refused(with_giants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    protocol = tmp_path / "protocol.yaml"
+    protocol.write_text(
+        "name: p\nprotocol: rlscheduler\nworkload: {path: jobs.csv}\ncluster: {gpus: 8}\nwindow: 20\niterations: 2\n"
+    )
+    for file in (with_giants, protocol):
+        assert main(["benchmark", str(file), "--strict", "--out", str(tmp_path / "run")]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "error: jobs: 2 of 132 jobs ask for more than 8 GPUs (job 4 asks for 99)" in err
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_bundle_that_cannot_read_a_cluster_is_named_before_anything_runs(
+    benchmark_file: Write, tmp_path: Path
+) -> None:
+    pytest.importorskip("sb3_contrib")
+    from lepton_rl.workloads import gpu_cluster
+    from tests.agents.test_bundle import bundle_of, shaken_model
+
+    model = shaken_model("maskable_ppo", "mlp", gpu_cluster(200, 8, 1.0, seed=1))
+    bundle_of(model, "mlp", tmp_path / "runs" / "week" / "bundle")
+    (tmp_path / "mine.py").write_text("class Mine:\n    def decide(self, snapshot):\n        1 / 0\n")
+    file = benchmark_file(
+        ("[fcfs,", "['mine.py:Mine', runs/week, fcfs,"), ("{nodes: 2, gpus_per_node: 4}", "{gpus: 8}")
+    )
+    with pytest.raises(BundleError, match=r"^week: this mlp bundle was trained on .* and cannot read"):
+        benchmark(file, out=tmp_path / "run")
 
 
 def test_rows_name_policies_barely_and_labels_tell_twins_apart(benchmark_file: Write, tmp_path: Path) -> None:
