@@ -89,7 +89,7 @@ class TraceDescription:
             ("mean demand", "-" if self.mean_demand is None else f"{self.mean_demand:.1f} GPUs"),
             ("requested times", self.requested),
         ]
-        if self.requested in ("given", "noisy"):
+        if self.requested not in ("exact", "absent"):
             rows.append(("requested / run time", _quantile_text(self.requested_ratio, "{:.3g}".format)))
         for size, load in self.offered_load.items():
             rows.append((f"offered load, {size} GPUs", "-" if load is None else f"{load:.2f}"))

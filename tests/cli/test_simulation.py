@@ -32,6 +32,12 @@ def test_the_json_names_the_rules_in_force(
     assert (found["policy"], found["blocking"], found["placement"]) == rules
 
 
+@pytest.mark.parametrize("requested", ["exact", "noisy:0.5", "tsafrir", "absent"])
+def test_the_json_names_the_requested_times(requested: str, folder: Path, capsys: CAPTURE) -> None:
+    assert main(f"simulate --trace jobs.csv --gpus 8 --policy fcfs --json --requested {requested}".split()) == 0
+    assert json.loads(capsys.readouterr().out)["requested"] == requested
+
+
 def test_so_does_the_table(folder: Path, capsys: CAPTURE) -> None:
     assert main(["simulate", "--trace", "jobs.csv", "--gpus", "8", "--policy", "reserve"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
