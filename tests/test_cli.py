@@ -101,9 +101,11 @@ def test_simulate_takes_a_policy_file_and_limits_and_seeds(folder: Path, capsys:
     assert outs[0] == outs[1] != outs[2]
 
 
-def test_options_that_a_policy_does_not_have_are_said(folder: Path, capsys: CAPTURE) -> None:
-    assert run("simulate --trace jobs.csv --policy greedy --blocking easy --gpus 8 --json") == 0
-    assert "greedy has no blocking setting" in capsys.readouterr().err
+def test_options_that_a_policy_does_not_have_are_refused(folder: Path, capsys: CAPTURE) -> None:
+    assert run("simulate --trace jobs.csv --policy greedy --blocking easy --gpus 8 --json") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "error: greedy has no blocking setting, so that blocking 'easy' cannot be used\n"
 
 
 @pytest.mark.data

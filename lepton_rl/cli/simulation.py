@@ -77,7 +77,7 @@ def simulate(
     size = _size(gpus, nodes, gpus_per_node)
     _check_jobs_out(jobs_out, overwrite, trace, policy.rpartition(":")[0])
     with only_results_on_stdout():
-        chosen, unused = with_rules(
+        chosen = with_rules(
             options(PolicyConfig, name=policy, **_settings(settings or [])).build(seed=seed),
             _choice("--blocking", blocking, BlockingName),
             _choice("--placement", placement, PlacementName),
@@ -87,8 +87,6 @@ def simulate(
         )
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)
-    for text in unused:
-        note(text)
     _say_what_is_odd(simulation, size)
     if json:
         print_json(simulation.summary())
