@@ -42,10 +42,10 @@ def missing_extra(package: str, extra: str) -> MissingExtra:
     return MissingExtra(f"{package} is not installed; install it with: pip install 'lepton-rl[{extra}]'")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest known name, or an empty string."""
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return "; did you mean 'x'?" for the closest known name, or an empty string where none is as like as `cutoff`."""
     as_written = {word.lower(): word for word in known}
-    close = get_close_matches(name.lower(), list(as_written), n=1, cutoff=0.6)
+    close = get_close_matches(name.lower(), list(as_written), n=1, cutoff=cutoff)
     return f"; did you mean {as_written[close[0]]!r}?" if close else ""
 
 
