@@ -412,6 +412,10 @@ def test_mistakes_are_three_plain_lines_at_most(line: str, folder: Path, capsys:
             "--nodes and --gpus-per-node",
         ),
         (
+            "simulate --trace zz.swf --policy fcfs",
+            "the cluster has no size: zz.swf has a header with 'MaxProcs: zz', which is no number above 0; give --gpus",
+        ),
+        (
             "simulate --trace three.swf --policy fcfs --gpus 1 --strict",
             "three: 2 of 4 jobs ask for more than 1 GPUs (job 1 asks for 2); the largest needs 5",
         ),
@@ -420,6 +424,7 @@ def test_mistakes_are_three_plain_lines_at_most(line: str, folder: Path, capsys:
         ("configs copy nope.yaml", "no file is called 'nope.yaml'; see: lepton-rl configs list"),
         ("configs copy train/quikstart.yaml", "no file is called 'train/quikstart.yaml'; did you mean 'train/quick"),
         ("configs copy philli", "no file is called 'philli'; did you mean 'philly'?"),
+        ("train quickstart.yaml foo", "'foo' is no override; write key.path=value, e.g. seed=1"),
         ("benchmark small.yaml foo", "'foo' is no override; write key.path=value, e.g. workloads.0.windows.count=50"),
         (
             "benchmark small.yaml policies=[fcfs,fcfs]",
@@ -431,6 +436,9 @@ def test_mistakes_are_three_plain_lines_at_most(line: str, folder: Path, capsys:
 )
 def test_usage_errors_say_what_is_right(line: str, sentence: str, folder: Path, capsys: CAPTURE) -> None:
     (folder / "small.yaml").write_text(BENCHMARK)
+    (folder / "zz.swf").write_text(SWF.replace("MaxProcs: 2", "MaxProcs: zz"))
+    run("configs copy train/quickstart.yaml")
+    capsys.readouterr()
     assert run(line) == 2
     assert capsys.readouterr().err.startswith(f"error: {sentence}")
 

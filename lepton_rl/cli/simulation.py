@@ -199,7 +199,7 @@ def _simulation(
 def _workload(
     file: str, size: dict[str, Any], limit: int | None, format: str | None, requested: str, seed: int
 ) -> "tuple[Trace, ClusterSpec]":
-    from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
+    from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig, why_no_size
     from lepton_rl.experiments.loader import options
 
     cluster_config = options(ClusterConfig, **size)
@@ -207,8 +207,7 @@ def _workload(
     header = trace.machine
     if not size and not (header and header.gpus):
         raise ConfigError(
-            f"the cluster has no size: {file} has no header that names one (MaxNodes or MaxProcs); "
-            "give --gpus, or --nodes and --gpus-per-node"
+            f"the cluster has no size: {file} {why_no_size(trace)}; give --gpus, or --nodes and --gpus-per-node"
         )
     return trace, cluster_config.build(trace)
 
