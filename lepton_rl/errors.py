@@ -92,6 +92,11 @@ def in_words(problem: Mapping[str, Any]) -> str:
     return f"{message[:1].lower()}{message[1:]}, not {given}"
 
 
+def counted(count: int, what: str) -> str:
+    """Return a number of things: "1 job", "1,024 jobs"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def shown(value: object) -> str:
     """Return a value as a person wrote it, short enough for a sentence."""
     if isinstance(value, Mapping):

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from lepton_rl import __version__
 from lepton_rl.cli import main
+from lepton_rl.core.metrics import DESCRIPTIONS
 from lepton_rl.workloads import data_folder, gpu_cluster, read_trace, write_csv, write_swf
 
 
@@ -82,7 +84,11 @@ def test_simulate_prints_a_table(folder: Path, capsys: CAPTURE) -> None:
     assert run("simulate --trace jobs.csv --policy sjf --blocking easy --nodes 2 --gpus-per-node 4") == 0
     out = capsys.readouterr().out
     assert "120 jobs on 2 x 4 GPUs" in out
-    assert "mean bounded slowdown" in out
+    names = [line.split()[0].rstrip(",") for line in out.splitlines()[2:]]
+    assert names[:3] == ["blocking", "placement", "dropped"]
+    assert sorted(names[3:]) == sorted(DESCRIPTIONS)
+    assert re.search(r"^mean_jct, s +[\d,.]+$", out, re.MULTILINE)
+    assert max(map(len, out.splitlines()[1:])) <= 80
 
 
 def test_simulate_takes_a_policy_file_and_limits_and_seeds(folder: Path, capsys: CAPTURE) -> None:
@@ -417,7 +423,7 @@ def test_mistakes_are_three_plain_lines_at_most(line: str, folder: Path, capsys:
         ),
         (
             "simulate --trace three.swf --policy fcfs --gpus 1 --strict",
-            "three: 2 of 4 jobs ask for more than 1 GPUs (job 1 asks for 2); the largest needs 5",
+            "three: 2 of 4 jobs ask for more than 1 GPU (job 1 asks for 2); the largest needs 5",
         ),
         ("simulate --trace three.swf --bogus 1", "there is no option --bogus\nsee:"),
         ("simulate --trace three.swf --gpu 1", "there is no option --gpu; did you mean '--gpus'?"),

@@ -247,7 +247,7 @@ def _print_table(simulations: "list[Simulation]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lepton_rl.core.metrics import DESCRIPTIONS
+    from lepton_rl.core.metrics import DESCRIPTIONS, UNITS
     from lepton_rl.experiments.simulate import LEADING_KEYS
 
     first = simulations[0]
@@ -260,9 +260,10 @@ def _print_table(simulations: "list[Simulation]") -> None:
     summaries = [simulation.summary() for simulation in simulations]
     table.add_row("blocking", *(simulation.rules.blocking or "its own" for simulation in simulations))
     table.add_row("placement", *(simulation.rules.placement or "its own" for simulation in simulations))
-    table.add_row("jobs left out: too large", *(f"{summary['dropped']:,}" for summary in summaries))
+    table.add_row("dropped", *(f"{summary['dropped']:,}" for summary in summaries))
     for name in (*LEADING_KEYS, *(key for key in DESCRIPTIONS if key not in LEADING_KEYS)):
-        table.add_row(DESCRIPTIONS[name], *(_figure(summary[name]) for summary in summaries))
+        label = f"{name}, {UNITS[name]}" if name in UNITS else name
+        table.add_row(label, *(_figure(summary[name]) for summary in summaries))
     Console(soft_wrap=True).print(table)
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from lepton_rl.agents import CompiledPolicy, RuleNames, check_requested_times, rule_names
 from lepton_rl.agents.bundle import LearnedPolicy
 from lepton_rl.core import Policy
-from lepton_rl.errors import ConfigError, LeptonError, MissingExtra
+from lepton_rl.errors import ConfigError, LeptonError, MissingExtra, counted
 from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, BenchmarkConfig, ProtocolConfig
 from lepton_rl.experiments.loader import checked, resolved_yaml, tree_of
 from lepton_rl.experiments.outputs import check_run_folder
@@ -231,14 +231,15 @@ def _what_is_odd(config: BenchmarkConfig, windows: Mapping[str, Windows]) -> tup
         texts += [f"{workload.label}: {text}" for text in _notes(windows[workload.label])]
         count = workload.windows.count * (1 if workload.windows.kind == "disjoint" else len(config.seeds))
         if count < ENOUGH_WINDOWS:
-            texts.append(f"{workload.label}: {count} windows do not rank policies; use {ENOUGH_WINDOWS} or more")
+            texts.append(
+                f"{workload.label}: {counted(count, 'window')} cannot rank policies; use {ENOUGH_WINDOWS} or more"
+            )
     return tuple(texts)
 
 
 def _notes(windows: Windows) -> tuple[str, ...]:
     dropped = tuple(
-        f"dropped {entry.count} jobs or rows: {entry.reason} ({'; '.join(entry.examples[:3])}"
-        f"{'; ...' if entry.count > 3 else ''})"
+        f"dropped {entry.count}: {entry.reason} ({'; '.join(entry.examples[:3])}{'; ...' if entry.count > 3 else ''})"
         for entry in windows.dropped
     )
     return (*dropped, *windows.notes)
@@ -251,4 +252,4 @@ def _in_words(config: BenchmarkConfig, index: int) -> str:
     extra = "".join(
         f", {count:,} {what}" for count, what in ((settings.warmup, "warm-up"), (settings.cooldown, "after")) if count
     )
-    return f"{settings.count} {settings.kind} windows of {settings.jobs:,} jobs{extra}{seeds}"
+    return f"{counted(settings.count, f'{settings.kind} window')} of {counted(settings.jobs, 'job')}{extra}{seeds}"

@@ -9,6 +9,7 @@ import numpy as np
 from lepton_rl.agents import run_policy
 from lepton_rl.core import ClusterSpec, Outcome
 from lepton_rl.errors import ConfigError
+from lepton_rl.errors import counted as count
 from lepton_rl.experiments.benchmark_config import BenchmarkWorkload
 from lepton_rl.experiments.config import seed_for
 from lepton_rl.experiments.policy_config import PolicyConfig
@@ -119,7 +120,8 @@ def _disjoint(trace: Trace, config: BenchmarkWorkload) -> tuple[Trace, ...]:
     possible = max(room, 0) // settings.jobs
     if possible < settings.count:
         raise ConfigError(
-            f"{config.label}: {len(trace)} jobs hold {possible} disjoint windows of {settings.jobs} jobs "
+            f"{config.label}: {count(len(trace), 'job')} hold {count(possible, 'disjoint window')} of "
+            f"{count(settings.jobs, 'job')} "
             f"with warm-up {settings.warmup}, not {settings.count}; lower windows.count or windows.jobs"
         )
     stride = room // settings.count

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lepton_rl.errors import ConfigError, TraceError, nearest
+from lepton_rl.errors import ConfigError, TraceError, counted, nearest
 from lepton_rl.workloads import columns as check
 from lepton_rl.workloads.columns import COLUMNS, Locate
 from lepton_rl.workloads.requested import CLAIRVOYANT, NOTE, check_sigma, noisy, parse_mode, partly_given, tsafrir
@@ -286,6 +286,7 @@ class Trace:
     def _left_out(self, asked: NDArray[np.float64], most: float, unit: str, strict: bool) -> "Trace":
         """Leave out the jobs that ask for more than `most`."""
         large = asked > most
+        unit = unit.replace("GPUs", "GPU") if most == 1 else unit
         count = int(np.count_nonzero(large))
         if count == 0:
             return self
@@ -294,7 +295,8 @@ class Trace:
         if strict or count == len(self):
             least = f"; the smallest needs {asked.min():g}" if count == len(self) else ""
             raise TraceError(
-                f"{self.name}: {count} of {len(self)} jobs ask for more than {most:g} {unit} ({examples[0]}){least}"
+                f"{self.name}: {count} of {counted(len(self), 'job')} ask{'s' if count == 1 else ''} for more than "
+                f"{most:g} {unit} ({examples[0]}){least}"
                 f"; the largest needs {asked[large].max():g}"
             )
         entry = Dropped(f"asks for more than {most:g} {unit}", count, examples)

@@ -232,7 +232,7 @@ def test_jobs_that_are_left_out_are_named_and_recorded(tmp_path: Path, capsys: p
 def test_unless_they_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*write_own_trace(tmp_path), "--strict", "--out", str(tmp_path / "run")]
     assert main(["train", str(write_experiment(tmp_path)), *arguments]) == 2
-    assert "error: jobs: 1 of 400 jobs ask for more than 8 GPUs (job 6 asks for 9)" in capsys.readouterr().err
+    assert "error: jobs: 1 of 400 jobs asks for more than 8 GPUs (job 6 asks for 9)" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
