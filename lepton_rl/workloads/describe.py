@@ -77,7 +77,7 @@ class TraceDescription:
     def rows(self) -> list[tuple[str, str]]:
         """Return (what, figures) pairs of text for a table."""
         largest = list(self.gpus_shares.items())[:_SHOWN_SIZES]
-        shares = "  ".join(f"{size:g}: {share:.1%}" for size, share in largest)
+        shares = "  ".join(f"{size:g}: {_share_text(share)}" for size, share in largest)
         more = len(self.gpus_shares) - len(largest)
         rows = [
             ("jobs", f"{self.jobs:,}"),
@@ -192,6 +192,10 @@ def duration_text(seconds: float) -> str:
     unit, name = next((u for u in _UNITS if seconds >= u[0]), _UNITS[-1])
     amount = seconds / unit
     return f"{amount:.0f} {name}" if amount == math.floor(amount) else f"{amount:.1f} {name}"
+
+
+def _share_text(share: float) -> str:
+    return "<0.1%" if 0.0 < share < 0.0005 else f"{share:.1%}"
 
 
 def _figures(values: NDArray[np.float64]) -> dict[str, float]:

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lepton_rl.errors import ConfigError, MissingExtra, TraceError
@@ -116,3 +117,10 @@ def test_importing_the_package_loads_neither_numba_nor_matplotlib() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
     assert importlib.import_module("lepton_rl.workloads").__all__
+
+
+def test_a_small_share_is_not_called_none() -> None:
+    size = np.ones(5000)
+    size[7] = 8
+    trace = Trace.from_columns({"submit_time": np.arange(5000.0), "run_time": np.ones(5000), "gpus": size})
+    assert dict(describe(trace).rows())["GPUs of a job"] == "1: 100.0%  8: <0.1%"
