@@ -55,7 +55,10 @@ def test_rows_and_json_tell_the_same(small: Trace) -> None:
 
 def test_requested_times_show_how_far_off_they_are(small: Trace) -> None:
     noisy = describe(small.with_requested("noisy:1"))
-    assert any(what == "requested / run time" for what, _ in noisy.rows())
+    head, *rows = noisy.quantile_rows()
+    assert head == ("", "run time", "gap between arrivals", "requested / run time")
+    assert [row[0] for row in rows] == ["mean", "p1", "p5", "p25", "p50", "p75", "p95", "p99", "max", "cv"]
+    assert rows[4][1] == "25 s"
     absent = describe(small.with_requested("absent"))
     assert absent.requested_ratio == {}
     assert ("requested times", "absent") in absent.rows()
