@@ -42,10 +42,10 @@ def missing_extra(package: str, extra: str) -> MissingExtra:
     return MissingExtra(f"{package} is not installed; install it with: pip install 'lepton-rl[{extra}]'")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest known name, or an empty string."""
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return "; did you mean 'x'?" for the closest known name, or an empty string where none is as like as `cutoff`."""
     as_written = {word.lower(): word for word in known}
-    close = get_close_matches(name.lower(), list(as_written), n=1, cutoff=0.6)
+    close = get_close_matches(name.lower(), list(as_written), n=1, cutoff=cutoff)
     return f"; did you mean {as_written[close[0]]!r}?" if close else ""
 
 
@@ -90,6 +90,11 @@ def in_words(problem: Mapping[str, Any]) -> str:
         return message.partition(", ")[2].rstrip(".")
     message = message.replace("Input should", "must").replace("String should", "must")
     return f"{message[:1].lower()}{message[1:]}, not {given}"
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things: "1 job", "1,024 jobs"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def shown(value: object) -> str:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from lepton_rl import __version__
 from lepton_rl.cli import main
+from lepton_rl.core.metrics import DESCRIPTIONS
 from lepton_rl.workloads import data_folder, gpu_cluster, read_trace, write_csv, write_swf
 
 
@@ -82,7 +84,11 @@ def test_simulate_prints_a_table(folder: Path, capsys: CAPTURE) -> None:
     assert run("simulate --trace jobs.csv --policy sjf --blocking easy --nodes 2 --gpus-per-node 4") == 0
     out = capsys.readouterr().out
     assert "120 jobs on 2 x 4 GPUs" in out
-    assert "mean bounded slowdown" in out
+    names = [line.split()[0].rstrip(",") for line in out.splitlines()[2:]]
+    assert names[:3] == ["blocking", "placement", "dropped"]
+    assert sorted(names[3:]) == sorted(DESCRIPTIONS)
+    assert re.search(r"^mean_jct, s +[\d,.]+$", out, re.MULTILINE)
+    assert max(map(len, out.splitlines()[1:])) <= 80
 
 
 def test_simulate_takes_a_policy_file_and_limits_and_seeds(folder: Path, capsys: CAPTURE) -> None:
@@ -101,9 +107,11 @@ def test_simulate_takes_a_policy_file_and_limits_and_seeds(folder: Path, capsys:
     assert outs[0] == outs[1] != outs[2]
 
 
-def test_options_that_a_policy_does_not_have_are_said(folder: Path, capsys: CAPTURE) -> None:
-    assert run("simulate --trace jobs.csv --policy greedy --blocking easy --gpus 8 --json") == 0
-    assert "greedy has no blocking setting" in capsys.readouterr().err
+def test_options_that_a_policy_does_not_have_are_refused(folder: Path, capsys: CAPTURE) -> None:
+    assert run("simulate --trace jobs.csv --policy greedy --blocking easy --gpus 8 --json") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "error: greedy has no blocking setting, so that blocking 'easy' cannot be used\n"
 
 
 @pytest.mark.data
@@ -410,8 +418,23 @@ def test_mistakes_are_three_plain_lines_at_most(line: str, folder: Path, capsys:
             "--nodes and --gpus-per-node",
         ),
         (
+            "simulate --trace zz.swf --policy fcfs",
+            "the cluster has no size: zz.swf has a header with 'MaxProcs: zz', which is no number above 0; give --gpus",
+        ),
+        (
             "simulate --trace three.swf --policy fcfs --gpus 1 --strict",
-            "three: 2 of 4 jobs ask for more than 1 GPUs (job 1 asks for 2); the largest needs 5",
+            "three: 2 of 4 jobs ask for more than 1 GPU (job 1 asks for 2); the largest needs 5",
+        ),
+        ("simulate --trace three.swf --bogus 1", "there is no option --bogus\nsee:"),
+        ("simulate --trace three.swf --gpu 1", "there is no option --gpu; did you mean '--gpus'?"),
+        ("configs copy nope.yaml", "no file is called 'nope.yaml'; see: lepton-rl configs list"),
+        ("configs copy train/quikstart.yaml", "no file is called 'train/quikstart.yaml'; did you mean 'train/quick"),
+        ("configs copy philli", "no file is called 'philli'; did you mean 'philly'?"),
+        ("train quickstart.yaml foo", "'foo' is no override; write key.path=value, e.g. seed=1"),
+        ("benchmark small.yaml foo", "'foo' is no override; write key.path=value, e.g. workloads.0.windows.count=50"),
+        (
+            "benchmark small.yaml policies=[fcfs,fcfs]",
+            "override 'policies=[fcfs,fcfs]': policies: two policies are called 'fcfs'; give one of them another label",
         ),
         ("traces generate", "Missing argument 'model'. Choose from: lublin, gpu"),
         ("train small.yaml", "small.yaml:2: workloads: this is a file for another command; use: lepton-rl benchmark"),
@@ -419,6 +442,9 @@ def test_mistakes_are_three_plain_lines_at_most(line: str, folder: Path, capsys:
 )
 def test_usage_errors_say_what_is_right(line: str, sentence: str, folder: Path, capsys: CAPTURE) -> None:
     (folder / "small.yaml").write_text(BENCHMARK)
+    (folder / "zz.swf").write_text(SWF.replace("MaxProcs: 2", "MaxProcs: zz"))
+    run("configs copy train/quickstart.yaml")
+    capsys.readouterr()
     assert run(line) == 2
     assert capsys.readouterr().err.startswith(f"error: {sentence}")
 

@@ -71,11 +71,7 @@ class LearnedPolicy:
         """
         if len(snapshot.jobs) == snapshot.running_count:
             return []
-        if self.network == "mlp" and node_groups(snapshot.cluster.nodes) != node_groups(self.cluster.nodes):
-            raise BundleError(
-                f"this mlp bundle was trained on {self.cluster} and cannot read {snapshot.cluster}; "
-                "a deepsets network can"
-            )
+        self.check_cluster(snapshot.cluster)
         decision = self.codec.open(snapshot)
         actions: list[Action] = []
         while decision.something_fits:
@@ -84,6 +80,18 @@ class LearnedPolicy:
                 break
             actions.append(decision.start(choice))
         return actions
+
+    def check_cluster(self, cluster: ClusterSpec) -> None:
+        """Refuse a cluster whose nodes the network cannot read.
+
+        Raises:
+            BundleError: it is an mlp, trained on another number of nodes.
+        """
+        if self.network == "mlp" and node_groups(cluster.nodes) != node_groups(self.cluster.nodes):
+            raise BundleError(
+                f"{self.name}: this mlp bundle was trained on {self.cluster} and cannot read {cluster}; "
+                "a deepsets network can"
+            )
 
     def choose(self, observation: Observation) -> int:
         """Return the action for one observation: a slot, or K to wait."""

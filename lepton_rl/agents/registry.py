@@ -112,23 +112,18 @@ def make_policy(spec: str | Mapping[str, object] | Policy, *, base: Path | None 
     raise UnknownPolicy(f"no policy named {spec!r}{nearest(spec, _ENTRIES) or '; known: ' + ', '.join(_ENTRIES)}")
 
 
-def with_rules(
-    policy: Policy, blocking: BlockingName | None = None, placement: PlacementName | None = None
-) -> tuple[Policy, tuple[str, ...]]:
-    """Return the policy with the rules that it has as settings, and a sentence for each that it has not.
+def with_rules(policy: Policy, blocking: BlockingName | None = None, placement: PlacementName | None = None) -> Policy:
+    """Return the policy with these rules as its settings.
 
     Raises:
-        ConfigError: the policy has the setting, but not that value.
+        ConfigError: the policy has no such setting, or not that value.
     """
     wanted = {name: value for name, value in (("blocking", blocking), ("placement", placement)) if value is not None}
     fields: Mapping[str, object] = type(policy).model_fields if isinstance(policy, BaseModel) else {}
-    taken = {name: value for name, value in wanted.items() if name in fields}
-    notes = tuple(
-        f"{policy_name(policy)} has no {name} setting; {name} {value} is not used"
-        for name, value in wanted.items()
-        if name not in fields
-    )
-    return (_remade(policy, taken) if taken else policy), notes
+    for name, value in wanted.items():
+        if name not in fields:
+            raise ConfigError(f"{policy_name(policy)} has no {name} setting, so that {name} {value!r} cannot be used")
+    return _remade(policy, wanted) if wanted else policy
 
 
 def _made(name: str, model: type[BaseModel], settings: Mapping[str, object]) -> Policy:

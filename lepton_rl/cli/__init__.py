@@ -123,7 +123,11 @@ def _usage_sentence(error: Any) -> str:
     option = getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities"):
         known = [name for known in error.ctx.command.params for name in known.opts] if error.ctx else []
-        return f"there is no option {option}{nearest(option, known)}"
+        # the dashes count for no likeness, and a short word is soon like another
+        close = nearest(option.lstrip("-"), [name.lstrip("-") for name in known if name.startswith("--")], 0.7).replace(
+            "'", "'--", 1
+        )
+        return f"there is no option {option}{close}"
     return " ".join(error.format_message().split())
 
 

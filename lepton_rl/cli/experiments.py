@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lepton_rl.cli.options import output_option
+from lepton_rl.cli.options import Strict, output_option
 from lepton_rl.cli.printing import (
     announce_compilation,
     keeping_what_ctrl_c_says,
@@ -26,6 +26,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
     seed: Seed = None,
+    strict: Strict = False,
 ) -> None:
     """Train a policy as the file says, and leave a bundle that runs without torch.
 
@@ -35,7 +36,7 @@ def train(
 
     announce_compilation()
     with keeping_what_ctrl_c_says():
-        folder = run(file, overrides or [], out, resume, overwrite, seed)
+        folder = run(file, overrides or [], out, resume, overwrite, seed, strict=strict)
     typer.echo(f"run: {folder}")
 
 
@@ -44,6 +45,7 @@ def benchmark(
     overrides: Overrides = None,
     out: Annotated[Path | None, output_option("Run folder; a new one in runs/ if left out.")] = None,
     seed: Seed = None,
+    strict: Strict = False,
     json: Annotated[bool, typer.Option("--json", help='Print one JSON object {"rows": [...]}.')] = False,
 ) -> None:
     """Compare policies on the same windows of jobs, with intervals; an unfinished run folder is continued.
@@ -54,7 +56,7 @@ def benchmark(
 
     announce_compilation()
     with keeping_what_ctrl_c_says(), only_results_on_stdout():
-        result = run(file, overrides or [], out, seed)
+        result = run(file, overrides or [], out, seed, strict=strict)
     if json:
         print_json({"rows": result.rows})
         note(f"run: {result.folder}")

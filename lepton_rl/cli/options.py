@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace with jobs larger than the cluster.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 
 

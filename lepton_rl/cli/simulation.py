@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lepton_rl.cli.options import Overwrite, output_option
+from lepton_rl.cli.options import Overwrite, Strict, output_option
 from lepton_rl.cli.printing import announce_compilation, note, note_losses, only_results_on_stdout, print_json
 from lepton_rl.errors import ConfigError
 
@@ -25,7 +25,6 @@ GpusPerNode = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="GPU
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first jobs, by submit time.")]
 Format = Annotated[str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")]
 Requested = Annotated[str, typer.Option(help="Requested times: given, exact, noisy:SIGMA, tsafrir, absent.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace with jobs larger than the cluster.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of random requested times and policies.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Settings = Annotated[
@@ -81,7 +80,7 @@ def simulate(
     wanted = options(PolicyConfig, name=policy, **_settings(settings or []))
     _check_jobs_out(jobs_out, overwrite, trace, wanted)
     with only_results_on_stdout():
-        chosen, unused = with_rules(
+        chosen = with_rules(
             wanted.build(seed=seed),
             _choice("--blocking", blocking, BlockingName),
             _choice("--placement", placement, PlacementName),
@@ -91,8 +90,6 @@ def simulate(
         simulation = run(jobs, cluster, chosen, strict=strict, timing=Timing(preemption_cost, quantum))
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)
-    for text in unused:
-        note(text)
     _say_what_is_odd(simulation, size)
     if json:
         print_json(simulation.summary())
@@ -197,7 +194,7 @@ def _size(gpus: int | None, nodes: int | None, gpus_per_node: int | None) -> dic
 def _workload(
     file: str, size: dict[str, Any], limit: int | None, format: str | None, requested: str, seed: int
 ) -> "tuple[Trace, ClusterSpec]":
-    from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig
+    from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig, why_no_size
     from lepton_rl.experiments.loader import options
 
     cluster_config = options(ClusterConfig, **size)
@@ -205,8 +202,7 @@ def _workload(
     header = trace.machine
     if not size and not (header and header.gpus):
         raise ConfigError(
-            f"the cluster has no size: {file} has no header that names one (MaxNodes or MaxProcs); "
-            "give --gpus, or --nodes and --gpus-per-node"
+            f"the cluster has no size: {file} {why_no_size(trace)}; give --gpus, or --nodes and --gpus-per-node"
         )
     return trace, cluster_config.build(trace)
 
@@ -247,7 +243,7 @@ def _print_table(simulations: "list[Simulation]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lepton_rl.core.metrics import DESCRIPTIONS
+    from lepton_rl.core.metrics import DESCRIPTIONS, UNITS
     from lepton_rl.experiments.simulate import LEADING_KEYS
 
     first = simulations[0]
@@ -260,9 +256,10 @@ def _print_table(simulations: "list[Simulation]") -> None:
     summaries = [simulation.summary() for simulation in simulations]
     table.add_row("blocking", *(simulation.rules.blocking or "its own" for simulation in simulations))
     table.add_row("placement", *(simulation.rules.placement or "its own" for simulation in simulations))
-    table.add_row("jobs left out: too large", *(f"{summary['dropped']:,}" for summary in summaries))
+    table.add_row("dropped", *(f"{summary['dropped']:,}" for summary in summaries))
     for name in (*LEADING_KEYS, *(key for key in DESCRIPTIONS if key not in LEADING_KEYS)):
-        table.add_row(DESCRIPTIONS[name], *(_figure(summary[name]) for summary in summaries))
+        label = f"{name}, {UNITS[name]}" if name in UNITS else name
+        table.add_row(label, *(_figure(summary[name]) for summary in summaries))
     Console(soft_wrap=True).print(table)
 
 

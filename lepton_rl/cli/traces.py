@@ -57,7 +57,11 @@ def describe(
     table = Table(show_header=False, box=None, pad_edge=False, title=trace.name, title_justify="left")
     for what, figures in description.rows():
         table.add_row(what, figures)
-    Console(soft_wrap=True).print(table)
+    head, *rows = description.quantile_rows()
+    quantiles = Table(*head, box=None, pad_edge=False)
+    for row in rows:
+        quantiles.add_row(*row)
+    Console(soft_wrap=True).print(table, quantiles, sep="\n\n")
 
 
 @app.command()

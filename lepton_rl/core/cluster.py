@@ -50,7 +50,8 @@ class ClusterSpec:
         return math.ceil(self.gpu_memory_gib * L.MIB_PER_GIB)
 
     def __str__(self) -> str:
-        return f"{self.gpus} GPUs" if self.nodes == 1 else f"{self.nodes} x {self.gpus_per_node} GPUs"
+        size = f"{self.gpus_per_node} GPU{'s' if self.gpus_per_node != 1 else ''}"
+        return size if self.nodes == 1 else f"{self.nodes} x {size}"
 
 
 class Cluster(Protocol):

@@ -119,6 +119,15 @@ DESCRIPTIONS = {
 }
 
 
+UNITS = {
+    **dict.fromkeys(
+        ("mean_jct", "mean_wait", "p50_jct", "p90_jct", "p99_jct", "p99_wait", "max_wait", "makespan"), "s"
+    ),
+    "throughput": "jobs/h",
+}
+"""Of the metrics that have one and do not end in it."""
+
+
 def bounded_slowdown(wait: FloatArray, run: FloatArray, floor: float = SLOWDOWN_FLOOR) -> FloatArray:
     """Return `max(1, (wait + run) / max(run, floor))`, element by element."""
     return np.maximum(1.0, (wait + run) / np.maximum(run, floor))

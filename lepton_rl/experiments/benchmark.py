@@ -15,8 +15,9 @@ from typing import Any
 from rich.console import Console
 
 from lepton_rl.agents import CompiledPolicy, RuleNames, check_requested_times, rule_names
+from lepton_rl.agents.bundle import LearnedPolicy
 from lepton_rl.core import Policy
-from lepton_rl.errors import ConfigError, LeptonError, MissingExtra
+from lepton_rl.errors import ConfigError, LeptonError, MissingExtra, counted
 from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, BenchmarkConfig, ProtocolConfig
 from lepton_rl.experiments.loader import checked, resolved_yaml, tree_of
 from lepton_rl.experiments.outputs import check_run_folder
@@ -66,6 +67,7 @@ def benchmark(
     out: Path | None = None,
     seed: int | None = None,
     console: Console | None = None,
+    strict: bool = False,
 ) -> BenchmarkResult:
     """Run the benchmark that the experiment file describes.
 
@@ -76,13 +78,14 @@ def benchmark(
             None.
         seed: instead of the file's.
         console: for progress; standard error if None.
+        strict: refuse a workload with jobs larger than its cluster, before anything is written.
 
     Raises:
         ConfigError: the file is wrong, or the folder holds another experiment or a run that is under way.
         TraceError: a workload cannot be used.
     """
     console = console or Console(stderr=True)
-    prepared = _prepared(file, overrides, seed)
+    prepared = _prepared(file, overrides, seed, strict)
     folder = out or new_folder(prepared.config.name)
     is_new = not folder.exists()
     if not (folder / BENCHMARK_FILE).is_file():
@@ -102,7 +105,7 @@ def benchmark(
         return _finish(prepared, folder, prepared.summaries(measurements), console)
 
 
-def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None) -> Prepared:
+def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None, strict: bool) -> Prepared:
     """Return what the file asks for, checked as far as it can be before anything runs."""
     base = Path(file).absolute().parent
     tree = tree_of(file, overrides)
@@ -110,19 +113,21 @@ def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None) -> P
         from lepton_rl.experiments.protocol import prepare_protocol
 
         protocol = checked(tree, base, ProtocolConfig)
-        return prepare_protocol(protocol if seed is None else protocol.model_copy(update={"seed": seed}))
+        return prepare_protocol(protocol if seed is None else protocol.model_copy(update={"seed": seed}), strict)
     config = checked(tree, base, BenchmarkConfig)
-    return _comparison(config if seed is None else config.model_copy(update={"seeds": (seed,)}))
+    return _comparison(config if seed is None else config.model_copy(update={"seeds": (seed,)}), strict)
 
 
-def _comparison(config: BenchmarkConfig) -> Prepared:
+def _comparison(config: BenchmarkConfig, strict: bool) -> Prepared:
     built = {policy.label: policy.build() for policy in config.policies}
     contenders = _contenders(config, built)
-    windows = {workload.label: make_windows(workload, config.seeds) for workload in config.workloads}
+    windows = {workload.label: make_windows(workload, config.seeds, strict) for workload in config.workloads}
     for index, workload in enumerate(config.workloads):
         first = next(iter(windows[workload.label].traces.values()))[0]
         for policy in built.values():
             check_requested_times(policy, first, f"workloads.{index}.requested")
+            if isinstance(policy, LearnedPolicy):
+                policy.check_cluster(windows[workload.label].cluster)
     tasks = [
         Task(contender, workload.label, seed, index)
         for workload in config.workloads
@@ -144,6 +149,8 @@ def _comparison(config: BenchmarkConfig) -> Prepared:
                 cluster=str(windows[workload.label].cluster),
                 windows=_in_words(config, index),
                 notes=_notes(windows[workload.label]),
+                dropped=windows[workload.label].too_large,
+                left_out=windows[workload.label].dropped,
                 learned=learned,
                 block=windows[workload.label].block,
                 seeds_share_windows=workload.windows.kind == "disjoint",
@@ -228,14 +235,15 @@ def _what_is_odd(config: BenchmarkConfig, windows: Mapping[str, Windows]) -> tup
         texts += [f"{workload.label}: {text}" for text in _notes(windows[workload.label])]
         count = workload.windows.count * (1 if workload.windows.kind == "disjoint" else len(config.seeds))
         if count < ENOUGH_WINDOWS:
-            texts.append(f"{workload.label}: {count} windows do not rank policies; use {ENOUGH_WINDOWS} or more")
+            texts.append(
+                f"{workload.label}: {counted(count, 'window')} cannot rank policies; use {ENOUGH_WINDOWS} or more"
+            )
     return tuple(texts)
 
 
 def _notes(windows: Windows) -> tuple[str, ...]:
     dropped = tuple(
-        f"dropped {entry.count} jobs or rows: {entry.reason} ({'; '.join(entry.examples[:3])}"
-        f"{'; ...' if entry.count > 3 else ''})"
+        f"dropped {entry.count}: {entry.reason} ({'; '.join(entry.examples[:3])}{'; ...' if entry.count > 3 else ''})"
         for entry in windows.dropped
     )
     return (*dropped, *windows.notes)
@@ -248,4 +256,4 @@ def _in_words(config: BenchmarkConfig, index: int) -> str:
     extra = "".join(
         f", {count:,} {what}" for count, what in ((settings.warmup, "warm-up"), (settings.cooldown, "after")) if count
     )
-    return f"{settings.count} {settings.kind} windows of {settings.jobs:,} jobs{extra}{seeds}"
+    return f"{counted(settings.count, f'{settings.kind} window')} of {counted(settings.jobs, 'job')}{extra}{seeds}"

@@ -1,8 +1,8 @@
 """What an experiment file for a benchmark says."""
 
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from lepton_rl.experiments.config import ClusterConfig, RunName, Section, WorkloadConfig
 from lepton_rl.experiments.policy_config import PolicyConfig
@@ -45,6 +45,9 @@ class BenchmarkWorkload(WorkloadConfig):
         return self
 
 
+_Named = TypeVar("_Named", PolicyConfig, BenchmarkWorkload)
+
+
 class BenchmarkConfig(Section):
     """Policies x workloads x seeds, every policy on the same windows."""
 
@@ -68,17 +71,15 @@ class BenchmarkConfig(Section):
             raise ValueError(f"must be different whole numbers of 0 or more, not {list(value)}")
         return value
 
-    @model_validator(mode="after")
-    def _different_names(self) -> Self:
-        for what, names in (
-            ("policies", [policy.label for policy in self.policies]),
-            ("workloads", [workload.label for workload in self.workloads]),
-        ):
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                key = "label" if what == "policies" else "name"
-                raise ValueError(f"two {what} are called {twice!r}; give one of them another {key}")
-        return self
+    @field_validator("policies", "workloads")
+    @classmethod
+    def _different_names(cls, value: tuple[_Named, ...], info: ValidationInfo) -> tuple[_Named, ...]:
+        names = [entry.label for entry in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            key = "label" if info.field_name == "policies" else "name"
+            raise ValueError(f"two {info.field_name} are called {twice!r}; give one of them another {key}")
+        return value
 
     @property
     def timing(self) -> Timing:

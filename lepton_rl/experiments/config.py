@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from lepton_rl.core import ClusterSpec
-from lepton_rl.errors import ConfigError, TraceError, nearest
+from lepton_rl.errors import ConfigError, TraceError, nearest, shown
 from lepton_rl.experiments.loader import InputPath, Section, load, or_value_error, resolved_yaml
 from lepton_rl.workloads import (
     FORMATS,
@@ -247,10 +247,19 @@ class ClusterConfig(Section):
             machine = trace.machine if trace is not None else None
             size = self.gpus or (machine and machine.gpus)
             if not size:
-                of = f"; {trace.name} has no header with MaxNodes or MaxProcs" if trace is not None else ""
+                of = f"; {trace.name} {why_no_size(trace)}" if trace is not None else ""
                 raise ConfigError(f"the cluster has no size: give gpus, or nodes and gpus_per_node{of}")
             shape = (1, size)
         return ClusterSpec(*shape, self.gpu_memory_gib, self.idle_power_w, self.max_power_w)
+
+
+def why_no_size(trace: Trace) -> str:
+    """Return, as the end of a sentence that begins with the file, why its header says no size of a cluster."""
+    fields = trace.machine.fields if trace.machine else {}
+    written = [f"{key}: {fields[key]}" for key in ("MaxNodes", "MaxProcs") if key in fields]
+    if written:
+        return f"has a header with {' and '.join(map(shown, written))}, which is no number above 0"
+    return "has no header that names one (MaxNodes or MaxProcs)"
 
 
 def _default(model: type[Section], key: str) -> object:

@@ -45,8 +45,8 @@ class ProtocolBench:
         return Measurement(task, metrics, [], round(time.process_time() - begun, 6))
 
 
-def prepare_protocol(config: ProtocolConfig) -> Prepared:
-    """Return what the protocol measures.
+def prepare_protocol(config: ProtocolConfig, strict: bool = False) -> Prepared:
+    """Return what the protocol measures; with `strict`, a job larger than the machine is an error.
 
     Raises:
         TraceError: the trace is too short for the windows, has no requested times, or cannot be used.
@@ -58,7 +58,7 @@ def prepare_protocol(config: ProtocolConfig) -> Prepared:
             "the protocol's policies need requested times; set workload.requested to given, exact or noisy:SIGMA"
         )
     cluster = config.cluster.build(trace)
-    fitting = trace.fit_to(cluster.gpus)
+    fitting = trace.fit_to(cluster.gpus, strict)
     dropped = tuple(f"dropped {entry.count}: {entry.reason} ({entry.examples[0]})" for entry in fitting.dropped)
     try:
         starts = start_indices(config.seed, len(fitting), config.window, config.iterations)
@@ -84,6 +84,7 @@ def prepare_protocol(config: ProtocolConfig) -> Prepared:
             summarize(
                 measurements, name, cluster=f"{cluster.gpus} processors", notes=notes, block=None,
                 windows=f"{len(starts)} windows of {config.window:,} jobs, seed {config.seed}",
+                dropped=len(trace) - len(fitting), left_out=fitting.dropped,
             ),
         )  # fmt: skip
 

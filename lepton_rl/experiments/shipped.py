@@ -47,7 +47,9 @@ def copy_shipped(name: str, folder: Path, overwrite: bool = False) -> Path:
     if name not in found and len(short) == 1:
         name = short[0]
     if name not in found:
-        said = f"{name!r} may be {' or '.join(short)}" if short else f"no file is called {name!r}{nearest(name, found)}"
+        bare = [full.removesuffix(".yaml") for full in found]  # what every name ends in is no likeness
+        close = nearest(name.removesuffix(".yaml"), [*bare, *(Path(full).name for full in bare)])
+        said = f"{name!r} may be {' or '.join(short)}" if short else f"no file is called {name!r}{close}"
         raise ConfigError(f"{said}; see: lepton-rl configs list")
     target = folder / Path(name).name
     try:

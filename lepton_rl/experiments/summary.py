@@ -17,6 +17,7 @@ from lepton_rl.experiments.statistics import (
     estimate_interquartile_mean,
 )
 from lepton_rl.experiments.windows import HIGHER_IS_BETTER
+from lepton_rl.workloads import Dropped
 
 HEADLINES = ("mean_bounded_slowdown", "mean_jct")
 """The metrics that policies are ranked by."""
@@ -32,6 +33,8 @@ class WorkloadSummary:
         cluster: in words.
         windows: in words.
         notes: what a reader should know.
+        dropped: jobs larger than the cluster.
+        left_out: those, and the rows that were dropped in reading.
         contenders: in the order of the experiment file.
         learned: those of them that were trained.
         samples: by contender and metric, one figure for each window.
@@ -43,6 +46,8 @@ class WorkloadSummary:
     cluster: str
     windows: str
     notes: tuple[str, ...]
+    dropped: int
+    left_out: tuple[Dropped, ...]
     contenders: tuple[Contender, ...]
     learned: frozenset[Contender]
     samples: Mapping[Contender, Mapping[str, NDArray[np.float64]]]
@@ -82,6 +87,7 @@ class WorkloadSummary:
                 "workload": self.workload,
                 "metric": metric,
                 **asdict(self.estimate(contender, metric)),
+                "dropped": self.dropped,
             }
             for contender in self.contenders
             for metric in self.metrics
@@ -95,6 +101,7 @@ class WorkloadSummary:
             "cluster": self.cluster,
             "windows": self.windows,
             "notes": list(self.notes),
+            "left_out": [asdict(entry) for entry in self.left_out],
             "strongest_heuristic": {
                 metric: _who(strongest) for metric in headlines if (strongest := self.strongest(metric))
             },
@@ -120,6 +127,8 @@ def summarize(
     cluster: str,
     windows: str,
     notes: Sequence[str] = (),
+    dropped: int = 0,
+    left_out: Sequence[Dropped] = (),
     learned: frozenset[str] = frozenset(),
     block: int | None = 1,
     seeds_share_windows: bool = False,
@@ -132,6 +141,8 @@ def summarize(
         cluster: in words.
         windows: in words.
         notes: what a reader should know.
+        dropped: jobs larger than the cluster.
+        left_out: those, and the rows that were dropped in reading.
         learned: labels of trained policies.
         block: see `statistics.estimate`.
         seeds_share_windows: the windows are the same for every seed: its figures are averaged first.
@@ -152,7 +163,9 @@ def summarize(
         }
         counts[contender] = np.sum([one.jct_counts for unit in every for one in unit], axis=0, dtype=np.int64)
     known = frozenset(contender for contender in units if contender.label in learned)
-    return WorkloadSummary(workload, cluster, windows, tuple(notes), tuple(units), known, samples, counts, block)
+    return WorkloadSummary(
+        workload, cluster, windows, tuple(notes), dropped, tuple(left_out), tuple(units), known, samples, counts, block
+    )
 
 
 def _who(contender: Contender) -> dict[str, Any]:

@@ -57,11 +57,13 @@ def train(
     overwrite: bool = False,
     seed: int | None = None,
     console: Console | None = None,
+    strict: bool = False,
 ) -> Path:
     """Train what the experiment file describes and return the run folder.
 
     A resumed training continues from its last checkpoint and, on CPU, ends with the weights that an uninterrupted
-    one has. Ctrl-C keeps the best policy so far as a bundle and re-raises; the exception says what is left.
+    one has. Ctrl-C keeps the best policy so far as a bundle and re-raises; the exception says what is left. With
+    `strict`, a workload with jobs larger than the cluster is refused before anything is written.
 
     Raises:
         ConfigError: the file is wrong, or the folder holds another run or one that is under way.
@@ -75,7 +77,7 @@ def train(
         folder.check_resumable()
     else:
         folder.check_free(overwrite)
-    setup = _prepare(config)
+    setup = _prepare(config, strict)
     device = _device(config.training.device)
     make_folder(folder.path)
     with alone_in(folder.path):
@@ -93,11 +95,11 @@ def train(
     return folder.path
 
 
-def _prepare(config: TrainConfig) -> _Setup:
+def _prepare(config: TrainConfig, strict: bool) -> _Setup:
     whole, held_out = _workloads(config)
     cluster = config.cluster.build(whole)
     sources = [
-        source.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib)
+        source.fit_to(cluster.gpus, strict, cluster.gpu_memory_gib)
         for source in (whole, held_out) if source is not None
     ]  # fmt: skip
     first, second = whole.split(1.0 - config.validation.fraction) if held_out is None else (whole, held_out)

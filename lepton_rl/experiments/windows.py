@@ -9,6 +9,7 @@ import numpy as np
 from lepton_rl.agents import run_policy
 from lepton_rl.core import ClusterSpec, Outcome
 from lepton_rl.errors import ConfigError
+from lepton_rl.errors import counted as count
 from lepton_rl.experiments.benchmark_config import BenchmarkWorkload
 from lepton_rl.experiments.config import seed_for
 from lepton_rl.experiments.policy_config import PolicyConfig
@@ -35,7 +36,8 @@ class Windows:
         traces: by seed, in order; the same objects for every seed where the windows do not depend on it.
         counted: rows of each window whose jobs count.
         block: windows to resample together; None where they overlap.
-        dropped: what was left out of the trace.
+        dropped: what was left out of the trace, in reading it or as too large.
+        too_large: jobs of the trace that are larger than the cluster.
         notes: what readers of the results should know.
     """
 
@@ -45,6 +47,7 @@ class Windows:
     counted: slice
     block: int | None
     dropped: tuple[Dropped, ...]
+    too_large: int
     notes: tuple[str, ...]
 
 
@@ -69,8 +72,8 @@ class WindowBench:
         return Measurement(task, counted_metrics(outcome, windows.counted), counts.tolist(), round(seconds, 6))
 
 
-def make_windows(config: BenchmarkWorkload, seeds: Sequence[int]) -> Windows:
-    """Cut or generate the windows of a workload.
+def make_windows(config: BenchmarkWorkload, seeds: Sequence[int], strict: bool = False) -> Windows:
+    """Cut or generate the windows of a workload; with `strict`, a job larger than the cluster is an error.
 
     Raises:
         ConfigError: the workload has fewer jobs than the windows need.
@@ -81,17 +84,19 @@ def make_windows(config: BenchmarkWorkload, seeds: Sequence[int]) -> Windows:
     if settings.kind == "independent":
         made = {seed: _generated(config, seed) for seed in seeds}
         first = made[seeds[0]][0]
-        return Windows(config.label, config.cluster.build(first), made, counted, 1, (), first.notes)
+        return Windows(config.label, config.cluster.build(first), made, counted, 1, (), 0, first.notes)
     trace = config.build(seeds[0])
     cluster = config.cluster.build(trace)
-    fitting = trace.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib)
+    fitting = trace.fit_to(cluster.gpus, strict, cluster.gpu_memory_gib)
+    too_large = len(trace) - len(fitting)
     if settings.kind == "disjoint":
         same = _disjoint(fitting, config)
         traces = dict.fromkeys(seeds, same)
-        return Windows(config.label, cluster, traces, counted, block_length(len(same)), fitting.dropped, fitting.notes)
+        block = block_length(len(same))
+        return Windows(config.label, cluster, traces, counted, block, fitting.dropped, too_large, fitting.notes)
     drawn = {seed: _overlapping(fitting, config, seed) for seed in seeds}
     notes = (*fitting.notes, "the windows overlap: means only, an interval would be too narrow")
-    return Windows(config.label, cluster, drawn, counted, None, fitting.dropped, notes)
+    return Windows(config.label, cluster, drawn, counted, None, fitting.dropped, too_large, notes)
 
 
 def counted_metrics(outcome: Outcome, counted: slice) -> dict[str, float]:
@@ -115,7 +120,8 @@ def _disjoint(trace: Trace, config: BenchmarkWorkload) -> tuple[Trace, ...]:
     possible = max(room, 0) // settings.jobs
     if possible < settings.count:
         raise ConfigError(
-            f"{config.label}: {len(trace)} jobs hold {possible} disjoint windows of {settings.jobs} jobs "
+            f"{config.label}: {count(len(trace), 'job')} hold {count(possible, 'disjoint window')} of "
+            f"{count(settings.jobs, 'job')} "
             f"with warm-up {settings.warmup}, not {settings.count}; lower windows.count or windows.jobs"
         )
     stride = room // settings.count

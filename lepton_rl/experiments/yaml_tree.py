@@ -141,7 +141,8 @@ def override(tree: Node, text: str) -> None:
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError(f"{text!r} is no override; write key.path=value, e.g. windows.count=50")
+        example = "workloads.0.windows.count=50" if "workloads" in tree.key_places else "seed=1"
+        raise ConfigError(f"{text!r} is no override; write key.path=value, e.g. {example}")
     new = parse(value, f"override {text!r}", from_command_line=True)
     node = tree
     for depth, key in enumerate(keys):

@@ -1,7 +1,7 @@
 """What a trace holds, in numbers and in one picture."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,20 +77,16 @@ class TraceDescription:
     def rows(self) -> list[tuple[str, str]]:
         """Return (what, figures) pairs of text for a table."""
         largest = list(self.gpus_shares.items())[:_SHOWN_SIZES]
-        shares = "  ".join(f"{size:g}: {share:.1%}" for size, share in largest)
+        shares = "  ".join(f"{size:g}: {_share_text(share)}" for size, share in largest)
         more = len(self.gpus_shares) - len(largest)
         rows = [
             ("jobs", f"{self.jobs:,}"),
             ("span", duration_text(self.span)),
-            ("run time", _quantile_text(self.run_time, duration_text)),
-            ("gap between arrivals", _quantile_text(self.gap, duration_text)),
             ("GPUs of a job", shares + (f"  and {more} more sizes" if more > 0 else "")),
             ("largest job", f"{self.gpus['max']:g} GPUs"),
             ("mean demand", "-" if self.mean_demand is None else f"{self.mean_demand:.1f} GPUs"),
             ("requested times", self.requested),
         ]
-        if self.requested in ("given", "noisy"):
-            rows.append(("requested / run time", _quantile_text(self.requested_ratio, "{:.3g}".format)))
         for size, load in self.offered_load.items():
             rows.append((f"offered load, {size} GPUs", "-" if load is None else f"{load:.2f}"))
         header = (("MaxNodes", self.max_nodes), ("MaxProcs", self.max_procs))
@@ -102,6 +98,16 @@ class TraceDescription:
             rows.append(("dropped", f"{entry.count:,} {entry.reason} ({named})"))
         rows += [("note", note) for note in self.notes]
         return rows
+
+    def quantile_rows(self) -> list[tuple[str, ...]]:
+        """Return a table of text, heads first: a row for the mean, each quantile and the largest."""
+        columns = [("run time", self.run_time, duration_text), ("gap between arrivals", self.gap, duration_text)]
+        if self.requested not in ("exact", "absent"):
+            columns.append(("requested / run time", self.requested_ratio, "{:.3g}".format))
+        keys = ("mean", *(f"p{quantile}" for quantile in QUANTILES), "max")
+        rows = [(key, *(text(part[key]) if part else "-" for _, part, text in columns)) for key in keys]
+        cv = ("cv", "", f"{self.gap['cv']:.1f}" if self.gap else "-", *[""] * (len(columns) - 2))
+        return [("", *(name for name, _, _ in columns)), *rows, cv]
 
 
 def describe(trace: Trace, gpus: Sequence[int] = ()) -> TraceDescription:
@@ -194,6 +200,10 @@ def duration_text(seconds: float) -> str:
     return f"{amount:.0f} {name}" if amount == math.floor(amount) else f"{amount:.1f} {name}"
 
 
+def _share_text(share: float) -> str:
+    return "<0.1%" if 0.0 < share < 0.0005 else f"{share:.1%}"
+
+
 def _figures(values: NDArray[np.float64]) -> dict[str, float]:
     quantiles = np.percentile(values, QUANTILES)
     return {
@@ -201,8 +211,3 @@ def _figures(values: NDArray[np.float64]) -> dict[str, float]:
         **{f"p{q}": float(value) for q, value in zip(QUANTILES, quantiles, strict=True)},
         "max": float(values.max()),
     }
-
-
-def _quantile_text(figures: Mapping[str, float], text: Callable[[float], str]) -> str:
-    parts = [f"{key} {text(value) if key != 'cv' else format(value, '.1f')}" for key, value in figures.items()]
-    return "  ".join(parts) or "-"

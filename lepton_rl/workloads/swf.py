@@ -103,7 +103,7 @@ def write_swf(trace: Trace, path: str | Path) -> None:
     path = Path(path)
     if (trace.gpus < 1.0).any():
         raise TraceError(f"{path}: SWF counts whole processors, and {trace.name} has jobs with a share of a GPU")
-    known = trace.requested in ("given", "noisy")
+    known = trace.requested not in ("exact", "absent")
     limits = trace.requested_time if known else np.full(len(trace), -1.0)
     columns = (
         trace.job_id.tolist(),

@@ -4,17 +4,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lepton_rl.errors import ConfigError, TraceError, nearest
+from lepton_rl.errors import ConfigError, TraceError, counted, nearest
 from lepton_rl.workloads import columns as check
 from lepton_rl.workloads.columns import COLUMNS, Locate
 from lepton_rl.workloads.requested import CLAIRVOYANT, NOTE, check_sigma, noisy, parse_mode, partly_given, tsafrir
 
-Requested = Literal["given", "exact", "noisy", "absent"]
+Requested = str
+"""Where requested times come from: "given", "exact", "noisy:SIGMA", "tsafrir" or "absent"."""
 
 EXAMPLES = 5  # dropped jobs that are named one by one
 
@@ -72,7 +73,8 @@ class Trace:
         name: for tables and pictures.
         origin: seconds to add to `submit_time` for the file's own stamps.
         machine: the file's header, if it has one.
-        requested: where `requested_time` comes from; "exact" is the run time itself (a clairvoyant workload).
+        requested: where `requested_time` comes from, as `with_requested` calls it; "exact" is the run time itself (a
+            clairvoyant workload).
         dropped: what was left out on the way here.
         notes: what was read otherwise than written, one sentence each.
     """
@@ -265,12 +267,12 @@ class Trace:
             return replace(self, requested_time=np.full(len(self), np.nan), requested="absent", notes=notes)
         if name == "noisy":
             sigma = check_sigma(sigma)
-            times = noisy(self.run_time, sigma, generator)
+            times, name = noisy(self.run_time, sigma, generator), f"noisy:{sigma:g}"
             note = f"{NOTE}run times with a log-normal error, sigma {sigma:g}"
         else:
             times = tsafrir(self.run_time, generator)
             note = f"{NOTE}model of Tsafrir et al. (2005), maximum {times.max():g} s"
-        return replace(self, requested_time=times, requested="noisy", notes=(*notes, note))
+        return replace(self, requested_time=times, requested=name, notes=(*notes, note))
 
     def fit_to(self, gpus: int, strict: bool = False, gpu_memory_gib: float = math.inf) -> "Trace":
         """Leave out the jobs that a cluster of `gpus` GPUs could never run, and say so in `dropped`.
@@ -284,6 +286,7 @@ class Trace:
     def _left_out(self, asked: NDArray[np.float64], most: float, unit: str, strict: bool) -> "Trace":
         """Leave out the jobs that ask for more than `most`."""
         large = asked > most
+        unit = unit.replace("GPUs", "GPU") if most == 1 else unit
         count = int(np.count_nonzero(large))
         if count == 0:
             return self
@@ -292,7 +295,8 @@ class Trace:
         if strict or count == len(self):
             least = f"; the smallest needs {asked.min():g}" if count == len(self) else ""
             raise TraceError(
-                f"{self.name}: {count} of {len(self)} jobs ask for more than {most:g} {unit} ({examples[0]}){least}"
+                f"{self.name}: {count} of {counted(len(self), 'job')} ask{'s' if count == 1 else ''} for more than "
+                f"{most:g} {unit} ({examples[0]}){least}"
                 f"; the largest needs {asked[large].max():g}"
             )
         entry = Dropped(f"asks for more than {most:g} {unit}", count, examples)

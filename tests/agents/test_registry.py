@@ -257,19 +257,15 @@ def test_a_folder_is_a_bundle(tmp_path: Path) -> None:
 
 
 def test_rules_from_outside() -> None:
-    assert with_rules(Priority(score="sjf"), "easy", "best") == (
-        Priority(score="sjf", blocking="easy", placement="best"),
-        (),
-    )
-    assert with_rules(Greedy()) == (Greedy(), ())
-    assert with_rules(Greedy(), "easy", "worst") == (
-        Greedy(placement="worst"),
-        ("greedy has no blocking setting; blocking easy is not used",),
-    )
-    assert with_rules(Genetic(), None, "first") == (Genetic(placement="first"), ())
+    assert with_rules(Priority(score="sjf"), "easy", "best") == Priority(score="sjf", blocking="easy", placement="best")
+    assert with_rules(Greedy()) == Greedy()
+    assert with_rules(Greedy(), None, "worst") == Greedy(placement="worst")
+    assert with_rules(Genetic(), None, "first") == Genetic(placement="first")
     idle = Idle()
-    policy, notes = with_rules(idle, "head", "first")
-    assert policy is idle
-    assert len(notes) == 2
+    assert with_rules(idle) is idle
+    with pytest.raises(ConfigError, match="greedy has no blocking setting, so that blocking 'easy' cannot be used"):
+        with_rules(Greedy(), "easy", "worst")
+    with pytest.raises(ConfigError, match="Idle has no placement setting, so that placement 'first' cannot be used"):
+        with_rules(idle, None, "first")
     with pytest.raises(ConfigError, match=re.escape("reserve: blocking: 'easy' is not one of 'head' or 'skip'")):
         with_rules(Reserve(), "easy")

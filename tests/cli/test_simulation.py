@@ -32,6 +32,12 @@ def test_the_json_names_the_rules_in_force(
     assert (found["policy"], found["blocking"], found["placement"]) == rules
 
 
+@pytest.mark.parametrize("requested", ["exact", "noisy:0.5", "tsafrir", "absent"])
+def test_the_json_names_the_requested_times(requested: str, folder: Path, capsys: CAPTURE) -> None:
+    assert main(f"simulate --trace jobs.csv --gpus 8 --policy fcfs --json --requested {requested}".split()) == 0
+    assert json.loads(capsys.readouterr().out)["requested"] == requested
+
+
 def test_so_does_the_table(folder: Path, capsys: CAPTURE) -> None:
     assert main(["simulate", "--trace", "jobs.csv", "--gpus", "8", "--policy", "reserve"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -49,18 +55,18 @@ def test_a_bundle_goes_by_the_name_of_its_run(folder: Path, capsys: CAPTURE) -> 
     model = shaken_model("maskable_ppo", "deepsets", gpu_cluster(200, 8, 1.0, seed=1))
     bundle_of(model, "deepsets", folder / "runs" / "week" / "bundle")
     for path in ("runs/week", "runs/week/bundle"):
-        assert main(f"simulate --trace jobs.csv --gpus 8 --policy {path} --blocking easy --json".split()) == 0
-        out, err = capsys.readouterr()
-        found = json.loads(out)
+        assert main(f"simulate --trace jobs.csv --gpus 8 --policy {path} --json".split()) == 0
+        found = json.loads(capsys.readouterr().out)
         assert (found["policy"], found["blocking"], found["placement"]) == ("week", None, "first")
-        assert "week has no blocking setting" in err
+        assert main(f"simulate --trace jobs.csv --gpus 8 --policy {path} --blocking easy".split()) == 2
+        assert "week has no blocking setting" in capsys.readouterr().err
 
 
 def test_a_failed_run_prints_its_error_and_no_notes(folder: Path, capsys: CAPTURE) -> None:
     (folder / "two.swf").write_text(TWO_SIZES + ROWS)
-    notes = "simulate --trace two.swf --policy greedy --blocking easy"
+    notes = "simulate --trace two.swf --policy greedy"
     assert main(notes.split()) == 0
-    assert len(capsys.readouterr().err.splitlines()) == 4
+    assert len(capsys.readouterr().err.splitlines()) == 3
     for fails in ("--policy mine.py:Exits", "--policy genetic --requested absent", "--jobs-out none/jobs.csv"):
         assert main([*notes.split(), *fails.split()]) == 2
         err = capsys.readouterr().err.replace("imported\n", "")

@@ -65,4 +65,4 @@ def test_a_failed_benchmark_prints_its_error_and_no_notes(folder: Path, capsys: 
     assert len(lines) <= 2  # a progress bar
     assert not (folder / "run").exists()
     assert main(["benchmark", "small.yaml", "policies=[fcfs, sjf]", "--out", "run"]) == 0
-    assert "4 windows do not rank policies" in capsys.readouterr().err
+    assert "4 windows cannot rank policies" in capsys.readouterr().err

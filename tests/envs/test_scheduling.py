@@ -36,7 +36,9 @@ def test_gymnasium_checker(features: str, render_mode: str | None) -> None:
 @pytest.mark.parametrize("features", ["basic", "full"])
 def test_stable_baselines3_checker(features: str) -> None:
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
-    checker.check_env(SchedulingEnv(workload(1), CLUSTER, Codec(8, features=features), jobs=20), warn=False)
+    with pytest.warns(UserWarning, match="observation queue has an unconventional shape") as told:
+        checker.check_env(SchedulingEnv(workload(1), CLUSTER, Codec(8, features=features), jobs=20))
+    assert len(told) == 1  # as docs/environment.md says
 
 
 def test_it_runs_without_any_argument() -> None:

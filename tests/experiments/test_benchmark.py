@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from lepton_rl.agents import make_policy, run_policy
-from lepton_rl.errors import ConfigError, LeptonError
+from lepton_rl.cli import main
+from lepton_rl.errors import BundleError, ConfigError, LeptonError
 from lepton_rl.experiments.benchmark import BenchmarkResult, benchmark
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig
 from lepton_rl.experiments.loader import load
@@ -42,10 +43,64 @@ def test_rows_are_what_the_policies_do(benchmark_file: Write, tmp_path: Path) ->
     ]
     row = cell(result, "sjf", "mean_jct", blocking="easy")
     assert row["mean"] == pytest.approx(sum(jct) / 6, rel=1e-12)
-    assert list(row) == ["policy", "rule", "blocking", "placement", "workload", "metric", "mean", "low", "high", "n"]
+    assert list(row) == [
+        "policy", "rule", "blocking", "placement", "workload", "metric", "mean", "low", "high", "n", "dropped",
+    ]  # fmt: skip
+    assert row["dropped"] == 0
     assert (row["rule"], row["placement"], row["workload"], row["n"]) == ("repick", "first", "gpu_cluster_8", 6)
     assert row["low"] <= row["mean"] <= row["high"]
     assert len(result.rows) == 4 * len(METRICS)
+
+
+@pytest.fixture
+def with_giants(benchmark_file: Write, tmp_path: Path) -> Path:
+    """A benchmark on a file in which two jobs are larger than the cluster, and one never ran."""
+    jobs = [f"{10 * index},{5 if index else 0},{99 if index in (3, 7) else 1}" for index in range(133)]
+    (tmp_path / "jobs.csv").write_text("\n".join(["submit_time,run_time,gpus", *jobs]))
+    return benchmark_file(
+        ("generator: gpu_cluster\n    gpus: 8\n    load: 1.2", "path: jobs.csv"), ("independent", "disjoint")
+    )
+
+
+def test_jobs_larger_than_the_cluster_are_counted(with_giants: Path, tmp_path: Path) -> None:
+    result = benchmark(with_giants, out=tmp_path / "run")
+    assert {row["dropped"] for row in result.rows} == {2}
+    found = json.loads((result.folder / "benchmark.json").read_text())
+    assert found["rows"] == result.rows
+    assert found["workloads"][0]["left_out"] == [
+        {"reason": "run time 0", "count": 1, "examples": ["line 2"]},
+        {"reason": "asks for more than 8 GPUs", "count": 2, "examples": ["job 4 asks for 99", "job 8 asks for 99"]},
+    ]
+
+
+def test_unless_they_are_refused(with_giants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    protocol = tmp_path / "protocol.yaml"
+    protocol.write_text(
+        "name: p\nprotocol: rlscheduler\nworkload: {path: jobs.csv}\ncluster: {gpus: 8}\nwindow: 20\niterations: 2\n"
+    )
+    for file in (with_giants, protocol):
+        assert main(["benchmark", str(file), "--strict", "--out", str(tmp_path / "run")]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "error: jobs: 2 of 132 jobs ask for more than 8 GPUs (job 4 asks for 99)" in err
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_bundle_that_cannot_read_a_cluster_is_named_before_anything_runs(
+    benchmark_file: Write, tmp_path: Path
+) -> None:
+    pytest.importorskip("sb3_contrib")
+    from lepton_rl.workloads import gpu_cluster
+    from tests.agents.test_bundle import bundle_of, shaken_model
+
+    model = shaken_model("maskable_ppo", "mlp", gpu_cluster(200, 8, 1.0, seed=1))
+    bundle_of(model, "mlp", tmp_path / "runs" / "week" / "bundle")
+    (tmp_path / "mine.py").write_text("class Mine:\n    def decide(self, snapshot):\n        1 / 0\n")
+    file = benchmark_file(
+        ("[fcfs,", "['mine.py:Mine', runs/week, fcfs,"), ("{nodes: 2, gpus_per_node: 4}", "{gpus: 8}")
+    )
+    with pytest.raises(BundleError, match=r"^week: this mlp bundle was trained on .* and cannot read"):
+        benchmark(file, out=tmp_path / "run")
 
 
 def test_rows_name_policies_barely_and_labels_tell_twins_apart(benchmark_file: Write, tmp_path: Path) -> None:

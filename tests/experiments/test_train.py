@@ -15,6 +15,7 @@ import torch
 
 from lepton_rl.agents import make_policy
 from lepton_rl.agents.sb3 import training
+from lepton_rl.cli import main
 from lepton_rl.errors import ConfigError, LeptonError
 from lepton_rl.experiments.train import train
 
@@ -268,6 +269,13 @@ def test_jobs_that_are_left_out_are_named_and_recorded(tmp_path: Path, capsys: p
     record = json.loads((folder / "run.json").read_text())
     assert record["dropped"] == 1
     assert record["left_out"] == [{"reason": "asks for more than 8 GPUs", "count": 1, "examples": ["job 6 asks for 9"]}]
+
+
+def test_unless_they_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*write_own_trace(tmp_path), "--strict", "--out", str(tmp_path / "run")]
+    assert main(["train", str(write_experiment(tmp_path)), *arguments]) == 2
+    assert "error: jobs: 1 of 400 jobs asks for more than 8 GPUs (job 6 asks for 9)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

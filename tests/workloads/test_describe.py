@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lepton_rl.errors import ConfigError, MissingExtra, TraceError
@@ -54,7 +55,10 @@ def test_rows_and_json_tell_the_same(small: Trace) -> None:
 
 def test_requested_times_show_how_far_off_they_are(small: Trace) -> None:
     noisy = describe(small.with_requested("noisy:1"))
-    assert any(what == "requested / run time" for what, _ in noisy.rows())
+    head, *rows = noisy.quantile_rows()
+    assert head == ("", "run time", "gap between arrivals", "requested / run time")
+    assert [row[0] for row in rows] == ["mean", "p1", "p5", "p25", "p50", "p75", "p95", "p99", "max", "cv"]
+    assert rows[4][1] == "25 s"
     absent = describe(small.with_requested("absent"))
     assert absent.requested_ratio == {}
     assert ("requested times", "absent") in absent.rows()
@@ -116,3 +120,10 @@ def test_importing_the_package_loads_neither_numba_nor_matplotlib() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
     assert importlib.import_module("lepton_rl.workloads").__all__
+
+
+def test_a_small_share_is_not_called_none() -> None:
+    size = np.ones(5000)
+    size[7] = 8
+    trace = Trace.from_columns({"submit_time": np.arange(5000.0), "run_time": np.ones(5000), "gpus": size})
+    assert dict(describe(trace).rows())["GPUs of a job"] == "1: 100.0%  8: <0.1%"

@@ -50,7 +50,7 @@ def test_notes_speak_of_the_requested_times_that_there_are() -> None:
 def test_noisy_has_the_spread_asked_for(trace: Trace) -> None:
     noisy = trace.with_requested("noisy", sigma=0.5, rng=rng())
     error = np.log(noisy.requested_time / noisy.run_time)
-    assert noisy.requested == "noisy"
+    assert noisy.requested == "noisy:0.5"
     assert abs(error.mean()) < 0.02
     assert error.std() == pytest.approx(0.5, abs=0.02)
     assert "sigma 0.5" in noisy.notes[-1]

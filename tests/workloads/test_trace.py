@@ -202,11 +202,11 @@ def test_jobs_too_large_for_the_cluster_are_dropped_counted_and_named() -> None:
     assert trace.fit_to(4) is trace
     fitted = trace.fit_to(1)
     assert fitted.job_id.tolist() == [1, 3]
-    entry = Dropped("asks for more than 1 GPUs", 2, ("job 2 asks for 2", "job 4 asks for 4"))
+    entry = Dropped("asks for more than 1 GPU", 2, ("job 2 asks for 2", "job 4 asks for 4"))
     assert fitted.dropped == (entry,)
-    with pytest.raises(TraceError, match=r"2 of 4 jobs ask for more than 1 GPUs \(job 2 asks for 2\)"):
+    with pytest.raises(TraceError, match=r"2 of 4 jobs ask for more than 1 GPU \(job 2 asks for 2\)"):
         trace.fit_to(1, strict=True)
-    with pytest.raises(TraceError, match="1 of 1 jobs ask for more than 3"):
+    with pytest.raises(TraceError, match="1 of 1 job asks for more than 3"):
         trace[3:].fit_to(3)
 
 
