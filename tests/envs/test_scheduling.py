@@ -248,7 +248,7 @@ def test_a_step_needs_a_running_episode() -> None:
         pass
     with pytest.raises(ResetNeeded, match="no episode is running"):
         env.step(0)
-    with pytest.raises(ResetNeeded, match="no episode is running"):
+    with pytest.raises(ResetNeeded, match="environment 0 runs no episode"):
         SchedulingVectorEnv(2, workload(7), CLUSTER, jobs=5).step(np.zeros(2, np.int64))
 
 

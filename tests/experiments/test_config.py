@@ -84,7 +84,7 @@ def test_the_size_of_a_cluster(trace_file: str, tmp_path: Path) -> None:
     assert str(ClusterConfig(nodes=2, gpus_per_node=4).build()) == "2 x 4 GPUs"
     bare = tmp_path / "bare.swf"
     bare.write_text(SWF)
-    with pytest.raises(ConfigError, match=r"no size.*bare has no header with MaxNodes or MaxProcs"):
+    with pytest.raises(ConfigError, match=r"no size.*bare has no header that names one \(MaxNodes or MaxProcs\)"):
         ClusterConfig().build(WorkloadConfig(path=str(bare)).build())
     both = tmp_path / "both.swf"
     both.write_text(f"; MaxNodes: 20\n; MaxProcs: 40\n{SWF}")
