@@ -66,6 +66,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         self._truncated = np.zeros(num_envs, np.bool_)
         self._everywhere = np.ones(num_envs, np.bool_)
         self._running = np.zeros(num_envs, np.bool_)  # an episode has begun
+        self._all_running = False
         self.generators = [np.random.default_rng(s) for s in np.random.SeedSequence().spawn(num_envs)]
 
     def reset(
@@ -90,6 +91,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
             window = windows[env]
             self.batch.reset(env, self.batch.episodes.draw(self.generators[env]) if window is None else window)
             self._running[env] = True
+        self._all_running = bool(self._running.all())
         return self._observation(), self._infos()
 
     def _seed(self, seed: int | list[int | None] | None, mask: NDArray[np.bool_]) -> None:
@@ -137,7 +139,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
             gymnasium.error.ResetNeeded: an environment has not begun an episode.
             ConfigError: there is not one whole number for each environment.
         """
-        if not self._running.all():
+        if not self._all_running:
             raise ResetNeeded(f"environment {int(self._running.argmin())} runs no episode: call reset() before step()")
         ended = self.batch.step(self._checked_actions(actions))
         terminated = self.batch.terminated.copy()
