@@ -46,7 +46,7 @@ class Setting:
 
 SMALL = Setting(nodes=16, load=2.05)
 # A cluster sixteen times as large is full only behind a warm-up, and an episode is longer so that this stays a part.
-LARGE = Setting(nodes=256, load=2.9, warmup=768, jobs=2048)
+LARGE = Setting(nodes=256, load=2.8, warmup=768, jobs=2048)
 # The same jobs and a mean queue of 50-60 on every size, so that the cluster alone grows.
 GROWTH = (SMALL, Setting(64, 2.45, 192), Setting(256, 3.15, 768), Setting(1024, 2.75, 4096))
 

@@ -100,19 +100,11 @@ def _dense(source: Singles, matrix: Singles, bias: Singles, out: Singles) -> Sin
     """Write bias + source @ matrix to `out`; empty rows of the window cost next to nothing."""
     for unit in range(out.shape[0]):
         out[unit] = bias[unit]
-    rows = matrix.shape[0]
-    whole = rows - rows % 4
-    for row in range(0, whole, 4):  # four at a time: `out` is read and written a quarter as often
-        a, b, c, d = source[row], source[row + 1], source[row + 2], source[row + 3]
-        if a != 0.0 or b != 0.0 or c != 0.0 or d != 0.0:
+    for row in range(matrix.shape[0]):
+        value = source[row]
+        if value != np.float32(0.0):
             for unit in range(out.shape[0]):
-                out[unit] += (
-                    a * matrix[row, unit] + b * matrix[row + 1, unit]
-                    + c * matrix[row + 2, unit] + d * matrix[row + 3, unit]
-                )  # fmt: skip
-    for row in range(whole, rows):
-        for unit in range(out.shape[0]):
-            out[unit] += source[row] * matrix[row, unit]
+                out[unit] += value * matrix[row, unit]
     return out
 
 
