@@ -1,5 +1,6 @@
 """Files and folders that are never seen half written."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield draft
         for file in draft.rglob("*") if draft.is_dir() else [draft]:
             _flush(file)
+        if path.is_dir() and not draft.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))  # it is not ours to remove
         if path.is_dir():  # no system call replaces a folder that is not empty
             remove(former)
             path.rename(former)

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lepton_rl.core.atomic import replacing
 from lepton_rl.errors import MissingExtra, TraceError
 from lepton_rl.workloads.columns import COLUMNS
 from lepton_rl.workloads.files import read_bytes
@@ -38,18 +38,15 @@ def save_trace(trace: Trace, path: Path) -> None:
         }
     )
     pyarrow = _pyarrow() if path.suffix == ".parquet" else None
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
+        with replacing(path) as draft, draft.open("wb") as file:
             if pyarrow is None:
                 stored: dict[str, Any] = {**arrays, _META: np.array(meta)}
                 np.savez(file, **stored)
             else:
                 table = pyarrow.table(arrays).replace_schema_metadata({_META: meta})
                 importlib.import_module("pyarrow.parquet").write_table(table, file)
-        os.replace(partial, path)  # noqa: PTH105 (one call for both systems' rename)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 

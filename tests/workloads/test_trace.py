@@ -269,7 +269,12 @@ def test_bad_saved_files(tmp_path: Path) -> None:
         small().save(tmp_path / "t.txt")
     with pytest.raises(TraceError, match="cannot be written"):
         small().save(tmp_path / "missing" / "t.npz")
-    assert not list(tmp_path.glob("*.partial"))
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "folder.npz" / "mine.txt").write_text("mine")
+    with pytest.raises(TraceError, match="cannot be written"):
+        small().save(tmp_path / "folder.npz")
+    assert (tmp_path / "folder.npz" / "mine.txt").is_file()
+    assert {file.name for file in tmp_path.iterdir()} == {"folder.npz", path.name}
 
 
 def test_equality_and_repr() -> None:
