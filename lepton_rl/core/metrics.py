@@ -1,6 +1,7 @@
 """What a schedule was worth: one record of its outcome, and the metrics computed from it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +32,17 @@ class Outcome:
     busy_gpu_seconds: float
     stranded_gpu_seconds: float
 
-    @property
+    @cached_property
     def jct(self) -> FloatArray:
         """Job completion time: finish - submit, seconds."""
         return self.finish - self.submit
 
-    @property
+    @cached_property
     def wait(self) -> FloatArray:
         """JCT less the run time, seconds (after a preemption the time off the GPUs counts as waiting)."""
         return np.maximum(self.jct - self.run, 0.0)  # a difference of large times may round below 0
 
-    @property
+    @cached_property
     def makespan(self) -> float:
         """From the first submission to the last finish, seconds."""
         return float(self.finish.max() - self.submit.min())

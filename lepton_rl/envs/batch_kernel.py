@@ -235,28 +235,36 @@ def step_all(
     return ended
 
 
+_STRETCH = 16  # actions that are counted at a time: a vector register of bytes
+
+
+@inlined
+def _count(mask: Bools, env: int, first: int, last: int) -> int:
+    """Count the valid actions from `first` to before `last`."""
+    valid = np.int32(0)
+    for action in range(first, last):
+        valid += mask[env, action]
+    return int(valid)
+
+
 @njit
 def choose_random(mask: Bools, seeds: Ints64, actions: Ints64) -> None:
     """Draw a uniformly random valid action for each environment; `seeds` carries the random state."""
+    width = mask.shape[1]
     for env in range(mask.shape[0]):
-        valid = 0
-        for action in range(mask.shape[1]):
-            valid += mask[env, action]
         state = np.uint64(seeds[env]) * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
         seeds[env] = np.int64(state)
-        wanted = int((state >> np.uint64(33)) % np.uint64(max(valid, 1)))
-        for first in range(0, mask.shape[1], 32):  # whole stretches at a time, then one by one
-            last = min(first + 32, mask.shape[1])
-            inside = 0
-            for action in range(first, last):
-                inside += mask[env, action]
-            if wanted >= inside:
-                wanted -= inside
-                continue
-            for action in range(first, last):
-                if mask[env, action]:
-                    if wanted == 0:
-                        actions[env] = action
-                        break
-                    wanted -= 1
-            break
+        valid = _count(mask, env, 0, width)
+        wanted = int(((state >> np.uint64(32)) * np.uint64(valid)) >> np.uint64(32))
+        first = 0
+        while first + _STRETCH < width:  # whole stretches at a time, then one by one
+            inside = _count(mask, env, first, first + _STRETCH)
+            if wanted < inside:
+                break
+            wanted -= inside
+            first += _STRETCH
+        for action in range(first, width):
+            wanted -= mask[env, action]
+            if wanted < 0:
+                actions[env] = action
+                break

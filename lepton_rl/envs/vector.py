@@ -180,13 +180,36 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
             infos[f"_{name}"] = self._everywhere.copy()
         return infos
 
-    def _restart(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
-        """Begin new episodes where one has ended; return what is said of the ended ones."""
-        infos: dict[str, Any] = {}
-        for env in np.flatnonzero(ended).tolist():
-            last = {**self.batch.brief(env), "episode_metrics": self.batch.episode_info(env)}
-            self._add_info(infos, {"final_obs": self.batch.observation_of(env), "final_info": last}, env)
+    def _restart(self, terminated: NDArray[np.bool_]) -> dict[str, Any]:
+        """Begin new episodes where one has ended; return what is said of the ended ones, as Gymnasium groups it."""
+        observations = np.full(self.num_envs, None, object)
+        ended = np.flatnonzero(terminated)
+        briefs: dict[str, Any] = {name: array[ended] for name, array in self.batch.briefs().items()}
+        metrics = []
+        for env in ended.tolist():
+            observations[env] = self.batch.observation_of(env)
+            metrics.append(self.batch.episode_info(env))
             self.batch.reset(env, self.batch.episodes.draw(self.generators[env]))
+        by_name = {name: np.array([values[name] for values in metrics]) for name in metrics[0]}
+        final = self._spread(briefs, ended, terminated)
+        final |= {"episode_metrics": self._spread(by_name, ended, terminated), "_episode_metrics": terminated.copy()}
+        return {
+            "final_obs": observations,
+            "_final_obs": terminated.copy(),
+            "final_info": final,
+            "_final_info": terminated.copy(),
+        }
+
+    def _spread(
+        self, values: dict[str, NDArray[Any]], envs: NDArray[np.int64], marked: NDArray[np.bool_]
+    ) -> dict[str, Any]:
+        """Return arrays over all environments that hold `values` in `envs`, each with the mark of where it holds."""
+        infos: dict[str, Any] = {}
+        for name, value in values.items():
+            array = np.zeros(self.num_envs, value.dtype)
+            array[envs] = value
+            infos[name] = array
+            infos[f"_{name}"] = marked.copy()
         return infos
 
 
