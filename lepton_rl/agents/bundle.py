@@ -20,7 +20,7 @@ from lepton_rl.core.actions import Action
 from lepton_rl.core.atomic import replacing
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.envs.codec import Codec, Observation, node_groups
+from lepton_rl.envs.codec import Codec, Decision, Observation, node_groups
 from lepton_rl.errors import BundleError, ConfigError
 
 FORMAT = 1
@@ -57,6 +57,7 @@ class LearnedPolicy:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_generator", np.random.default_rng(self.seed))
         object.__setattr__(self, "_forward", forward(self.network, self.weights))
+        object.__setattr__(self, "_room", None)
 
     @property
     def placement(self) -> str:
@@ -72,7 +73,7 @@ class LearnedPolicy:
         if len(snapshot.jobs) == snapshot.running_count:
             return []
         self.check_cluster(snapshot.cluster)
-        decision = self.codec.open(snapshot)
+        decision = self._open(snapshot)
         actions: list[Action] = []
         while decision.something_fits:
             choice = self.choose(decision.observation)
@@ -80,6 +81,14 @@ class LearnedPolicy:
                 break
             actions.append(decision.start(choice))
         return actions
+
+    def _open(self, snapshot: Snapshot) -> Decision:
+        """Open a decision in the room of the one before where it is large enough."""
+        room: Decision | None = self._room  # type: ignore[attr-defined]
+        if room is None or not room.holds(snapshot):
+            room = Decision(self.codec, snapshot.cluster, 2 * len(snapshot.jobs))
+            object.__setattr__(self, "_room", room)
+        return room.show(snapshot)
 
     def check_cluster(self, cluster: ClusterSpec) -> None:
         """Refuse a cluster whose nodes the network cannot read.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.jit import inlined, njit, njit_summing
 from lepton_rl.envs.codec import Codec, Observation
 
 Singles = NDArray[np.float32]
@@ -78,39 +78,83 @@ def forward(kind: str, weights: Weights) -> Forward:
 
 def _mlp(weights: Weights) -> Forward:
     """Layers alternate with their activations: actor.0, actor.2, ..."""
-    *layers, (last, last_bias) = [
-        (np.ascontiguousarray(weights[f"{name}.weight"].T), weights[f"{name}.bias"])
+    layers = [
+        (np.ascontiguousarray(weights[f"{name}.weight"]), weights[f"{name}.bias"])
         for name in (*(f"actor.{layer}" for layer in range(0, 2 * len(weights), 2)), "logits")
         if f"{name}.weight" in weights
     ]
+    inputs = layers[0][0].shape[1]
+    nothing = np.zeros(0, np.float32)
 
     def compute(observation: Observation) -> Singles:
-        values = flat_input(observation)
-        for matrix, bias in layers:
+        values = np.empty(inputs, np.float32)
+        _flatten(
+            observation.get("context", nothing), observation["load"], observation["memory"], observation["power"],
+            observation["queue"], values,
+        )  # fmt: skip
+        for matrix, bias in layers[:-1]:
             values = _dense(values, matrix, bias, np.empty_like(bias))
             np.tanh(values, out=values)
-        values = _dense(values, last, last_bias, np.empty_like(last_bias))
-        return np.where(observation["action_mask"] != 0, values, np.float32(INVALID_LOGIT))
+        matrix, bias = layers[-1]
+        return _mask(_dense(values, matrix, bias, np.empty_like(bias)), observation["action_mask"])
 
     return compute
 
 
 @njit
+def _flatten(context: Singles, load: Singles, memory: Singles, power: Singles, queue: Singles, flat: Singles) -> None:
+    """Write the observation without its mask as one vector, entries in the order of their names."""
+    entries = context.shape[0]
+    groups = load.shape[0]
+    for index in range(entries):
+        flat[index] = context[index]
+    for index in range(groups):
+        flat[entries + index] = load[index]
+        flat[entries + groups + index] = memory[index]
+        flat[entries + 2 * groups + index] = power[index]
+    first = entries + 3 * groups
+    features = queue.shape[1]
+    for slot in range(queue.shape[0]):
+        for feature in range(features):
+            flat[first + slot * features + feature] = queue[slot, feature]
+
+
+@njit_summing
 def _dense(source: Singles, matrix: Singles, bias: Singles, out: Singles) -> Singles:
-    """Write bias + source @ matrix to `out`; empty rows of the window cost next to nothing."""
-    for unit in range(out.shape[0]):
-        out[unit] = bias[unit]
-    for row in range(matrix.shape[0]):
-        value = source[row]
-        if value != np.float32(0.0):
-            for unit in range(out.shape[0]):
-                out[unit] += value * matrix[row, unit]
+    """Write bias + matrix @ source to `out`; four outputs at a time share the reading of the inputs."""
+    outputs = matrix.shape[0]
+    inputs = matrix.shape[1]
+    zero = np.float32(0.0)
+    unit = 0
+    while unit + 4 <= outputs:
+        a, b, c, d = zero, zero, zero, zero
+        for index in range(inputs):
+            value = source[index]
+            a += value * matrix[unit, index]
+            b += value * matrix[unit + 1, index]
+            c += value * matrix[unit + 2, index]
+            d += value * matrix[unit + 3, index]
+        out[unit] = a + bias[unit]
+        out[unit + 1] = b + bias[unit + 1]
+        out[unit + 2] = c + bias[unit + 2]
+        out[unit + 3] = d + bias[unit + 3]
+        unit += 4
+    while unit < outputs:
+        a = zero
+        for index in range(inputs):
+            a += source[index] * matrix[unit, index]
+        out[unit] = a + bias[unit]
+        unit += 1
     return out
 
 
-def flat_input(observation: Observation) -> Singles:
-    """Return the observation without its mask as one vector, entries in the order of their names."""
-    return np.concatenate([observation[name].ravel() for name in sorted(observation) if name != "action_mask"])
+@njit
+def _mask(logits: Singles, mask: NDArray[np.int8]) -> Singles:
+    """Write INVALID_LOGIT where the mask forbids the action."""
+    for action in range(logits.shape[0]):
+        if mask[action] == 0:
+            logits[action] = INVALID_LOGIT
+    return logits
 
 
 def _deepsets(weights: Weights) -> Forward:

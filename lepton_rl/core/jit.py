@@ -122,6 +122,11 @@ def inlined(function: Function) -> Function:
     return _compile(function, cache=_install_cache_locator(), forceinline=True, _nrt=False)
 
 
+def njit_summing(function: Function) -> Function:
+    """Compile a function of long sums whose order of addition may differ between machines: lanes, fused products."""
+    return _compile(function, cache=_install_cache_locator(), fastmath={"reassoc", "contract", "nsz"}, _nrt=False)
+
+
 def _compile(function: Function, **options: Any) -> Function:
     from numba import njit as numba_njit
 

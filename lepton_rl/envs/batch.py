@@ -137,8 +137,8 @@ class EnvironmentBatch:
             jobs[:, L.SCORE] = jobs[:, key[self.codec.key]]
         if self.codec.key == "smallest":
             jobs[:, L.SCORE] /= L.MILLI
-        static = np.empty((len(trace), STATIC_COLUMNS), np.float32)
-        all_static_features(jobs, self.cluster.gpus, self.cluster.gpu_memory_mib, self.codec.key == "fcfs", static)
+        cluster = self.cluster
+        static = all_static_features(jobs, cluster.gpus, cluster.gpu_memory_mib, self.codec.key == "fcfs")
         prices = self.objective.prices(trace.run_time, self.episodes.jobs)
         return _Tables(trace, jobs, truth_table(trace), prices, static)
 

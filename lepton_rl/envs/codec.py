@@ -1,6 +1,5 @@
 """The codec: snapshot <-> observation, mask and action. Environments and deployment share it."""
 
-import math
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Self
@@ -11,18 +10,20 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Start
-from lepton_rl.core.allocation import held_gpus
+from lepton_rl.core.allocation import copy_allocation, empty_allocation, held_gpus
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.jit import njit
 from lepton_rl.core.placement import Placement, place
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.envs.batch_kernel import TALLY_COLUMNS, observe
+from lepton_rl.envs.batch_kernel import SHOWN, TALLY_COLUMNS, observe
 from lepton_rl.envs.features import (
     BASIC_FEATURES,
     CHANGING_COLUMNS,
     CONTEXT_FEATURES,
     FULL_FEATURES,
+    STATIC_INPUTS,
+    STATIC_LOGARITHMS,
     UNKNOWN_TIME,
     FeatureSet,
     static_features,
@@ -32,9 +33,10 @@ from lepton_rl.errors import BundleError, ConfigError, nearest
 from lepton_rl.simulator import Blocking, Order, Rule, Timing
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.scores import score
-from lepton_rl.simulator.waiting import insert, remove
+from lepton_rl.simulator.waiting import fill, remove
 
 CODEC_VERSION = 1
+_CONSOLIDATED = int(Placement.CONSOLIDATED)
 MAX_GROUPS = 256
 """Nodes that are seen one by one; a larger cluster is seen in at most this many groups of neighbours."""
 WINDOW_KEYS = {"fcfs": Order.FCFS, "sjf": Order.SJF, "smallest": Order.SMALLEST, "saf": Order.SAF}
@@ -119,7 +121,7 @@ class Codec:
 
     def open(self, snapshot: Snapshot) -> "Decision":
         """Show a snapshot to a learner; the decision goes on as long as it starts jobs."""
-        return Decision(self, snapshot)
+        return Decision(self, snapshot.cluster, len(snapshot.jobs)).show(snapshot)
 
     def describe(self) -> dict[str, Any]:
         """Return the codec as plain data, for a bundle."""
@@ -172,40 +174,54 @@ def as_observation(codec: Codec, machine: Singles, rows: Singles, context: Singl
 class Decision:
     """The decisions of one instant: observe, start a job, observe again.
 
+    Its arrays are room for snapshots of one cluster; a policy shows it one after the other.
+
     Attributes:
-        observation: What the learner sees now.
+        observation: What the learner sees now; overwritten by `start` and `show`.
     """
 
-    def __init__(self, codec: Codec, snapshot: Snapshot) -> None:
-        cluster = snapshot.cluster
-        total, running = len(snapshot.jobs), snapshot.running_count
+    def __init__(self, codec: Codec, cluster: ClusterSpec, capacity: int) -> None:
+        """Make room for snapshots with at most `capacity` jobs."""
+        window, gpus = codec.window, cluster.gpus
         self._codec = codec
-        jobs = snapshot.jobs.copy()
-        rules, self._settings = codec.arrays(bool((jobs[:, L.GPUS] >= L.MILLI).all()))
-        totals = snapshot.totals.copy()
-        totals[L.TOUCHED] = -1
-        self._rows = np.zeros((codec.window, len(codec.feature_names)), np.float32)
-        self._context = np.zeros(len(CONTEXT_FEATURES), np.float32)
-        self._machine = np.empty((3, node_groups(cluster.nodes)), np.float32)
-        self._mask = np.zeros(codec.window + 1, np.bool_)
-        self._clock = np.zeros(L.CLOCK_COLUMNS)
-        self._clock[L.NOW] = snapshot.time
+        self._cluster = cluster
+        self._capacity = capacity
+        self._jobs = np.empty((capacity, L.JOB_COLUMNS))
+        self._queue = np.empty(capacity, np.int32)
         self._counts = np.zeros(L.COUNT_COLUMNS, np.int64)
-        self._counts[L.RUNNING] = running
-        self._jobs = jobs
-        self._key_is_time = codec.key == "fcfs"
-        self._queue = np.empty(total, np.int32)
-        self._ends = (np.empty((2, total)), np.empty((3, total), np.int32))
-        self._allocation = (snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), totals)
-        self._observed = (
-            jobs, np.empty((total, STATIC_COLUMNS), np.float32), self._queue, *self._ends, *self._allocation,
-            self._clock, self._counts, rules, np.zeros(TALLY_COLUMNS), codec.full, idle_share(cluster),
-            np.empty(total), np.empty(codec.window, np.int32), np.empty((codec.window, fact_columns(codec.full))),
-            np.empty((CHANGING_COLUMNS, codec.window), np.float32), self._rows, self._context, self._machine,
-            self._mask,
+        rows = np.empty((window, len(codec.feature_names)), np.float32)
+        context = np.zeros(len(CONTEXT_FEATURES), np.float32)
+        machine = np.empty((3, node_groups(cluster.nodes)), np.float32)
+        mask = np.empty(window + 1, np.bool_)
+        rules, settings = codec.arrays(whole_gpus=True)
+        self._state = (
+            self._jobs, np.empty((capacity, STATIC_COLUMNS), np.float32), self._queue, np.empty((2, capacity)),
+            np.empty((3, capacity), np.int32),
+            *empty_allocation(cluster.nodes, cluster.gpus_per_node, cluster.gpu_memory_mib),
+            np.zeros(L.CLOCK_COLUMNS), self._counts, rules.copy(), np.zeros(TALLY_COLUMNS), codec.full,
+            idle_share(cluster), np.empty(capacity), np.empty(window, np.int32),
+            np.empty((window, fact_columns(codec.full))), np.empty((CHANGING_COLUMNS, window), np.float32), rows,
+            context, machine, mask, codec.key == "fcfs", np.empty((STATIC_INPUTS, window)),
+            np.empty((STATIC_LOGARITHMS, window), np.float32),
         )  # fmt: skip
-        self._fitting = _open(*self._observed, self._settings, self._key_is_time)
-        self.observation = as_observation(codec, self._machine, self._rows, self._context, self._mask)
+        self._settings = settings
+        self._keys = np.empty(capacity)
+        self._held = np.empty(gpus, np.int64)
+        self._fitting = 0
+        self.observation = as_observation(codec, machine, rows, context, mask)
+
+    def holds(self, snapshot: Snapshot) -> bool:
+        """Whether there is room for this snapshot."""
+        same = snapshot.cluster is self._cluster or snapshot.cluster == self._cluster
+        return same and len(snapshot.jobs) <= self._capacity
+
+    def show(self, snapshot: Snapshot) -> Self:
+        """Observe a snapshot for which there is room."""
+        self._fitting = _open(
+            snapshot.jobs, snapshot.running_count, snapshot.time, snapshot.gpus, snapshot.nodes, snapshot.bits,
+            snapshot.totals, self._settings, self._keys, *self._state,
+        )  # fmt: skip
+        return self
 
     @property
     def something_fits(self) -> bool:
@@ -222,40 +238,56 @@ class Decision:
 
     def start(self, slot: int) -> Start:
         """Start the fitting job in this slot, observe anew and return the action."""
-        held = np.empty(self._allocation[0].shape[0], np.int64)
-        job, count, self._fitting = _start_and_look_again(slot, held, *self._observed, self._key_is_time)
-        return Start(job, tuple(held[:count].tolist()))
+        job, count, self._fitting = _start_and_look_again(slot, self._held, *self._state)
+        return Start(job, tuple(self._held[:count].tolist()))
 
 
 @njit
 def _open(
-    jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
-    bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
-    idle: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
-    machine: Singles, mask: Bools, settings: Floats, key_is_time: bool,
+    given_jobs: Floats, running: int, now: float, given_gpus: Ints32, given_nodes: Ints32, given_bits: Words,
+    given_totals: Ints64, settings: Floats, keys: Floats, jobs: Floats, static: Singles, queue: Ints32,
+    run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats,
+    counts: Ints64, rules: Ints64, tally: Floats, full: bool, idle: float, free_after: Floats, shown: Ints32,
+    facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools,
+    key_is_time: bool, inputs: Floats, logarithms: Singles,
 ) -> int:  # fmt: skip
-    """Rebuild queue and predicted ends from a snapshot's jobs (running ones first) and observe.
+    """Copy a snapshot's state (running jobs first), rebuild queue and predicted ends from it and observe.
 
     Returns how many visible jobs fit.
     """
+    total = given_jobs.shape[0]
+    copy_allocation(given_gpus, given_nodes, given_bits, given_totals, gpus, nodes, bits, totals)
+    totals[L.TOUCHED] = -1
+    clock[L.NOW] = now
     clock[L.TIMER] = np.inf
-    running = counts[L.RUNNING]
-    counts[L.ARRIVED] = jobs.shape[0]
-    for job in range(jobs.shape[0]):
+    counts[L.FRONT] = 0
+    counts[L.RUNNING] = running
+    counts[L.ARRIVED] = total
+    rules[L.COUNTED] = rules[L.PLACEMENT] != _CONSOLIDATED
+    for job in range(total):
+        for column in range(L.JOB_COLUMNS):
+            jobs[job, column] = given_jobs[job, column]
         if np.isnan(jobs[job, L.REQUESTED]):
             jobs[job, L.REQUESTED] = UNKNOWN_TIME
             jobs[job, L.PREDICTED] = UNKNOWN_TIME
+        if jobs[job, L.GPUS] < L.MILLI:
+            rules[L.COUNTED] = 0
         if job < running:
             run_end[L.TRUE_ENDS, job] = np.inf  # unknown here, and no feature reads it
             if rules[L.PREDICTS]:
                 add_prediction(jobs, run_end, run_job, job, jobs[job, L.START] + jobs[job, L.PREDICTED], job)
         else:
-            jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
-            insert(jobs, queue, counts, job)
-    front = counts[L.FRONT]
-    log_gpus = math.log1p(gpus.shape[0])
-    for position in range(front, min(front + rows.shape[0], counts[L.BACK])):
-        static_features(jobs, queue[position], gpus.shape[0], log_gpus, totals[L.GPU_MEMORY], key_is_time, static)
+            jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, now)
+    fill(jobs, running, total, keys, queue, counts)
+    visible = min(rows.shape[0], total - running)
+    static_features(
+        jobs, queue, 0, visible, gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, inputs, logarithms, static
+    )
+    tally[SHOWN] = 0
+    for place_in_window in range(visible, rows.shape[0]):
+        mask[place_in_window] = False
+        for feature in range(rows.shape[1]):
+            rows[place_in_window, feature] = 0.0
     return observe(
         jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
         free_after, shown, facts, changing, rows, context, machine, mask,
@@ -267,7 +299,8 @@ def _start_and_look_again(
     slot: int, held: Ints64, jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32,
     gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64,
     tally: Floats, full: bool, idle: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles,
-    rows: Singles, context: Singles, machine: Singles, mask: Bools, key_is_time: bool,
+    rows: Singles, context: Singles, machine: Singles, mask: Bools, key_is_time: bool, inputs: Floats,
+    logarithms: Singles,
 ) -> tuple[int, int, int]:  # fmt: skip
     """Start the fitting job in this slot and observe; return (its id, GPUs written to `held`, jobs that fit now)."""
     position = counts[L.FRONT] + slot
@@ -281,8 +314,9 @@ def _start_and_look_again(
     count = held_gpus(jobs, job, gpus, held)
     last = counts[L.FRONT] + rows.shape[0] - 1
     if last < counts[L.BACK]:  # the job that has moved into the window has no static features yet
-        log_gpus = math.log1p(gpus.shape[0])
-        static_features(jobs, queue[last], gpus.shape[0], log_gpus, totals[L.GPU_MEMORY], key_is_time, static)
+        static_features(
+            jobs, queue, last, 1, gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, inputs, logarithms, static
+        )
     fitting = observe(
         jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
         free_after, shown, facts, changing, rows, context, machine, mask,

@@ -30,6 +30,7 @@ from lepton_rl.envs.window import (
     S_SHARE,
     S_TIME,
     S_WEIGHT,
+    STATIC_COLUMNS,
 )
 from lepton_rl.simulator.scores import RESERVE_RHO, RESERVE_T0, RESERVE_T1
 
@@ -102,35 +103,72 @@ C_OVERRUN = 3
 CHANGING_COLUMNS = 4
 
 
+# inputs: float64 (STATIC_INPUTS, jobs) and logarithms: float32 (STATIC_LOGARITHMS, jobs), column by column: contiguous
+# loops of arithmetic run in parallel lanes.
+I_TIME = 0
+I_GPUS = 1
+I_KEY = 2
+STATIC_INPUTS = 3
+G_TIME = 0
+G_AREA = 1
+G_WEIGHT = 2
+G_KEY = 3
+G_RESERVE = 4
+STATIC_LOGARITHMS = 5
+
+
 @njit
 def static_features(
-    jobs: Floats, job: int, gpus: int, log_gpus: float, gpu_memory: int, key_is_time: bool, static: Singles
-) -> None:
-    """Fill what does not change while the job waits; jobs[job, SCORE] holds the window's key.
+    jobs: Floats, rows: Ints32, first: int, count: int, gpus: int, gpu_memory: int, key_is_time: bool, inputs: Floats,
+    logarithms: Singles, static: Singles,
+) -> None:  # fmt: skip
+    """Fill what does not change while a job waits, for rows[first : first + count]; SCORE holds the window's key.
 
-    `log_gpus` is log1p(gpus), which the caller computes once for many jobs.
+    `inputs` and `logarithms` are room to work in, for as many jobs.
     """
-    time = jobs[job, L.REQUESTED]
-    if not time >= 0.0:
-        time = UNKNOWN_TIME
-    count = jobs[job, L.GPUS] / L.MILLI
-    static[job, S_TIME] = fast_log(1.0 + time) / LOG_TIME
-    static[job, S_GPUS] = math.log1p(count) / log_gpus
-    static[job, S_AREA] = fast_log(1.0 + count * time) / LOG_WORK
-    static[job, S_SHARE] = count / gpus
-    static[job, S_MEMORY] = jobs[job, L.MEMORY] / gpu_memory
-    static[job, S_WEIGHT] = (fast_log(1.0 / max(time, SLOWDOWN_FLOOR) + 2.5 / 3600.0) + 8.0) / 8.0
-    static[job, S_KEY] = 0.0 if key_is_time else fast_log(1.0 + max(jobs[job, L.SCORE], 0.0)) / LOG_WORK
-    part = fast_log(max(time, 1.0) / RESERVE_T0) / math.log(RESERVE_T1 / RESERVE_T0)
-    static[job, S_RESERVE] = min(RESERVE_RHO * min(max(part, 0.0), 1.0), 1.0 - count / gpus)
-
-
-@njit
-def all_static_features(jobs: Floats, gpus: int, gpu_memory: int, key_is_time: bool, static: Singles) -> None:
-    """Fill the static features of every job."""
+    for index in range(count):
+        job = rows[first + index]
+        time = jobs[job, L.REQUESTED]
+        inputs[I_TIME, index] = time if time >= 0.0 else UNKNOWN_TIME
+        inputs[I_GPUS, index] = jobs[job, L.GPUS] / L.MILLI
+        inputs[I_KEY, index] = max(jobs[job, L.SCORE], 0.0)
+    for index in range(count):
+        logarithms[G_TIME, index] = fast_log(1.0 + inputs[I_TIME, index])
+    for index in range(count):
+        logarithms[G_AREA, index] = fast_log(1.0 + inputs[I_GPUS, index] * inputs[I_TIME, index])
+    for index in range(count):
+        logarithms[G_WEIGHT, index] = fast_log(1.0 / max(inputs[I_TIME, index], SLOWDOWN_FLOOR) + 2.5 / 3600.0)
+    for index in range(count):
+        logarithms[G_KEY, index] = fast_log(1.0 + inputs[I_KEY, index])
+    for index in range(count):
+        logarithms[G_RESERVE, index] = fast_log(max(inputs[I_TIME, index], 1.0) / RESERVE_T0)
     log_gpus = math.log1p(gpus)
-    for job in range(jobs.shape[0]):
-        static_features(jobs, job, gpus, log_gpus, gpu_memory, key_is_time, static)
+    log_range = math.log(RESERVE_T1 / RESERVE_T0)
+    known, size = 0.0, 0.0  # most jobs ask for as many GPUs as the one before
+    for index in range(count):
+        job = rows[first + index]
+        number = inputs[I_GPUS, index]
+        if number != known:
+            known, size = number, math.log1p(number) / log_gpus
+        part = logarithms[G_RESERVE, index] / log_range
+        static[job, S_TIME] = logarithms[G_TIME, index] / LOG_TIME
+        static[job, S_GPUS] = size
+        static[job, S_AREA] = logarithms[G_AREA, index] / LOG_WORK
+        static[job, S_SHARE] = number / gpus
+        static[job, S_MEMORY] = jobs[job, L.MEMORY] / gpu_memory
+        static[job, S_WEIGHT] = (logarithms[G_WEIGHT, index] + 8.0) / 8.0
+        static[job, S_KEY] = 0.0 if key_is_time else logarithms[G_KEY, index] / LOG_WORK
+        static[job, S_RESERVE] = min(RESERVE_RHO * min(max(part, 0.0), 1.0), 1.0 - number / gpus)
+
+
+def all_static_features(jobs: Floats, gpus: int, gpu_memory: int, key_is_time: bool) -> Singles:
+    """Return the static features of every job, shape (jobs, STATIC_COLUMNS)."""
+    count = len(jobs)
+    static = np.empty((count, STATIC_COLUMNS), np.float32)
+    inputs, logarithms = np.empty((STATIC_INPUTS, count)), np.empty((STATIC_LOGARITHMS, count), np.float32)
+    rows = np.arange(count, dtype=np.int32)
+    static_features(jobs, rows, 0, count, gpus, gpu_memory, key_is_time, inputs, logarithms, static)
+    return static
 
 
 @inlined

@@ -76,3 +76,27 @@ def reorder(jobs: Floats, queue: Ints32, counts: Ints64) -> None:
             queue[place] = queue[place - 1]
             place -= 1
         queue[place] = job
+
+
+@inlined
+def fill(jobs: Floats, first: int, last: int, keys: Floats, queue: Ints32, counts: Ints64) -> None:
+    """Fill an empty queue with the jobs from row `first` to before `last`, whose scores are current.
+
+    `keys` is room for their scores in order: a search among neighbours is worth a second array to move.
+    """
+    front = counts[L.FRONT]
+    waiting = queue[front:]
+    for job in range(first, last):
+        size = job - first
+        key = jobs[job, L.SCORE]
+        place = 0  # behind all that are not above the key
+        left = size
+        while left > 0:
+            half = (left + 1) >> 1
+            place += half if keys[place + half - 1] <= key else 0
+            left -= half
+        move(keys, place + 1, place, size - place)
+        move(waiting, place + 1, place, size - place)
+        keys[place] = key
+        waiting[place] = job
+    counts[L.BACK] = front + last - first

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lepton_rl.core import ClusterSpec, Placement
 from lepton_rl.envs import Codec, SchedulingEnv
+from lepton_rl.envs.codec import Decision
 from lepton_rl.errors import BundleError, ConfigError
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace
@@ -20,12 +21,13 @@ def walk_together(trace: Trace, spec: ClusterSpec, codec: Codec, seed: int) -> i
     """Take the same random decisions in the environment and, through the codec, on a cluster."""
     env = SchedulingEnv(trace, spec, codec, jobs=len(trace))
     cluster = SimulatedCluster(trace, spec, Placement[codec.placement.upper()])
+    room = Decision(codec, spec, len(trace))
     choose = random_choice(seed)
     observation, info = env.reset(options={"window": (0, 0)})
     decisions = 0
     terminated = False
     while cluster.advance():
-        decision = codec.open(cluster.snapshot())
+        decision = room.show(cluster.snapshot())
         while decision.something_fits:  # other instants pass by themselves in the environment
             assert info["time"] == cluster.time
             assert_same(observation, decision.observation, f"at {cluster.time}")
