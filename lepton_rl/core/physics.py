@@ -39,6 +39,6 @@ def energy_joules(power_w: float, seconds: float) -> float:
     return power_w * seconds
 
 
-def energy_per_work(utilization: float, max_power_w: float, idle_power_w: float = 0.0) -> float:
-    """Return joules per second of full-speed work done at this utilisation (above 0)."""
+def energy_per_work(utilization: Load, max_power_w: float, idle_power_w: float = 0.0) -> Load:
+    """Return joules per second of full-speed work done at this utilisation (above 0), element by element."""
     return power_w(utilization, max_power_w, idle_power_w) / utilization

@@ -14,6 +14,7 @@ CAPTURE = pytest.CaptureFixture[str]
 WRITERS = [
     "simulate --trace jobs.csv --gpus 8 --policy fcfs --jobs-out there.csv",
     "traces describe jobs.csv --plot there.csv.png",
+    "gpus A100 --plot there.csv.png",
     "traces generate gpu --jobs 10 --out there.csv",
     "traces generate gpu --jobs 10 --out there.swf.gz",
     "traces generate gpu --jobs 10 --out there.npz",
