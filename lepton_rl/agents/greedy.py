@@ -6,26 +6,21 @@ from pydantic import BaseModel, Field
 from lepton_rl.agents.compiled import PlacementName
 from lepton_rl.core import Action, Placement, Snapshot, Start
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import held_gpus, release
+from lepton_rl.core.allocation import gpu_memory, held_gpus, node_of, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
-from lepton_rl.core.jit import njit, njit_allocating
+from lepton_rl.core.hardware.tables import Hardware
+from lepton_rl.core.jit import inlined, njit, njit_allocating
 from lepton_rl.core.placement import place
 
 
 @njit
 def _left_over(
-    jobs: Floats,
-    row: int,
-    rule: int,
-    gpus: Ints32,
-    nodes: Ints32,
-    bits: Words,
-    totals: Ints64,
+    jobs: Floats, row: int, rule: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware,
     scratch: Ints64,
-) -> float:
+) -> float:  # fmt: skip
     """GPUs' worth of the dominant resource left free where the job would go; infinity if it does not fit."""
     former = jobs[row, L.FIRST_GPU]  # the row may stand for others of its kind, and hold GPUs itself
-    if not place(rule, jobs, row, gpus, nodes, bits, totals):
+    if not place(rule, jobs, row, gpus, nodes, bits, totals, hw):
         return float(np.inf)
     count = held_gpus(jobs, row, gpus, scratch)
     left = 0.0
@@ -33,30 +28,41 @@ def _left_over(
         gpu = scratch[0]
         memory_free = float(gpus[gpu, L.MEMORY_FREE])
         share_free = float(gpus[gpu, L.FREE])
-        release(jobs, row, gpus, gpus, nodes, bits, totals)
-        memory = (gpus[gpu, L.MEMORY_FREE] - memory_free) / totals[L.GPU_MEMORY]
+        release(jobs, row, gpus, gpus, nodes, bits, totals, hw)
+        capacity = gpu_memory(node_of(gpu, gpus, nodes, hw), nodes, totals, hw)
+        memory = (gpus[gpu, L.MEMORY_FREE] - memory_free) / capacity
         memory_binds = memory > jobs[row, L.GPUS] / L.MILLI
-        left = memory_free / totals[L.GPU_MEMORY] if memory_binds else share_free / L.MILLI
+        left = memory_free / capacity if memory_binds else share_free / L.MILLI
     else:
-        per_node = gpus.shape[0] // nodes.shape[0]
         for index in range(count):
-            node = scratch[index] // per_node
+            node = node_of(scratch[index], gpus, nodes, hw)
             seen = False
             for before in range(index - 1, -1, -1):  # neighbours in the gang mostly share a node
-                if scratch[before] // per_node == node:
+                if node_of(scratch[before], gpus, nodes, hw) == node:
                     seen = True
                     break
             if not seen:
                 left += nodes[node, L.WHOLE]
-        release(jobs, row, gpus, gpus, nodes, bits, totals)
+        release(jobs, row, gpus, gpus, nodes, bits, totals, hw)
     jobs[row, L.FIRST_GPU] = former
     return left
 
 
+@inlined
+def _alike(jobs: Floats, one: int, other: int) -> bool:
+    """Whether two jobs ask for the same."""
+    if jobs[one, L.GPUS] != jobs[other, L.GPUS] or jobs[one, L.MEMORY] != jobs[other, L.MEMORY]:
+        return False
+    for column in range(L.JOB_COLUMNS, jobs.shape[1]):  # of a detailed cluster
+        if column != L.RATE and jobs[one, column] != jobs[other, column]:
+            return False
+    return True
+
+
 @njit_allocating
 def _pack(
-    jobs: Floats, first: int, joules: Floats, rule: int, gpus: Ints32, nodes: Ints32, bits: Words, totals:
-    Ints64, started: Ints64, held: Ints64,
+    jobs: Floats, first: int, joules: Floats, rule: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64,
+    hw: Hardware, started: Ints64, held: Ints64,
 ) -> int:  # fmt: skip
     """Start rows `first`.. one after the other, best fit first; list rows and their GPUs, return how many."""
     total = jobs.shape[0]
@@ -67,9 +73,7 @@ def _pack(
     scratch = np.empty(gpus.shape[0], np.int64)
     for row in range(first, total):
         found = 0
-        while found < kinds and not (
-            jobs[row, L.GPUS] == jobs[sample[found], L.GPUS] and jobs[row, L.MEMORY] == jobs[sample[found], L.MEMORY]
-        ):
+        while found < kinds and not _alike(jobs, row, sample[found]):
             found += 1
         if found == kinds:
             sample[kinds] = row
@@ -81,7 +85,7 @@ def _pack(
     while totals[L.HELD] < L.MILLI * gpus.shape[0]:
         for index in range(kinds):
             if left[index] < np.inf:  # what does not fit now will not fit after another start
-                left[index] = _left_over(jobs, sample[index], rule, gpus, nodes, bits, totals, scratch)
+                left[index] = _left_over(jobs, sample[index], rule, gpus, nodes, bits, totals, hw, scratch)
         best = -1
         for row in range(first, total):
             fit = left[kind[row]]
@@ -91,7 +95,7 @@ def _pack(
                 best = row
         if best < 0:
             break
-        place(rule, jobs, best, gpus, nodes, bits, totals)
+        place(rule, jobs, best, gpus, nodes, bits, totals, hw)
         offset += held_gpus(jobs, best, gpus, held[offset:])
         started[count] = best
         count += 1
@@ -136,7 +140,7 @@ class Greedy(BaseModel, frozen=True, extra="forbid"):
         held = np.empty(len(snapshot.gpus) + total, np.int64)
         count = _pack(
             jobs, first, joules, int(Placement[self.placement.upper()]), snapshot.gpus.copy(),
-            snapshot.nodes.copy(), snapshot.bits.copy(), snapshot.totals.copy(), started, held,
+            snapshot.nodes.copy(), snapshot.bits.copy(), snapshot.totals.copy(), snapshot.hw, started, held,
         )  # fmt: skip
         return starts(jobs, started[:count], held)
 

@@ -8,11 +8,13 @@ backfilling does.
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import held_gpus, release
+from lepton_rl.core.allocation import held_gpus, node_of, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
 from lepton_rl.core.metrics import SECONDS_PER_HOUR, SLOWDOWN_FLOOR
-from lepton_rl.core.placement import Placement, place
+from lepton_rl.core.placement import Placement, fewest_nodes, place
+from lepton_rl.core.progress import planned_seconds, seconds_for
 from lepton_rl.simulator.ends import pop_end, push_end
 from lepton_rl.simulator.scores import margin, score
 
@@ -26,24 +28,25 @@ OPTION_COLUMNS = 3
 
 
 @inlined
-def _extra_nodes(jobs: Floats, row: int, gpus: Ints32, per_node: int, seen: Ints64) -> int:
+def _extra_nodes(jobs: Floats, row: int, gpus: Ints32, nodes: Ints32, hw: Hardware, seen: Ints64) -> int:
     """Nodes that a gang touches beyond the fewest for its size. `seen[node]` is the last gang that asked."""
     size = int(jobs[row, L.GPUS]) // L.MILLI
     touched = 0
     gpu = int(jobs[row, L.FIRST_GPU])
     while gpu >= 0:
-        if seen[gpu // per_node] != row:
-            seen[gpu // per_node] = row
+        node = node_of(gpu, gpus, nodes, hw)
+        if seen[node] != row:
+            seen[node] = row
             touched += 1
         gpu = int(gpus[gpu, L.NEXT])
-    return touched - (size + per_node - 1) // per_node
+    return touched - fewest_nodes(jobs, row, gpus, nodes, hw, size)
 
 
 @njit
 def plan_cost(
     orders: Ints64, placements: Ints64, plan: int, jobs: Floats, running: int, placing: bool, run_end: Floats,
-    run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, begin: Floats, seen: Ints64,
-    options: Floats, bound: float,
+    run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, begin: Floats,
+    seen: Ints64, options: Floats, bound: float,
 ) -> float:  # fmt: skip
     """Return the cost of starting the window strictly in the order of one plan; write the starts to `begin`.
 
@@ -56,7 +59,6 @@ def plan_cost(
         run_job[0, index] = run_job[1, index]
     for node in range(seen.shape[0]):
         seen[node] = -1
-    per_node = gpus.shape[0] // nodes.shape[0]
     free = float(L.MILLI * gpus.shape[0] - totals[L.HELD])
     now = options[NOW]
     size = running
@@ -66,12 +68,14 @@ def plan_cost(
         job = orders[plan, index]
         row = running + job
         fits = free >= jobs[row, L.GPUS]
+        seconds = planned_seconds(jobs, row, hw)
         if fits and placing and now == options[NOW]:
-            fits = place(placements[plan, job], jobs, row, gpus, nodes, bits, totals)
+            fits = place(placements[plan, job], jobs, row, gpus, nodes, bits, totals, hw)
             if fits:
                 placed += 1
+                seconds = seconds_for(jobs[row, L.PREDICTED], jobs, row, hw)
                 if jobs[row, L.GPUS] > L.MILLI:
-                    cost += options[NODE_WEIGHT] * _extra_nodes(jobs, row, gpus, per_node, seen)
+                    cost += options[NODE_WEIGHT] * _extra_nodes(jobs, row, gpus, nodes, hw, seen)
         while not fits:
             now = run_end[0, 0]
             while size > 0 and run_end[0, 0] <= now:
@@ -80,23 +84,23 @@ def plan_cost(
             fits = free >= jobs[row, L.GPUS]
         free -= jobs[row, L.GPUS]
         begin[row] = now
-        push_end(run_end, run_job, size, now + jobs[row, L.PREDICTED], row)
+        push_end(run_end, run_job, size, now + seconds, row)
         size += 1
-        jct = now + jobs[row, L.PREDICTED] - jobs[row, L.SUBMIT]
+        jct = now + seconds - jobs[row, L.SUBMIT]
         cost += max(1.0, jct / max(jobs[row, L.REQUESTED], SLOWDOWN_FLOOR))
         cost += options[JCT_WEIGHT] * jct / SECONDS_PER_HOUR
         if cost > bound:
             cost = np.inf
             break
     for index in range(placed):
-        release(jobs, running + orders[plan, index], gpus, gpus, nodes, bits, totals)
+        release(jobs, running + orders[plan, index], gpus, gpus, nodes, bits, totals, hw)
     return float(cost)
 
 
 @njit_allocating
 def starts_of_rule(
     order_rule: int, skip: bool, settings: Floats, jobs: Floats, running: int, run_end: Floats, run_job:
-    Ints32, capacity: float, held: float, now: float, sequence: Ints64,
+    Ints32, capacity: float, held: float, now: float, hw: Hardware, sequence: Ints64,
 ) -> None:  # fmt: skip
     """Write the order in which a heuristic starts the window's jobs, with no job arriving, to `sequence`.
 
@@ -127,7 +131,7 @@ def starts_of_rule(
                 sequence[count] = index
                 count += 1
                 free -= jobs[row, L.GPUS]
-                push_end(run_end, run_job, size, time + jobs[row, L.PREDICTED], row)
+                push_end(run_end, run_job, size, time + planned_seconds(jobs, row, hw), row)
                 size += 1
             elif not skip:
                 break
@@ -164,7 +168,7 @@ def _move(orders: Ints64, plan: int, source: int, target: int) -> None:
 def improve(
     orders: Ints64, placements: Ints64, costs: Floats, moves: int, replacing: bool, state: Words, jobs:
     Floats, running: int, placing: bool, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits:
-    Words, totals: Ints64, begin: Floats, seen: Ints64, options: Floats,
+    Words, totals: Ints64, hw: Hardware, begin: Floats, seen: Ints64, options: Floats,
 ) -> None:  # fmt: skip
     """Cost each plan (one a row), then try `moves` small changes on it and keep those that do not cost more.
 
@@ -187,8 +191,8 @@ def improve(
             else:
                 _move(orders, plan, source, target)
             cost = plan_cost(
-                orders, placements, plan, jobs, running, placing, run_end, run_job, gpus, nodes, bits,
-                totals, begin, seen, options, best,
+                orders, placements, plan, jobs, running, placing, run_end, run_job, gpus, nodes, bits, totals, hw,
+                begin, seen, options, best,
             )  # fmt: skip
             if cost <= best:
                 best = cost
@@ -201,7 +205,7 @@ def improve(
 
 @njit_allocating
 def place_now(
-    rows: Ints64, rules: Ints64, jobs: Floats, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64,
+    rows: Ints64, rules: Ints64, jobs: Floats, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware,
     started: Ints64, held: Ints64,
 ) -> int:  # fmt: skip
     """List the rows that fit now, one after the other, and their GPUs; return how many. None stays held."""
@@ -209,10 +213,10 @@ def place_now(
     offset = 0
     for index in range(rows.shape[0]):
         row = rows[index]
-        if place(rules[index], jobs, row, gpus, nodes, bits, totals):
+        if place(rules[index], jobs, row, gpus, nodes, bits, totals, hw):
             offset += held_gpus(jobs, row, gpus, held[offset:])
             started[count] = row
             count += 1
     for index in range(count):
-        release(jobs, started[index], gpus, gpus, nodes, bits, totals)
+        release(jobs, started[index], gpus, gpus, nodes, bits, totals, hw)
     return count

@@ -14,6 +14,7 @@ from lepton_rl.agents.plan_kernels import NOW, improve, place_now, plan_cost, st
 from lepton_rl.core import Snapshot
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.simulator import Rule, Timing
 
 
@@ -30,6 +31,7 @@ class Horizon:
     nodes: Ints32  # (nodes, NODE_COLUMNS)
     bits: Words  # (nodes, words)
     totals: Ints64  # (TOTAL_COLUMNS,)
+    hw: Hardware
     begin: Floats  # (running + window,): planned starts, scratch
     seen: Ints64  # (nodes,): scratch
     options: Floats  # (OPTION_COLUMNS,)
@@ -59,6 +61,7 @@ class Horizon:
             nodes=snapshot.nodes.copy(),
             bits=snapshot.bits.copy(),
             totals=snapshot.totals.copy(),
+            hw=snapshot.hw,
             begin=np.zeros(len(jobs)),
             seen=np.zeros(len(snapshot.nodes), np.int64),
             options=np.array((snapshot.time, jct_weight, node_weight)),
@@ -92,7 +95,7 @@ def start_order(horizon: Horizon, rule: Rule, skip: bool) -> Ints64:
     capacity = float(L.MILLI * len(h.gpus))
     starts_of_rule(
         int(rule.order), skip, settings, h.jobs, h.running, h.run_end, h.run_job, capacity,
-        float(h.totals[L.HELD]), float(h.options[NOW]), sequence,
+        float(h.totals[L.HELD]), float(h.options[NOW]), h.hw, sequence,
     )  # fmt: skip
     return sequence
 
@@ -105,7 +108,7 @@ def improve_plans(
     h = horizon
     improve(
         orders, placements, costs, moves, replacing and h.placing, state, h.jobs, h.running, h.placing,
-        h.run_end, h.run_job, h.gpus, h.nodes, h.bits, h.totals, h.begin, h.seen, h.options,
+        h.run_end, h.run_job, h.gpus, h.nodes, h.bits, h.totals, h.hw, h.begin, h.seen, h.options,
     )  # fmt: skip
     return costs
 
@@ -115,7 +118,7 @@ def plan_starts(horizon: Horizon, order: Ints64, placements: Ints64) -> tuple[fl
     h = horizon
     cost = plan_cost(
         order[None], placements[None], 0, h.jobs, h.running, h.placing, h.run_end, h.run_job, h.gpus, h.nodes,
-        h.bits, h.totals, h.begin, h.seen, h.options, np.inf,
+        h.bits, h.totals, h.hw, h.begin, h.seen, h.options, np.inf,
     )  # fmt: skip
     return float(cost), h.begin[h.running :].copy()
 
@@ -125,5 +128,5 @@ def starts_now(horizon: Horizon, rows: Ints64, rules: Ints64) -> tuple[Ints64, I
     h = horizon
     started = np.empty(len(rows), np.int64)
     held = np.empty(len(h.gpus) + len(rows), np.int64)
-    count = place_now(rows, rules, h.jobs, h.gpus, h.nodes, h.bits, h.totals, started, held)
+    count = place_now(rows, rules, h.jobs, h.gpus, h.nodes, h.bits, h.totals, h.hw, started, held)
     return started[:count], held

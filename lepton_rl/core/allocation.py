@@ -10,6 +10,7 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.hardware.tables import LOAD_MW, Hardware
 from lepton_rl.core.jit import inlined, njit
 
 
@@ -55,9 +56,51 @@ def _lowest_bit(word: Any) -> int:
 
 
 @inlined
-def _change_busy(nodes: Ints32, totals: Ints64, node: int, per_node: int, change: int) -> None:
+def node_of(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
+    """Node of a GPU."""
+    if hw is None:
+        return int(gpu // (gpus.shape[0] // nodes.shape[0]))
+    return int(gpus[gpu, L.NODE])
+
+
+@inlined
+def first_gpu(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
+    """First GPU of a node."""
+    if hw is None:
+        return int(node * (gpus.shape[0] // nodes.shape[0]))
+    return int(nodes[node, L.FIRST])
+
+
+@inlined
+def gpus_on(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
+    """Number of a node's GPUs."""
+    if hw is None:
+        return int(gpus.shape[0] // nodes.shape[0])
+    return int(nodes[node, L.COUNT])
+
+
+@inlined
+def gpu_memory(node: int, nodes: Ints32, totals: Ints64, hw: Hardware) -> int:
+    """MiB of each GPU of a node."""
+    if hw is None:
+        return int(totals[L.GPU_MEMORY])
+    return int(nodes[node, L.MEMORY_EACH])
+
+
+@inlined
+def _change_room(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, node: int, gpus_held: int) -> None:
+    """Take what the job asks for beside so many GPUs of a node; a negative number gives it back."""
+    if hw is not None:
+        for resource in range(nodes.shape[1] - L.ROOM):
+            nodes[node, L.ROOM + resource] -= int(jobs[job, L.ASKS + resource]) * gpus_held
+
+
+@inlined
+def _change_busy(gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, node: int, change: int) -> None:
     """Book milli-GPU held or given back on a node."""
-    capacity = L.MILLI * per_node
+    capacity = L.MILLI * gpus_on(node, gpus, nodes, hw)
+    if hw is not None:
+        totals[L.POWER] += hw.power_mw[nodes[node, L.TYPE], LOAD_MW] * change
     before = nodes[node, L.BUSY]
     after = before + change
     if before > 0:
@@ -75,17 +118,17 @@ def _change_busy(nodes: Ints32, totals: Ints64, node: int, per_node: int, change
 
 
 @inlined
-def whole_memory(jobs: Floats, job: int, totals: Ints64) -> int:
-    """MiB that a gang's job is counted with on each of its GPUs: its figure, or the whole GPU."""
+def whole_memory(jobs: Floats, job: int, node: int, nodes: Ints32, totals: Ints64, hw: Hardware) -> int:
+    """MiB that a gang's job is counted with on each of its GPUs of a node: its figure, or the whole GPU."""
     figure = int(jobs[job, L.MEMORY])
-    return figure if figure > 0 else int(totals[L.GPU_MEMORY])
+    return figure if figure > 0 else gpu_memory(node, nodes, totals, hw)
 
 
 @inlined
-def share_memory(jobs: Floats, job: int, totals: Ints64) -> int:
-    """MiB that a share needs: its figure, or its part of the GPU's memory."""
+def share_memory(jobs: Floats, job: int, node: int, nodes: Ints32, totals: Ints64, hw: Hardware) -> int:
+    """MiB that a share needs on a GPU of a node: its figure, or its part of the GPU's memory."""
     figure = int(jobs[job, L.MEMORY])
-    return figure if figure > 0 else int(totals[L.GPU_MEMORY] * int(jobs[job, L.GPUS]) // L.MILLI)
+    return figure if figure > 0 else gpu_memory(node, nodes, totals, hw) * int(jobs[job, L.GPUS]) // L.MILLI
 
 
 @inlined
@@ -98,9 +141,9 @@ def _link(jobs: Floats, job: int, gpus: Ints32, tail: int, gpu: int) -> None:
 
 
 @inlined
-def _mark_held(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, node: int, per_node: int) -> None:
+def _mark_held(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, node: int) -> None:
     """Take one wholly free GPU out of the free sets."""
-    place = gpu - node * per_node
+    place = gpu - first_gpu(node, gpus, nodes, hw)
     bits[node, place >> 6] &= ~(np.uint64(1) << np.uint64(place & 63))
     nodes[node, L.WHOLE] -= 1
     totals[L.FREE_WHOLE] -= 1
@@ -108,24 +151,17 @@ def _mark_held(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints6
 
 @inlined
 def take_from_node(
-    jobs: Floats,
-    job: int,
-    gpus: Ints32,
-    nodes: Ints32,
-    bits: Words,
-    totals: Ints64,
-    node: int,
-    count: int,
-    tail: int,
-) -> int:
+    jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, node: int,
+    count: int, tail: int,
+) -> int:  # fmt: skip
     """Hold the `count` lowest free GPUs of a node; return the gang's new last GPU."""
-    per_node = gpus.shape[0] // nodes.shape[0]
-    memory = whole_memory(jobs, job, totals)
+    first = first_gpu(node, gpus, nodes, hw)
+    memory = whole_memory(jobs, job, node, nodes, totals, hw)
     left = count
     for word_index in range(bits.shape[1]):
         word = bits[node, word_index]
         while word != np.uint64(0) and left > 0:
-            gpu = node * per_node + word_index * 64 + _lowest_bit(word)
+            gpu = first + word_index * 64 + _lowest_bit(word)
             word &= word - np.uint64(1)
             gpus[gpu, L.FREE] = 0
             gpus[gpu, L.MEMORY_FREE] = 0
@@ -138,38 +174,41 @@ def take_from_node(
     nodes[node, L.WHOLE] -= count
     nodes[node, L.MEMORY_USED] += memory * count
     totals[L.FREE_WHOLE] -= count
-    _change_busy(nodes, totals, node, per_node, L.MILLI * count)
+    _change_busy(gpus, nodes, totals, hw, node, L.MILLI * count)
+    _change_room(jobs, job, nodes, hw, node, count)
     return tail
 
 
 @inlined
-def hold_share(jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, gpu: int) -> None:
+def hold_share(
+    jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, gpu: int
+) -> None:
     """Give the share to one GPU that has room for it."""
-    per_node = gpus.shape[0] // nodes.shape[0]
     demand = int(jobs[job, L.GPUS])
-    memory = share_memory(jobs, job, totals)
-    node = gpu // per_node
+    node = node_of(gpu, gpus, nodes, hw)
+    memory = share_memory(jobs, job, node, nodes, totals, hw)
     if gpus[gpu, L.FREE] == L.MILLI:
-        _mark_held(gpu, gpus, nodes, bits, totals, node, per_node)
+        _mark_held(gpu, gpus, nodes, bits, totals, hw, node)
     gpus[gpu, L.FREE] -= demand
     gpus[gpu, L.MEMORY_FREE] -= memory
     nodes[node, L.MEMORY_USED] += memory
-    _change_busy(nodes, totals, node, per_node, demand)
+    _change_busy(gpus, nodes, totals, hw, node, demand)
+    _change_room(jobs, job, nodes, hw, node, 1)
     jobs[job, L.FIRST_GPU] = gpu
 
 
 @njit
 def hold_gpu(
-    jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, tail: int, gpu: int
+    jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, tail: int, gpu: int
 ) -> None:
     """Hold one wholly free GPU for a gang after its GPU `tail` (-1 for the first)."""
-    per_node = gpus.shape[0] // nodes.shape[0]
-    node = gpu // per_node
-    _mark_held(gpu, gpus, nodes, bits, totals, node, per_node)
+    node = node_of(gpu, gpus, nodes, hw)
+    _mark_held(gpu, gpus, nodes, bits, totals, hw, node)
     gpus[gpu, L.FREE] = 0
     gpus[gpu, L.MEMORY_FREE] = 0
-    nodes[node, L.MEMORY_USED] += whole_memory(jobs, job, totals)
-    _change_busy(nodes, totals, node, per_node, L.MILLI)
+    nodes[node, L.MEMORY_USED] += whole_memory(jobs, job, node, nodes, totals, hw)
+    _change_busy(gpus, nodes, totals, hw, node, L.MILLI)
+    _change_room(jobs, job, nodes, hw, node, 1)
     _link(jobs, job, gpus, tail, gpu)
 
 
@@ -183,30 +222,33 @@ def _count_free(nodes: Ints32, totals: Ints64, node: int, count: int) -> None:
 
 
 @inlined
-def release(jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64) -> None:
+def release(
+    jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware
+) -> None:
     """Give the job's GPUs back; the NEXT links of `chain` (`gpus` itself, or what it was copied from) name them."""
-    per_node = gpus.shape[0] // nodes.shape[0]
     demand = int(jobs[job, L.GPUS])
     gpu = int(jobs[job, L.FIRST_GPU])
     if demand < L.MILLI:
-        memory = share_memory(jobs, job, totals)
-        node = gpu // per_node
+        node = node_of(gpu, gpus, nodes, hw)
+        memory = share_memory(jobs, job, node, nodes, totals, hw)
         gpus[gpu, L.FREE] += demand
         gpus[gpu, L.MEMORY_FREE] += memory
         nodes[node, L.MEMORY_USED] -= memory
-        _change_busy(nodes, totals, node, per_node, -demand)
+        _change_busy(gpus, nodes, totals, hw, node, -demand)
+        _change_room(jobs, job, nodes, hw, node, -1)
         if gpus[gpu, L.FREE] == L.MILLI:
-            place_in_node = gpu - node * per_node
+            place_in_node = gpu - first_gpu(node, gpus, nodes, hw)
             bits[node, place_in_node >> 6] |= np.uint64(1) << np.uint64(place_in_node & 63)
             _count_free(nodes, totals, node, 1)
         return
-    memory = whole_memory(jobs, job, totals)
-    capacity = np.int32(totals[L.GPU_MEMORY])
     while gpu >= 0:
-        node = gpu // per_node
-        first = node * per_node
+        node = node_of(gpu, gpus, nodes, hw)
+        memory = whole_memory(jobs, job, node, nodes, totals, hw)
+        capacity = np.int32(gpu_memory(node, nodes, totals, hw))
+        first = first_gpu(node, gpus, nodes, hw)
+        behind = first + gpus_on(node, gpus, nodes, hw)
         count = 0
-        while gpu >= first and gpu < first + per_node:
+        while gpu >= first and gpu < behind:
             following = int(chain[gpu, L.NEXT])
             gpus[gpu, L.FREE] = L.MILLI
             gpus[gpu, L.MEMORY_FREE] = capacity
@@ -214,7 +256,8 @@ def release(jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, 
             count += 1
             gpu = following
         nodes[node, L.MEMORY_USED] -= memory * count
-        _change_busy(nodes, totals, node, per_node, -L.MILLI * count)
+        _change_busy(gpus, nodes, totals, hw, node, -L.MILLI * count)
+        _change_room(jobs, job, nodes, hw, node, -count)
         _count_free(nodes, totals, node, count)
 
 
@@ -237,16 +280,18 @@ def copy_allocation(
 
 
 @njit
-def copy_gpus(jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64) -> None:
+def copy_gpus(
+    jobs: Floats, job: int, chain: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware
+) -> None:
     """Hold in one layer the GPUs that the job holds in another."""
     from_gpu = int(jobs[job, L.FIRST_GPU])
     if jobs[job, L.GPUS] < L.MILLI:
-        hold_share(jobs, job, gpus, nodes, bits, totals, from_gpu)
+        hold_share(jobs, job, gpus, nodes, bits, totals, hw, from_gpu)
         return
     tail = -1
     while from_gpu >= 0:
         following = int(chain[from_gpu, L.NEXT])
-        hold_gpu(jobs, job, gpus, nodes, bits, totals, tail, from_gpu)
+        hold_gpu(jobs, job, gpus, nodes, bits, totals, hw, tail, from_gpu)
         tail = from_gpu
         from_gpu = following
 
@@ -264,3 +309,34 @@ def held_gpus(jobs: Floats, job: int, gpus: Ints32, out: Ints64) -> int:
         count += 1
         gpu = int(gpus[gpu, L.NEXT])
     return count
+
+
+@inlined
+def set_rate(jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> None:
+    """Write how fast the job runs on the GPUs that it holds: as its slowest GPU, slowed by its spread."""
+    if hw is None:
+        return
+    kind = int(jobs[job, L.CLASS])
+    first = int(jobs[job, L.FIRST_GPU])
+    share = jobs[job, L.GPUS] < L.MILLI
+    slowest = np.inf
+    spanned = 0
+    racks = 0
+    gpu = first
+    before = -1
+    while gpu >= 0:
+        node = int(gpus[gpu, L.NODE])
+        if node != before:
+            slowest = min(slowest, hw.speed[nodes[node, L.TYPE], kind])
+            new_node, new_rack = True, True
+            earlier = first
+            while earlier != gpu and new_node:
+                other = int(gpus[earlier, L.NODE])
+                new_node = other != node
+                new_rack = new_rack and nodes[other, L.RACK] != nodes[node, L.RACK]
+                earlier = int(gpus[earlier, L.NEXT])
+            spanned += new_node
+            racks += new_node and new_rack
+        before = node
+        gpu = -1 if share else int(gpus[gpu, L.NEXT])
+    jobs[job, L.RATE] = slowest / (hw.node_slowdown[spanned] * hw.rack_slowdown[racks])

@@ -2,20 +2,69 @@
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action
+from lepton_rl.core.hardware.gpu_type import GpuType
+from lepton_rl.core.hardware.locality import Locality
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, counted
+
+NO_SLOWDOWN = Locality()
+MAX_TYPES = 50
+"""The types that a job may run on are the bits of a float64's whole number."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGroup:
+    """Equal nodes of one cluster.
+
+    Attributes:
+        nodes: how many.
+        gpus_per_node: GPUs of each.
+        gpu: their type.
+        offers: what each node has beside its GPUs: `cpu_cores`, `ram_gib`, or accelerators under any other name. What
+            a group does not name is not counted on its nodes.
+        racks: racks that the group's nodes stand in, as evenly as they can; groups share no rack.
+    """
+
+    nodes: int
+    gpus_per_node: int
+    gpu: GpuType
+    offers: tuple[tuple[str, float], ...] = ()
+    racks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.nodes < 1 or self.gpus_per_node < 1:
+            raise ConfigError(
+                f"a group needs at least 1 node and 1 GPU per node, not {self.nodes} x {self.gpus_per_node}"
+            )
+        if not 1 <= self.racks <= self.nodes:
+            raise ConfigError(f"{counted(self.nodes, 'node')} can stand in 1 to {self.nodes} racks, not {self.racks}")
+        for name, amount in self.offers:
+            if not 0 <= amount < math.inf:
+                raise ConfigError(f"a node offers 0 or more {name}, not {amount}")
+
+    @property
+    def gpus(self) -> int:
+        """Number of GPUs."""
+        return self.nodes * self.gpus_per_node
+
+    def __str__(self) -> str:
+        return f"{self.nodes} x {self.gpus_per_node} {self.gpu.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterSpec:
-    """Nodes of identical GPUs. One node holding every GPU is a pool without placement constraints.
+    """Nodes of identical GPUs, or `groups` of them. One node holding every GPU is a pool without placement constraints.
 
     Power of a GPU is `idle_power_w + (max_power_w - idle_power_w) * load`; the defaults are an A100 80 GB SXM's
     (NVIDIA A100 datasheet: 80 GB, 400 W; idle draw near 50 W as nvidia-smi reports it).
+
+    Make a cluster of several groups with `of_groups`; the plain figures then are: nodes in all, the most GPUs of a
+    node, the most memory of a GPU, and the power of the mean GPU. `reference` is the GPU type that run times are for.
     """
 
     nodes: int = 1
@@ -23,6 +72,9 @@ class ClusterSpec:
     gpu_memory_gib: float = 80.0
     idle_power_w: float = 50.0
     max_power_w: float = 400.0
+    groups: tuple[NodeGroup, ...] = ()
+    reference: GpuType | None = None
+    locality: Locality = NO_SLOWDOWN
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.gpus_per_node < 1:
@@ -35,6 +87,37 @@ class ClusterSpec:
             raise ConfigError(f"power must satisfy 0 <= idle ({self.idle_power_w} W) <= max ({self.max_power_w} W)")
 
     @classmethod
+    def of_groups(
+        cls, groups: tuple[NodeGroup, ...], reference: GpuType | None = None, locality: Locality | None = None
+    ) -> "ClusterSpec":
+        """Return a cluster of these groups.
+
+        Args:
+            groups: in the order in which their nodes are numbered.
+            reference: GPU type that run and requested times are for; the first group's if None.
+            locality: what spreading a gang over nodes and racks costs; nothing if None.
+
+        Raises:
+            ConfigError: there is no group, or more types than the tables hold.
+        """
+        if not groups:
+            raise ConfigError("a cluster needs at least one group of nodes")
+        names = {group.gpu.name for group in groups}
+        if len(names) > MAX_TYPES:
+            raise ConfigError(f"a cluster has at most {MAX_TYPES} types of GPU, not {len(names)}")
+        gpus = sum(group.gpus for group in groups)
+        return cls(
+            nodes=sum(group.nodes for group in groups),
+            gpus_per_node=max(group.gpus_per_node for group in groups),
+            gpu_memory_gib=max(group.gpu.memory_gib for group in groups),
+            idle_power_w=sum(group.gpus * group.gpu.idle_power_w for group in groups) / gpus,
+            max_power_w=sum(group.gpus * group.gpu.max_power_w for group in groups) / gpus,
+            groups=groups,
+            reference=reference or groups[0].gpu,
+            locality=locality or NO_SLOWDOWN,
+        )
+
+    @classmethod
     def pool(cls, gpus: int) -> "ClusterSpec":
         """Return one pool of `gpus` identical GPUs."""
         return cls(nodes=1, gpus_per_node=gpus)
@@ -42,7 +125,27 @@ class ClusterSpec:
     @property
     def gpus(self) -> int:
         """Number of GPUs."""
+        if self.groups:
+            return sum(group.gpus for group in self.groups)
         return self.nodes * self.gpus_per_node
+
+    @property
+    def types(self) -> tuple[GpuType, ...]:
+        """Types of GPU, each once, in the order of the groups; none on a cluster of identical GPUs."""
+        return tuple({group.gpu.name: group.gpu for group in self.groups}.values())
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """Names of what nodes offer beside GPUs, in order of their first mention."""
+        return tuple(dict.fromkeys(name for group in self.groups for name, _ in group.offers))
+
+    @property
+    def first_gpus(self) -> tuple[int, ...]:
+        """First GPU of each node."""
+        if not self.groups:
+            return tuple(range(0, self.gpus, self.gpus_per_node))
+        counts = [group.gpus_per_node for group in self.groups for _ in range(group.nodes)]
+        return (0, *accumulate(counts[:-1]))
 
     @property
     def gpu_memory_mib(self) -> int:
@@ -50,6 +153,8 @@ class ClusterSpec:
         return math.ceil(self.gpu_memory_gib * L.MIB_PER_GIB)
 
     def __str__(self) -> str:
+        if self.groups:
+            return " + ".join(str(group) for group in self.groups)
         size = f"{self.gpus_per_node} GPU{'s' if self.gpus_per_node != 1 else ''}"
         return size if self.nodes == 1 else f"{self.nodes} x {size}"
 

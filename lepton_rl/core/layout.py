@@ -1,8 +1,10 @@
 """Columns of the packed arrays that snapshots, the simulator and the codec share.
 
 A cluster's state is a few arrays, so that compiled functions take few arguments. Jobs are rows; GPUs are numbered
-through the nodes (GPU `i` of node `n` is `n * gpus_per_node + i`). Shares of a GPU are counted in thousandths
-("milli-GPU", 1000 = one GPU) and memory in MiB, both as integers, so that what is taken and given back sums exactly.
+through the nodes (on equal nodes GPU `i` of node `n` is `n * gpus_per_node + i`). A cluster whose nodes differ has the
+columns under "detailed" too, and `hw` (`core.hardware.tables`) beside the arrays. Shares of a GPU are counted in
+thousandths ("milli-GPU", 1000 = one GPU) and memory in MiB, both as integers, so that what is taken and given back
+sums exactly.
 """
 
 MILLI = 1000
@@ -27,6 +29,13 @@ ATTAINED = 13  # seconds of service before the present run
 PREDICTED = 14  # seconds that the present run is predicted to take (requested time left plus restart costs)
 FIRST_GPU = 15  # first held GPU; the chain goes on in gpus[:, NEXT]; -1 while waiting
 JOB_COLUMNS = 16
+# detailed
+CLASS = 16  # class of the job, a column of hw.speed
+TYPES = 17  # bit t is set where GPUs of type t will do, with their memory
+FEWEST = 18  # fewest nodes that hold the job on the empty cluster
+RATE = 19  # seconds of service that a second of the present run gives
+PLAN_RATE = 20  # the same on the slowest GPUs that will do: what a plan counts with before it has chosen GPUs
+ASKS = 21  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
 
 # truth: float64 (jobs, TRUTH_COLUMNS), what only the simulator knows.
 RUN = 0  # seconds of service that finish the job
@@ -41,12 +50,22 @@ FREE = 0  # milli-GPU
 MEMORY_FREE = 1  # MiB
 NEXT = 2  # next GPU of the gang that holds this one, -1 at its end
 GPU_COLUMNS = 3
+# detailed
+NODE = 3  # the GPU's node
+DETAILED_GPU_COLUMNS = 4
 
 # nodes: int32 (nodes, NODE_COLUMNS)
 WHOLE = 0  # wholly free GPUs
 BUSY = 1  # milli-GPU held by jobs
 MEMORY_USED = 2  # MiB held by jobs
 NODE_COLUMNS = 3
+# detailed
+FIRST = 3  # the node's first GPU
+COUNT = 4  # its GPUs
+TYPE = 5  # their type, a row of hw.speed
+MEMORY_EACH = 6  # MiB of each
+RACK = 7
+ROOM = 8  # free CPU (thousandths of a core), RAM (MiB) and named accelerators, one column each
 
 # totals: int64 (TOTAL_COLUMNS,)
 FREE_WHOLE = 0  # wholly free GPUs of the cluster
@@ -57,6 +76,9 @@ STRANDED = 4  # free milli-GPU on nodes of which a part is held
 TOUCHED = 5  # nodes that changed since an observer looked, listed in the columns behind; -1 when too many to list
 MAX_TOUCHED = 12
 TOTAL_COLUMNS = 6 + MAX_TOUCHED
+# detailed
+POWER = TOTAL_COLUMNS  # draw of all GPUs, microwatts
+DETAILED_TOTAL_COLUMNS = TOTAL_COLUMNS + 1
 
 # counts: int64 (COUNT_COLUMNS,), the scheduler's bookkeeping.
 FRONT = 0  # the waiting jobs are queue[FRONT:BACK]
@@ -78,6 +100,9 @@ EXTRA = 3  # milli-GPU that backfilled jobs may hold beyond the shadow
 TIMER = 4  # next timer event, seconds
 STRANDED_INTEGRAL = 5  # milli-GPU seconds free on partly held nodes
 CLOCK_COLUMNS = 6
+# detailed
+ENERGY = 6  # joules of all GPUs since the start
+DETAILED_CLOCK_COLUMNS = 7
 
 # rules: int64 (RULE_COLUMNS,), what a run does not change.
 ORDER = 0

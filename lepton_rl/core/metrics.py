@@ -31,6 +31,7 @@ class Outcome:
     groups: NDArray[np.int32]  # user or queue of each job, -1 unknown; fairness is measured between them
     busy_gpu_seconds: float
     stranded_gpu_seconds: float
+    metered_joules: float | None = None  # of a cluster whose nodes differ
 
     @cached_property
     def jct(self) -> FloatArray:
@@ -49,7 +50,12 @@ class Outcome:
 
     @property
     def energy_joules(self) -> float:
-        """Exact integral of every GPU's power over the makespan: the power is linear in the load."""
+        """Exact integral of every GPU's power over the makespan.
+
+        On identical GPUs it follows from the utilisation, for the power is linear in the load.
+        """
+        if self.metered_joules is not None:
+            return self.metered_joules
         return energy_joules(self.mean_power_w, self.makespan)
 
     @property
@@ -67,6 +73,8 @@ class Outcome:
     @property
     def mean_power_w(self) -> float:
         """Mean power of all GPUs together, watts."""
+        if self.metered_joules is not None:
+            return self.metered_joules / self.makespan
         spec = self.cluster
         return spec.gpus * power_w(self.utilization, spec.max_power_w, spec.idle_power_w)
 

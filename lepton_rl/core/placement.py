@@ -13,13 +13,11 @@ Ties go to the lowest index; within a node the lowest free GPU is taken first (`
 """
 
 from enum import IntEnum
-from typing import Any
-
-import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import hold_share, share_memory, take_from_node
+from lepton_rl.core.allocation import hold_share, set_rate, share_memory, take_from_node
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 
 
@@ -36,13 +34,43 @@ _FIRST, _BEST, _WORST, _CONSOLIDATED = (int(rule) for rule in Placement)
 
 
 @inlined
-def _tightest_node(nodes: Ints32, count: int) -> int:
-    """Node with the fewest free GPUs among those with at least `count`, or -1."""
+def takes_type(jobs: Floats, job: int, node: int, nodes: Ints32, hw: Hardware) -> bool:
+    """Whether the job may run on the node's type of GPU: it is among those asked for, and has the memory."""
+    if hw is None:
+        return True
+    return bool((int(jobs[job, L.TYPES]) >> int(nodes[node, L.TYPE])) & 1)
+
+
+@inlined
+def _room_for(jobs: Floats, job: int, node: int, nodes: Ints32, most: int) -> int:
+    """GPUs of a node, at most `most`, beside which there is all that the job asks for (CPU, RAM, accelerators)."""
+    for resource in range(nodes.shape[1] - L.ROOM):
+        ask = int(jobs[job, L.ASKS + resource])
+        if ask > 0:
+            most = min(most, int(nodes[node, L.ROOM + resource]) // ask)
+    return most
+
+
+@inlined
+def available(jobs: Floats, job: int, node: int, nodes: Ints32, hw: Hardware) -> int:
+    """Wholly free GPUs that a gang could take on a node."""
+    free = int(nodes[node, L.WHOLE])
+    if hw is not None:
+        if free > 0 and not takes_type(jobs, job, node, nodes, hw):
+            free = 0
+        if free > 0:
+            free = _room_for(jobs, job, node, nodes, free)
+    return free
+
+
+@inlined
+def _tightest_node(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, count: int) -> int:
+    """Node with the fewest free GPUs among those that offer at least `count`, or -1."""
     chosen = -1
-    fewest = np.int32(2147483647)
+    fewest = 2147483647
     for node in range(nodes.shape[0]):
-        free = nodes[node, L.WHOLE]
-        if free >= count and free < fewest:
+        free = int(nodes[node, L.WHOLE])
+        if free >= count and free < fewest and available(jobs, job, node, nodes, hw) >= count:
             fewest = free
             chosen = node
             if free == count:
@@ -51,26 +79,31 @@ def _tightest_node(nodes: Ints32, count: int) -> int:
 
 
 @inlined
-def _freest_node(nodes: Ints32) -> int:
+def _freest_node(jobs: Floats, job: int, nodes: Ints32, hw: Hardware) -> int:
+    """Node that offers the most free GPUs."""
     chosen = 0
+    most = available(jobs, job, 0, nodes, hw)
     for node in range(1, nodes.shape[0]):
-        if nodes[node, L.WHOLE] > nodes[chosen, L.WHOLE]:
-            chosen = node
+        if nodes[node, L.WHOLE] > most:
+            free = available(jobs, job, node, nodes, hw)
+            if free > most:
+                most = free
+                chosen = node
     return chosen
 
 
 @njit
-def _nodes_needed(nodes: Ints32, count: int) -> int:
+def nodes_needed(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, count: int) -> int:
     """Fewest nodes that hold `count` GPUs now; the number of nodes plus one where none do."""
     total = nodes.shape[0]
     left = count
     used = 0
-    ceiling = np.int32(2147483647)  # nodes are visited by free GPUs downward, whole groups of equals at a time
+    ceiling = 2147483647  # nodes are visited by free GPUs downward, whole groups of equals at a time
     while used < total:
-        best: Any = np.int32(0)
+        best = 0
         equals = 0
         for node in range(total):
-            free = nodes[node, L.WHOLE]
+            free = available(jobs, job, node, nodes, hw)
             if free < ceiling:
                 if free > best:
                     best = free
@@ -89,12 +122,31 @@ def _nodes_needed(nodes: Ints32, count: int) -> int:
 
 
 @njit
-def _gpu_for_share(rule: int, gpus: Ints32, demand: int, memory: int) -> int:
+def _offers(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, count: int) -> bool:
+    """Whether the nodes together offer a gang's GPUs."""
+    left = count
+    for node in range(nodes.shape[0]):
+        left -= available(jobs, job, node, nodes, hw)
+        if left <= 0:
+            return True
+    return False
+
+
+@njit
+def _gpu_for_share(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware) -> int:
     """GPU that a share goes to, or -1 when none has room."""
+    demand = int(jobs[job, L.GPUS])
+    memory = share_memory(jobs, job, 0, nodes, totals, hw)
+    node = -1
+    node_takes = True
     chosen = -1
     for gpu in range(gpus.shape[0]):
+        if hw is not None and gpus[gpu, L.NODE] != node:
+            node = int(gpus[gpu, L.NODE])
+            memory = share_memory(jobs, job, node, nodes, totals, hw)
+            node_takes = takes_type(jobs, job, node, nodes, hw) and _room_for(jobs, job, node, nodes, 1) == 1
         free = gpus[gpu, L.FREE]
-        if free < demand or gpus[gpu, L.MEMORY_FREE] < memory:
+        if free < demand or gpus[gpu, L.MEMORY_FREE] < memory or not node_takes:
             continue
         if rule == _FIRST:
             return gpu
@@ -109,56 +161,84 @@ def _gpu_for_share(rule: int, gpus: Ints32, demand: int, memory: int) -> int:
 
 
 @inlined
-def fits(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, totals: Ints64) -> bool:
+def fewest_nodes(jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, hw: Hardware, count: int) -> int:
+    """Fewest nodes that hold a gang on the empty cluster."""
+    if hw is None:
+        per_node = gpus.shape[0] // nodes.shape[0]
+        return (count + per_node - 1) // per_node
+    return int(jobs[job, L.FEWEST])
+
+
+@inlined
+def fits(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware) -> bool:
     """Return whether the job could be placed now."""
     demand = int(jobs[job, L.GPUS])
     if demand >= L.MILLI:
         count = demand // L.MILLI
         if totals[L.FREE_WHOLE] < count:
             return False
-        if rule != _CONSOLIDATED:
+        if rule == _CONSOLIDATED:
+            fewest = fewest_nodes(jobs, job, gpus, nodes, hw, count)
+            return nodes_needed(jobs, job, nodes, hw, count) <= fewest
+        if hw is None:
             return True
-        per_node = gpus.shape[0] // nodes.shape[0]
-        return _nodes_needed(nodes, count) <= (count + per_node - 1) // per_node
-    if totals[L.FREE_WHOLE] > 0:
+        return _offers(jobs, job, nodes, hw, count)
+    if hw is None and totals[L.FREE_WHOLE] > 0:
         return True
-    return _gpu_for_share(_FIRST, gpus, demand, share_memory(jobs, job, totals)) >= 0
+    return _gpu_for_share(_FIRST, jobs, job, gpus, nodes, totals, hw) >= 0
 
 
 @njit
-def place(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64) -> bool:
+def place(
+    rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware
+) -> bool:
     """Choose and hold the job's GPUs; return False, with nothing changed, when it does not fit."""
-    if not fits(rule, jobs, job, gpus, nodes, totals):
+    if not fits(rule, jobs, job, gpus, nodes, totals, hw):
         return False
-    demand = int(jobs[job, L.GPUS])
-    if demand < L.MILLI:
-        chosen = _gpu_for_share(rule, gpus, demand, share_memory(jobs, job, totals))
-        hold_share(jobs, job, gpus, nodes, bits, totals, chosen)
-        return True
-    left = demand // L.MILLI
+    if jobs[job, L.GPUS] < L.MILLI:
+        chosen = _gpu_for_share(rule, jobs, job, gpus, nodes, totals, hw)
+        hold_share(jobs, job, gpus, nodes, bits, totals, hw, chosen)
+    else:
+        _place_gang(rule, jobs, job, gpus, nodes, bits, totals, hw)
+    set_rate(jobs, job, gpus, nodes, hw)
+    return True
+
+
+@inlined
+def _place_gang(
+    rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware
+) -> None:
+    """Hold the GPUs of a gang that fits."""
+    left = int(jobs[job, L.GPUS]) // L.MILLI
     tail = -1
     if rule == _FIRST:
+        all_full = True  # no node before has a free GPU, of whatever type
         for node in range(int(totals[L.HINT]), nodes.shape[0]):
-            free = nodes[node, L.WHOLE]
-            if free == 0:
+            if nodes[node, L.WHOLE] == 0:
                 continue
-            count = min(int(free), left)
-            tail = take_from_node(jobs, job, gpus, nodes, bits, totals, node, count, tail)
+            count = min(available(jobs, job, node, nodes, hw), left)
+            if hw is not None and count == 0:
+                all_full = False
+                continue
+            tail = take_from_node(jobs, job, gpus, nodes, bits, totals, hw, node, count, tail)
             left -= count
-            if left == 0:
+            if all_full:
                 totals[L.HINT] = node
+            if left == 0:
                 break
+            if hw is not None and nodes[node, L.WHOLE] > 0:
+                all_full = False
     elif rule == _WORST:
         while left > 0:
-            tail = take_from_node(jobs, job, gpus, nodes, bits, totals, _freest_node(nodes), 1, tail)
+            node = _freest_node(jobs, job, nodes, hw)
+            tail = take_from_node(jobs, job, gpus, nodes, bits, totals, hw, node, 1, tail)
             left -= 1
     else:
         while left > 0:
-            node = _tightest_node(nodes, left)
+            node = _tightest_node(jobs, job, nodes, hw, left)
             count = left
             if node < 0:
-                node = _freest_node(nodes)
-                count = int(nodes[node, L.WHOLE])
-            tail = take_from_node(jobs, job, gpus, nodes, bits, totals, node, count, tail)
+                node = _freest_node(jobs, job, nodes, hw)
+                count = available(jobs, job, node, nodes, hw)
+            tail = take_from_node(jobs, job, gpus, nodes, bits, totals, hw, node, count, tail)
             left -= count
-    return True

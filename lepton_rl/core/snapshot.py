@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Start
-from lepton_rl.core.allocation import held_gpus, hold_gpu, hold_share, release, share_memory
+from lepton_rl.core.allocation import held_gpus, hold_gpu, hold_share, node_of, release, set_rate, share_memory
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.physics import power_w
-from lepton_rl.core.placement import Placement, place
+from lepton_rl.core.placement import Placement, place, takes_type
+from lepton_rl.core.progress import served
 from lepton_rl.errors import IllegalAction
 
 if TYPE_CHECKING:
@@ -112,6 +114,7 @@ class Snapshot:
     nodes: NDArray[np.int32]  # (nodes, NODE_COLUMNS)
     bits: NDArray[np.uint64]  # (nodes, words)
     totals: NDArray[np.int64]  # (TOTAL_COLUMNS,)
+    hw: Hardware = None  # tables by GPU type where the nodes differ
 
     @property
     def queue(self) -> JobView:
@@ -160,16 +163,16 @@ class Snapshot:
         jobs, gpus, nodes = self.jobs.copy(), self.gpus.copy(), self.nodes.copy()
         bits, totals = self.bits.copy(), self.totals.copy()
         if isinstance(action, Start):
-            take_gpus(action, jobs, row, self.placement, gpus, nodes, bits, totals)
+            take_gpus(action, jobs, row, self.placement, gpus, nodes, bits, totals, self.hw)
             jobs[row, L.START] = self.time
             running = np.append(np.arange(self.running_count), row)
         else:
             check_quantum(action.job, self.time - jobs[row, L.START], self.quantum)
-            release(jobs, row, gpus, gpus, nodes, bits, totals)
-            served = self.time - jobs[row, L.START]
+            service = served(jobs, row, self.time, self.hw)
+            release(jobs, row, gpus, gpus, nodes, bits, totals, self.hw)
             jobs[row, L.FIRST_GPU] = -1
-            jobs[row, L.ATTAINED] += served
-            jobs[row, L.PREDICTED] += self.restart_cost - served
+            jobs[row, L.ATTAINED] += service
+            jobs[row, L.PREDICTED] += self.restart_cost - service
             running = np.delete(np.arange(self.running_count), row)
         waiting = np.setdiff1d(np.arange(len(jobs)), running)
         running = running[np.argsort(jobs[running, L.ID], kind="stable")]
@@ -212,6 +215,7 @@ def take_gpus(
     nodes: NDArray[np.int32],
     bits: NDArray[np.uint64],
     totals: NDArray[np.int64],
+    hw: Hardware,
 ) -> None:
     """Hold the GPUs that the action names, or those that the placement chooses; clusters of every kind start so.
 
@@ -221,7 +225,7 @@ def take_gpus(
     demand = int(jobs[row, L.GPUS])
     needed = max(demand // L.MILLI, 1)
     if action.gpus is None:
-        if not place(int(placement), jobs, row, gpus, nodes, bits, totals):
+        if not place(int(placement), jobs, row, gpus, nodes, bits, totals, hw):
             raise IllegalAction(_why_not_placed(action.job, demand, placement, totals))
         return
     chosen = action.gpus
@@ -235,16 +239,39 @@ def take_gpus(
             raise IllegalAction(
                 f"job {action.job} needs {min(demand, L.MILLI) / L.MILLI:g} of GPU {gpu}, {free:g} is free"
             )
-        if demand < L.MILLI and gpus[gpu, L.MEMORY_FREE] < share_memory(jobs, row, totals):
+        node = node_of(gpu, gpus, nodes, hw)
+        if demand < L.MILLI and gpus[gpu, L.MEMORY_FREE] < share_memory(jobs, row, node, nodes, totals, hw):
             free_gib = gpus[gpu, L.MEMORY_FREE] / L.MIB_PER_GIB
             raise IllegalAction(f"job {action.job} does not fit the {free_gib:g} GiB that are free on GPU {gpu}")
+    if hw is not None:
+        _check_nodes(action.job, chosen, jobs, row, gpus, nodes, hw)
     if demand < L.MILLI:
-        hold_share(jobs, row, gpus, nodes, bits, totals, chosen[0])
-        return
-    tail = -1
-    for gpu in chosen:
-        hold_gpu(jobs, row, gpus, nodes, bits, totals, tail, gpu)
-        tail = gpu
+        hold_share(jobs, row, gpus, nodes, bits, totals, hw, chosen[0])
+    else:
+        tail = -1
+        for gpu in chosen:
+            hold_gpu(jobs, row, gpus, nodes, bits, totals, hw, tail, gpu)
+            tail = gpu
+    set_rate(jobs, row, gpus, nodes, hw)
+
+
+def _check_nodes(
+    job: int,
+    chosen: tuple[int, ...],
+    jobs: FloatArray,
+    row: int,
+    gpus: NDArray[np.int32],
+    nodes: NDArray[np.int32],
+    hw: Hardware,
+) -> None:
+    """Refuse nodes whose type of GPU will not do, or that lack what the job asks for beside its GPUs."""
+    on = gpus[list(chosen), L.NODE]
+    for node in np.unique(on).tolist():
+        if not takes_type(jobs, row, node, nodes, hw):
+            raise IllegalAction(f"job {job} cannot run on the type of GPU, or in the GPU memory, of node {node}")
+        asked = jobs[row, L.ASKS :] * np.count_nonzero(on == node)
+        if (asked > nodes[node, L.ROOM :]).any():
+            raise IllegalAction(f"job {job} asks for more CPU, RAM or accelerators than node {node} has free")
 
 
 def _why_not_placed(job: int, demand: int, placement: Placement, totals: NDArray[np.int64]) -> str:

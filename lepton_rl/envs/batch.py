@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import empty_allocation
 from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.machine import empty_cluster, hardware_tables
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.physics import power_w
 from lepton_rl.envs.batch_kernel import (
@@ -38,7 +38,8 @@ from lepton_rl.envs.window import STATIC_COLUMNS, fact_columns
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Blocking, Rule, run_trace
 from lepton_rl.simulator.events import warm_up
-from lepton_rl.simulator.state import check_fits, job_table, truth_table
+from lepton_rl.simulator.jobs import job_table, truth_table
+from lepton_rl.simulator.state import check_fits
 from lepton_rl.workloads import Trace
 
 
@@ -116,7 +117,8 @@ class EnvironmentBatch:
         self.count = count
         self.relative_to_heuristic = relative_to_heuristic
         whole = all(bool((trace.gpus >= 1).all()) for trace in episodes.traces)
-        self._rules, self._settings = codec.arrays(whole)
+        self._hw = hardware_tables(cluster)
+        self._rules, self._settings = codec.arrays(whole and self._hw is None)
         self._warmup_rules = self._rules.copy()
         self._warmup_rules[L.BLOCKING] = Blocking.HEAD
         self._tables = [self._prepare(trace) for trace in episodes.traces]
@@ -126,7 +128,7 @@ class EnvironmentBatch:
 
     def _prepare(self, trace: Trace) -> _Tables:
         check_fits(trace, self.cluster)
-        jobs = job_table(trace)
+        jobs = job_table(trace, self.cluster)
         unknown = np.isnan(jobs[:, L.REQUESTED])
         jobs[unknown, L.REQUESTED] = UNKNOWN_TIME
         jobs[:, L.PREDICTED] = jobs[:, L.REQUESTED]
@@ -145,11 +147,11 @@ class EnvironmentBatch:
     def _allocate(self, whole: bool) -> None:
         count, length, cluster, codec = self.count, self.episodes.length, self.cluster, self.codec
         self._most_running = min(length, cluster.gpus if whole else cluster.gpus * L.MILLI)
-        self._empty = empty_allocation(cluster.nodes, cluster.gpus_per_node, cluster.gpu_memory_mib)
+        self._empty = empty_cluster(cluster)
         gpus, nodes, bits, totals = self._empty
         window, groups = codec.window, codec.shapes(cluster)["load"][0]
         room = _Arena()
-        self._jobs = room.zeros((count, length, L.JOB_COLUMNS), np.float64)
+        self._jobs = room.zeros((count, length, self._tables[0].jobs.shape[1]), np.float64)
         self._truth = room.zeros((count, length, L.TRUTH_COLUMNS), np.float64)
         self._prices = room.zeros((count, length, PRICE_COLUMNS), np.float64)
         self._static = room.zeros((count, length, STATIC_COLUMNS), np.float32)
@@ -160,7 +162,7 @@ class EnvironmentBatch:
         self._nodes = room.zeros((count, *nodes.shape), np.int32)
         self._bits = room.zeros((count, *bits.shape), np.uint64)
         self._totals = room.zeros((count, *totals.shape), np.int64)
-        self._clock = room.zeros((count, L.CLOCK_COLUMNS), np.float64)
+        self._clock = room.zeros((count, L.DETAILED_CLOCK_COLUMNS if cluster.groups else L.CLOCK_COLUMNS), np.float64)
         self._clock[:, L.TIMER] = np.inf
         self._counts = room.zeros((count, L.COUNT_COLUMNS), np.int64)
         self._tally = room.zeros((count, TALLY_COLUMNS), np.float64)
@@ -237,9 +239,9 @@ class EnvironmentBatch:
         if warmup:
             ahead_gpus, ahead_nodes, ahead_bits, ahead_totals = self._empty
             warm_up(
-                jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, ahead_gpus.copy(),
-                ahead_nodes.copy(), ahead_bits.copy(), ahead_totals.copy(), np.empty(self._most_running, np.int32),
-                warmup, self._warmup_rules, self._settings,
+                jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, self._hw, clock, counts,
+                ahead_gpus.copy(), ahead_nodes.copy(), ahead_bits.copy(), ahead_totals.copy(),
+                np.empty(self._most_running, np.int32), warmup, self._warmup_rules, self._settings,
             )  # fmt: skip
             waiting = self._queue[env, self._counts[env, L.FRONT] : self._counts[env, L.BACK]]
             tally[WAITING_RATE] = self._prices[env, waiting, WAITING].sum()
@@ -248,18 +250,21 @@ class EnvironmentBatch:
                 + tally[ENERGY_IDLE] * (clock[L.NOW] - tables.trace.submit_time[first])
                 + tally[ENERGY_BUSY] * clock[L.BUSY_INTEGRAL]
             )
-        due, cost = any_visible_fits(jobs, queue, gpus, nodes, totals, counts, self._rules, self.codec.window), 0.0
+        due, cost = (
+            any_visible_fits(jobs, queue, gpus, nodes, totals, self._hw, counts, self._rules, self.codec.window),
+            0.0,
+        )
         if not due:
             due, cost = move_to_decision(
-            jobs, truth, self._prices[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts,
-            self._rules, self._settings, tally, self.codec.window, False,
+            jobs, truth, self._prices[env], queue, run_end, run_job, gpus, nodes, bits, totals, self._hw, clock,
+            counts, self._rules, self._settings, tally, self.codec.window, False,
         )  # fmt: skip
         tally[RETURN] = 0.0 - (warmup_cost + cost) / tally[SCALE]
         assert due, "an episode begins with a job that fits the empty cluster"
         observe(
-            jobs, self._static[env], queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, self._rules,
-            tally, self.codec.full, self._idle_share, self._free_after, self._shown[env], self._facts[env],
-            self._changing, self._rows[env], self._context[env], self._machine[env], self._mask[env],
+            jobs, self._static[env], queue, run_end, run_job, gpus, nodes, bits, totals, self._hw, clock, counts,
+            self._rules, tally, self.codec.full, self._idle_share, self._free_after, self._shown[env],
+            self._facts[env], self._changing, self._rows[env], self._context[env], self._machine[env], self._mask[env],
         )  # fmt: skip
 
     def _heuristic_cost(self, trace: Trace) -> float:
@@ -276,7 +281,7 @@ class EnvironmentBatch:
         return int(
             step_all(
                 actions, self._jobs, self._truth, self._prices, self._static, self._queue, self._run_end,
-                self._run_job, self._gpus, self._nodes, self._bits, self._totals, self._clock, self._counts,
+                self._run_job, self._gpus, self._nodes, self._bits, self._totals, self._hw, self._clock, self._counts,
                 self._rules, self._settings, self._tally, self.codec.full, self._idle_share, self._free_after,
                 self._shown, self._facts, self._changing, self._rows, self._context, self._machine, self._mask,
                 self.rewards, self.terminated,
@@ -298,6 +303,7 @@ class EnvironmentBatch:
             groups=trace.user[jobs] if (trace.user[jobs] >= 0).any() else trace.queue[jobs],
             busy_gpu_seconds=float(self._clock[env, L.BUSY_INTEGRAL]) / L.MILLI,
             stranded_gpu_seconds=float(self._clock[env, L.STRANDED_INTEGRAL]) / L.MILLI,
+            metered_joules=float(self._clock[env, L.ENERGY]) if self.cluster.groups else None,
         )
 
     def episode_info(self, env: int) -> dict[str, Any]:

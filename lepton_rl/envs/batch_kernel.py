@@ -8,14 +8,15 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fits, place
 from lepton_rl.envs.features import encode_basic, encode_full, encode_nodes
 from lepton_rl.envs.look_ahead import look_ahead
 from lepton_rl.envs.window import F_GPUS, follow_queue
-from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.events import move_to_next_event, set_true_end
+from lepton_rl.simulator.starting import book
 from lepton_rl.simulator.waiting import remove
 
 # prices: float64 (jobs, PRICE_COLUMNS), the objective's share of each job.
@@ -39,15 +40,15 @@ TALLY_COLUMNS = 8
 @inlined
 def _pay_to_next_event(
     jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
-    nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
-    tally: Floats,
+    nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64,
+    settings: Floats, tally: Floats,
 ) -> tuple[bool, float]:  # fmt: skip
     """Move to the next event; return whether there was one and what the time until it cost."""
     before = clock[L.NOW]
     held = totals[L.HELD]
     arrived = counts[L.ARRIVED]
     moved = move_to_next_event(
-        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings
+        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings
     )
     if not moved:
         return False, 0.0
@@ -61,8 +62,8 @@ def _pay_to_next_event(
 
 @inlined
 def any_visible_fits(
-    jobs: Floats, queue: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64, counts: Ints64, rules: Ints64,
-    window: int,
+    jobs: Floats, queue: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, counts: Ints64,
+    rules: Ints64, window: int,
 ) -> bool:  # fmt: skip
     """Whether a visible job could start now."""
     if totals[L.HELD] == L.MILLI * gpus.shape[0]:
@@ -74,7 +75,7 @@ def any_visible_fits(
         if rules[L.COUNTED] == 1:
             if jobs[job, L.GPUS] <= free:
                 return True
-        elif fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals):
+        elif fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals, hw):
             return True
     return False
 
@@ -95,19 +96,16 @@ def _another_fits(
 @inlined
 def start_job(
     jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, position: int, run_end: Floats, run_job: Ints32,
-    gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64,
-    settings: Floats, tally: Floats,
+    gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64,
+    rules: Ints64, settings: Floats, tally: Floats,
 ) -> float:  # fmt: skip
     """Start the fitting job at this position of the queue; return the cost (a refund is negative)."""
     job = queue[position]
-    place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals)
+    place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
     remove(queue, counts, position)
     now = clock[L.NOW]
-    jobs[job, L.START] = now
-    if rules[L.PREDICTS]:
-        add_prediction(jobs, run_end, run_job, counts[L.RUNNING], now + jobs[job, L.PREDICTED], job)
-    set_true_end(jobs, truth, job, run_end, run_job, counts[L.RUNNING], clock)
-    counts[L.RUNNING] += 1
+    set_true_end(jobs, truth, job, hw, run_end, run_job, counts[L.RUNNING], clock)
+    book(jobs, job, hw, run_end, run_job, clock, counts, rules)
     tally[WAITING_RATE] -= prices[job, WAITING]
     if counts[L.FRONT] == counts[L.BACK]:
         tally[WAITING_RATE] = 0.0  # what rounding has left
@@ -118,7 +116,7 @@ def start_job(
 @inlined
 def observe(
     jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
-    bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
+    bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
     idle_share: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles,
     context: Singles, machine: Singles, mask: Bools,
 ) -> int:  # fmt: skip
@@ -130,25 +128,25 @@ def observe(
     if full:
         fitting = encode_full(
             jobs, waiting, visible, shown, facts, changing, run_end, run_job, counts[L.RUNNING], gpus, nodes, totals,
-            rules, clock[L.NOW], free_after, rows, context, mask,
+            hw, rules, clock[L.NOW], free_after, rows, context, mask,
         )  # fmt: skip
     else:
-        fitting = encode_basic(jobs, visible, shown, facts, gpus, nodes, totals, rules, clock[L.NOW], rows, mask)
+        fitting = encode_basic(jobs, visible, shown, facts, gpus, nodes, totals, hw, rules, clock[L.NOW], rows, mask)
     for place_in_window in range(visible, written):
         mask[place_in_window] = False
         for feature in range(rows.shape[1]):
             rows[place_in_window, feature] = 0.0
     tally[SHOWN] = visible
     mask[rows.shape[0]] = counts[L.RUNNING] > 0  # an idle cluster has nothing to wait for that a scheduler can know
-    encode_nodes(nodes, totals, gpus.shape[0], idle_share, machine)
+    encode_nodes(gpus, nodes, totals, hw, idle_share, machine)
     return fitting
 
 
 @inlined
 def move_to_decision(
     jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
-    nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
-    tally: Floats, window: int, open_choice: bool,
+    nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64,
+    settings: Floats, tally: Floats, window: int, open_choice: bool,
 ) -> tuple[bool, float]:  # fmt: skip
     """Let time pass to the next event after which a visible job fits.
 
@@ -160,7 +158,7 @@ def move_to_decision(
         arrived = counts[L.ARRIVED]
         running = counts[L.RUNNING]
         moved, price = _pay_to_next_event(
-            jobs, truth, prices, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings,
+            jobs, truth, prices, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings,
             tally,
         )  # fmt: skip
         if not moved:
@@ -169,8 +167,8 @@ def move_to_decision(
         # Where nothing fitted and nothing was given back, only jobs that have come can fit now.
         may_fit = open_choice or counts[L.RUNNING] < running
         for job in range(arrived, counts[L.ARRIVED]):
-            may_fit = may_fit or fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals)
-        if may_fit and any_visible_fits(jobs, queue, gpus, nodes, totals, counts, rules, window):
+            may_fit = may_fit or fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals, hw)
+        if may_fit and any_visible_fits(jobs, queue, gpus, nodes, totals, hw, counts, rules, window):
             return True, cost
         open_choice = False
 
@@ -178,10 +176,10 @@ def move_to_decision(
 @njit
 def step_all(
     actions: Ints64, jobs: Floats, truth: Floats, prices: Floats, static: Singles, queue: Ints32, run_end: Floats,
-    run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64,
-    rules: Ints64, settings: Floats, tally: Floats, full: bool, idle_share: float, free_after: Floats, shown: Ints32,
-    facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools, rewards: Floats,
-    terminated: Bools,
+    run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats,
+    counts: Ints64, rules: Ints64, settings: Floats, tally: Floats, full: bool, idle_share: float, free_after: Floats,
+    shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools,
+    rewards: Floats, terminated: Bools,
 ) -> int:  # fmt: skip
     """Apply one action to each environment and write rewards, observations and ends; return how many ended.
 
@@ -199,8 +197,8 @@ def step_all(
         if start:
             cost = start_job(
                 jobs[env], truth[env], prices[env], queue[env], counts[env, L.FRONT] + action, run_end[env],
-                run_job[env], gpus[env], nodes[env], bits[env], totals[env], clock[env], counts[env], rules, settings,
-                tally[env],
+                run_job[env], gpus[env], nodes[env], bits[env], totals[env], hw, clock[env], counts[env], rules,
+                settings, tally[env],
             )  # fmt: skip
         elif action != window or not mask[env, window]:
             tally[env, INVALID] += 1.0
@@ -214,12 +212,12 @@ def step_all(
                 )
             else:
                 due = any_visible_fits(
-                    jobs[env], queue[env], gpus[env], nodes[env], totals[env], counts[env], rules, window
+                    jobs[env], queue[env], gpus[env], nodes[env], totals[env], hw, counts[env], rules, window
                 )
         if not due:
             due, price = move_to_decision(
                 jobs[env], truth[env], prices[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env],
-                bits[env], totals[env], clock[env], counts[env], rules, settings, tally[env], window, waits,
+                bits[env], totals[env], hw, clock[env], counts[env], rules, settings, tally[env], window, waits,
             )  # fmt: skip
         reward = 0.0 - (cost + price) / tally[env, SCALE]  # a minus sign would make -0.0 of no cost
         rewards[env] = reward
@@ -229,7 +227,7 @@ def step_all(
         ended += not due
         observe(
             jobs[env], static[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env], bits[env],
-            totals[env], clock[env], counts[env], rules, tally[env], full, idle_share, free_after, shown[env],
+            totals[env], hw, clock[env], counts[env], rules, tally[env], full, idle_share, free_after, shown[env],
             facts[env], changing, rows[env], context[env], machine[env], mask[env],
         )  # fmt: skip
     return ended

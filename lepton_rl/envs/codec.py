@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Start
-from lepton_rl.core.allocation import copy_allocation, empty_allocation, held_gpus
+from lepton_rl.core.allocation import copy_allocation, held_gpus
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit
+from lepton_rl.core.machine import empty_cluster, hardware_tables
 from lepton_rl.core.placement import Placement, place
+from lepton_rl.core.progress import predicted_end
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.batch_kernel import SHOWN, TALLY_COLUMNS, observe
 from lepton_rl.envs.features import (
@@ -33,6 +36,7 @@ from lepton_rl.errors import BundleError, ConfigError, nearest
 from lepton_rl.simulator import Blocking, Order, Rule, Timing
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.scores import score
+from lepton_rl.simulator.starting import book
 from lepton_rl.simulator.waiting import fill, remove
 
 CODEC_VERSION = 1
@@ -186,7 +190,8 @@ class Decision:
         self._codec = codec
         self._cluster = cluster
         self._capacity = capacity
-        self._jobs = np.empty((capacity, L.JOB_COLUMNS))
+        columns = L.ASKS + len(cluster.resources) if cluster.groups else L.JOB_COLUMNS
+        self._jobs = np.empty((capacity, columns))
         self._queue = np.empty(capacity, np.int32)
         self._counts = np.zeros(L.COUNT_COLUMNS, np.int64)
         rows = np.empty((window, len(codec.feature_names)), np.float32)
@@ -197,7 +202,7 @@ class Decision:
         self._state = (
             self._jobs, np.empty((capacity, STATIC_COLUMNS), np.float32), self._queue, np.empty((2, capacity)),
             np.empty((3, capacity), np.int32),
-            *empty_allocation(cluster.nodes, cluster.gpus_per_node, cluster.gpu_memory_mib),
+            *empty_cluster(cluster), hardware_tables(cluster),
             np.zeros(L.CLOCK_COLUMNS), self._counts, rules.copy(), np.zeros(TALLY_COLUMNS), codec.full,
             idle_share(cluster), np.empty(capacity), np.empty(window, np.int32),
             np.empty((window, fact_columns(codec.full))), np.empty((CHANGING_COLUMNS, window), np.float32), rows,
@@ -246,9 +251,9 @@ class Decision:
 def _open(
     given_jobs: Floats, running: int, now: float, given_gpus: Ints32, given_nodes: Ints32, given_bits: Words,
     given_totals: Ints64, settings: Floats, keys: Floats, jobs: Floats, static: Singles, queue: Ints32,
-    run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats,
-    counts: Ints64, rules: Ints64, tally: Floats, full: bool, idle: float, free_after: Floats, shown: Ints32,
-    facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools,
+    run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware,
+    clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool, idle: float, free_after: Floats,
+    shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools,
     key_is_time: bool, inputs: Floats, logarithms: Singles,
 ) -> int:  # fmt: skip
     """Copy a snapshot's state (running jobs first), rebuild queue and predicted ends from it and observe.
@@ -263,9 +268,9 @@ def _open(
     counts[L.FRONT] = 0
     counts[L.RUNNING] = running
     counts[L.ARRIVED] = total
-    rules[L.COUNTED] = rules[L.PLACEMENT] != _CONSOLIDATED
+    rules[L.COUNTED] = hw is None and rules[L.PLACEMENT] != _CONSOLIDATED
     for job in range(total):
-        for column in range(L.JOB_COLUMNS):
+        for column in range(jobs.shape[1]):
             jobs[job, column] = given_jobs[job, column]
         if np.isnan(jobs[job, L.REQUESTED]):
             jobs[job, L.REQUESTED] = UNKNOWN_TIME
@@ -275,7 +280,7 @@ def _open(
         if job < running:
             run_end[L.TRUE_ENDS, job] = np.inf  # unknown here, and no feature reads it
             if rules[L.PREDICTS]:
-                add_prediction(jobs, run_end, run_job, job, jobs[job, L.START] + jobs[job, L.PREDICTED], job)
+                add_prediction(jobs, run_end, run_job, job, predicted_end(jobs, job, hw), job)
         else:
             jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, now)
     fill(jobs, running, total, keys, queue, counts)
@@ -289,7 +294,7 @@ def _open(
         for feature in range(rows.shape[1]):
             rows[place_in_window, feature] = 0.0
     return observe(
-        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
+        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full, idle,
         free_after, shown, facts, changing, rows, context, machine, mask,
     )  # fmt: skip
 
@@ -297,20 +302,17 @@ def _open(
 @njit
 def _start_and_look_again(
     slot: int, held: Ints64, jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32,
-    gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64,
-    tally: Floats, full: bool, idle: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles,
-    rows: Singles, context: Singles, machine: Singles, mask: Bools, key_is_time: bool, inputs: Floats,
-    logarithms: Singles,
+    gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64,
+    rules: Ints64, tally: Floats, full: bool, idle: float, free_after: Floats, shown: Ints32, facts: Floats,
+    changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools, key_is_time: bool,
+    inputs: Floats, logarithms: Singles,
 ) -> tuple[int, int, int]:  # fmt: skip
     """Start the fitting job in this slot and observe; return (its id, GPUs written to `held`, jobs that fit now)."""
     position = counts[L.FRONT] + slot
     job = queue[position]
-    place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals)
+    place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
     remove(queue, counts, position)
-    jobs[job, L.START] = clock[L.NOW]
-    if rules[L.PREDICTS]:
-        add_prediction(jobs, run_end, run_job, counts[L.RUNNING], clock[L.NOW] + jobs[job, L.PREDICTED], job)
-    counts[L.RUNNING] += 1
+    book(jobs, job, hw, run_end, run_job, clock, counts, rules)
     count = held_gpus(jobs, job, gpus, held)
     last = counts[L.FRONT] + rows.shape[0] - 1
     if last < counts[L.BACK]:  # the job that has moved into the window has no static features yet
@@ -318,7 +320,7 @@ def _start_and_look_again(
             jobs, queue, last, 1, gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, inputs, logarithms, static
         )
     fitting = observe(
-        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, tally, full, idle,
+        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full, idle,
         free_after, shown, facts, changing, rows, context, machine, mask,
     )  # fmt: skip
     return int(jobs[job, L.ID]), count, fitting

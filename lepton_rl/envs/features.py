@@ -12,6 +12,7 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles
+from lepton_rl.core.hardware.tables import IDLE_MW, LOAD_MW, Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fits
@@ -174,7 +175,7 @@ def all_static_features(jobs: Floats, gpus: int, gpu_memory: int, key_is_time: b
 @inlined
 def _mark_fitting(
     jobs: Floats, visible: int, shown: Ints32, facts: Floats, gpus: Ints32, nodes: Ints32, totals: Ints64,
-    rules: Ints64, mask: Bools,
+    hw: Hardware, rules: Ints64, mask: Bools,
 ) -> int:  # fmt: skip
     """Write the mask of the visible jobs; return how many fit."""
     fitting = 0
@@ -185,7 +186,7 @@ def _mark_fitting(
             fitting += mask[place]
         return fitting
     for place in range(visible):
-        mask[place] = fits(rules[L.PLACEMENT], jobs, shown[place], gpus, nodes, totals)
+        mask[place] = fits(rules[L.PLACEMENT], jobs, shown[place], gpus, nodes, totals, hw)
         fitting += mask[place]
     return fitting
 
@@ -193,12 +194,12 @@ def _mark_fitting(
 @inlined
 def encode_basic(
     jobs: Floats, visible: int, shown: Ints32, facts: Floats, gpus: Ints32, nodes: Ints32, totals: Ints64,
-    rules: Ints64, now: float, rows: Singles, mask: Bools,
+    hw: Hardware, rules: Ints64, now: float, rows: Singles, mask: Bools,
 ) -> int:  # fmt: skip
     """Write BASIC_FEATURES and the mask of the visible jobs; return how many fit."""
     pressure = np.float32(gpus.shape[0] / (4.0 * (totals[L.FREE_WHOLE] + 1.0)))
     rank = np.float32(1.0 / rows.shape[0])
-    fitting = _mark_fitting(jobs, visible, shown, facts, gpus, nodes, totals, rules, mask)
+    fitting = _mark_fitting(jobs, visible, shown, facts, gpus, nodes, totals, hw, rules, mask)
     for place in range(visible):
         wait = now - facts[place, F_SUBMIT]
         rows[place, 4] = wait / (wait + UNKNOWN_TIME)
@@ -281,11 +282,11 @@ def _encode_logarithms(
 @inlined
 def encode_full(
     jobs: Floats, waiting: int, visible: int, shown: Ints32, facts: Floats, changing: Singles, run_end: Floats,
-    run_job: Ints32, running: int, gpus: Ints32, nodes: Ints32, totals: Ints64, rules: Ints64, now: float,
+    run_job: Ints32, running: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, rules: Ints64, now: float,
     free_after: Floats, rows: Singles, context: Singles, mask: Bools,
 ) -> int:  # fmt: skip
     """Write FULL_FEATURES, the context and the mask; return how many visible jobs fit."""
-    fitting = _mark_fitting(jobs, visible, shown, facts, gpus, nodes, totals, rules, mask)
+    fitting = _mark_fitting(jobs, visible, shown, facts, gpus, nodes, totals, hw, rules, mask)
     count = gpus.shape[0]
     free_share = np.float32(totals[L.FREE_WHOLE] / count)
     free_milli = L.MILLI * int(totals[L.FREE_WHOLE])
@@ -343,46 +344,55 @@ def encode_full(
 
 @inlined
 def _encode_group(
-    nodes: Ints32,
-    group: int,
-    per_group: int,
-    per_node: int,
-    gpu_memory: float,
-    idle_share: float,
+    gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, group: int, per_group: int, idle_share: float,
     machine: Singles,
-) -> None:
+) -> None:  # fmt: skip
     first = group * per_group
     last = min(first + per_group, nodes.shape[0])
     busy = 0
     memory = 0
+    count = 0
+    capacity = 0
+    draw = 0.0
+    most = 0.0
     for node in range(first, last):
         busy += nodes[node, L.BUSY]
         memory += nodes[node, L.MEMORY_USED]
-    members = float(per_node * (last - first))
-    load = busy / (L.MILLI * members)
-    machine[0, group] = load
-    machine[1, group] = memory / (gpu_memory * members)
-    machine[2, group] = idle_share + (1.0 - idle_share) * load
+        if hw is not None:
+            kind = nodes[node, L.TYPE]
+            count += nodes[node, L.COUNT]
+            capacity += nodes[node, L.COUNT] * nodes[node, L.MEMORY_EACH]
+            idle, rest = hw.power_mw[kind, IDLE_MW], hw.power_mw[kind, LOAD_MW]
+            draw += idle * nodes[node, L.COUNT] + rest * (nodes[node, L.BUSY] / L.MILLI)
+            most += (idle + rest) * nodes[node, L.COUNT]
+    if hw is None:
+        count = (gpus.shape[0] // nodes.shape[0]) * (last - first)
+        machine[0, group] = busy / (L.MILLI * float(count))
+        machine[1, group] = memory / (float(totals[L.GPU_MEMORY]) * count)
+        machine[2, group] = idle_share + (1.0 - idle_share) * (busy / (L.MILLI * float(count)))
+        return
+    machine[0, group] = busy / (L.MILLI * float(count))
+    machine[1, group] = memory / float(capacity)
+    machine[2, group] = draw / most
 
 
 @njit
-def encode_nodes(nodes: Ints32, totals: Ints64, gpus: int, idle_share: float, machine: Singles) -> None:
+def encode_nodes(
+    gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, idle_share: float, machine: Singles
+) -> None:
     """Write load, memory and power of each group of nodes, 0-1 each, shape (3, groups).
 
     Load is the part of the GPUs that jobs hold, memory the part of their memory, power the draw
     `idle + (max - idle) x load` as a part of the maximum. Only nodes that changed since the last call are read:
     with hundreds of nodes this table would cost more than the rest of the step.
     """
-    count = nodes.shape[0]
     groups = machine.shape[1]
-    per_group = (count + groups - 1) // groups
-    per_node = gpus // count
-    gpu_memory = float(totals[L.GPU_MEMORY])
+    per_group = (nodes.shape[0] + groups - 1) // groups
     touched = totals[L.TOUCHED]
     if touched < 0:
         for group in range(groups):
-            _encode_group(nodes, group, per_group, per_node, gpu_memory, idle_share, machine)
+            _encode_group(gpus, nodes, totals, hw, group, per_group, idle_share, machine)
     for index in range(touched):
         node = totals[L.TOUCHED + 1 + index]
-        _encode_group(nodes, node // per_group, per_group, per_node, gpu_memory, idle_share, machine)
+        _encode_group(gpus, nodes, totals, hw, node // per_group, per_group, idle_share, machine)
     totals[L.TOUCHED] = 0

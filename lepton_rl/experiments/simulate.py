@@ -10,6 +10,7 @@ from lepton_rl.agents import RuleNames, policy_name, rule_names, run_policy
 from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Timing
+from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
 
 LEADING_KEYS = (
@@ -103,7 +104,7 @@ def simulate(
         placement: chooses the GPUs where the policy does not.
         timing: what preemption costs.
     """
-    fitting = trace.fit_to(cluster.gpus, strict, cluster.gpu_memory_gib)
+    fitting = fit_to_cluster(trace, cluster, strict)
     outcome = run_policy(policy, fitting, cluster, timing, placement)
     rules = rule_names(policy, placement)
     return Simulation(policy_name(policy), rules, fitting, len(trace) - len(fitting), outcome)

@@ -28,6 +28,7 @@ from lepton_rl.experiments.training_folder import (
     TrainingFolder,
     digests,
 )
+from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ def _prepare(config: TrainConfig, strict: bool) -> _Setup:
     whole, held_out = _workloads(config)
     cluster = config.cluster.build(whole)
     sources = [
-        source.fit_to(cluster.gpus, strict, cluster.gpu_memory_gib)
+        fit_to_cluster(source, cluster, strict)
         for source in (whole, held_out) if source is not None
     ]  # fmt: skip
     first, second = whole.split(1.0 - config.validation.fraction) if held_out is None else (whole, held_out)
-    fitting = [part.fit_to(cluster.gpus, gpu_memory_gib=cluster.gpu_memory_gib) for part in (first, second)]
+    fitting = [fit_to_cluster(part, cluster) for part in (first, second)]
     check_lengths(config, *map(len, fitting))
     codec, chosen_by = config.observation.build(), config.validation.objective or config.objective
     episodes, validation_episodes = (Episodes([part], config.episode.jobs, config.episode.warmup) for part in fitting)

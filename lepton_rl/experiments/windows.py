@@ -16,6 +16,7 @@ from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.experiments.runner import Measurement, Task
 from lepton_rl.experiments.statistics import block_length
 from lepton_rl.simulator import Timing
+from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Dropped, Trace
 
 # On a run's whole length; the others are of the counted jobs alone.
@@ -87,7 +88,7 @@ def make_windows(config: BenchmarkWorkload, seeds: Sequence[int], strict: bool =
         return Windows(config.label, config.cluster.build(first), made, counted, 1, (), 0, first.notes)
     trace = config.build(seeds[0])
     cluster = config.cluster.build(trace)
-    fitting = trace.fit_to(cluster.gpus, strict, cluster.gpu_memory_gib)
+    fitting = fit_to_cluster(trace, cluster, strict)
     too_large = len(trace) - len(fitting)
     if settings.kind == "disjoint":
         same = _disjoint(fitting, config)

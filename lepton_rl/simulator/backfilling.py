@@ -5,9 +5,11 @@ import numpy as np
 from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import copy_allocation, copy_gpus, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
 from lepton_rl.core.memory import move
 from lepton_rl.core.placement import fits, place
+from lepton_rl.core.progress import planned_seconds, seconds_for
 from lepton_rl.simulator.starting import begin_at, only_new_jobs
 from lepton_rl.simulator.waiting import find
 
@@ -15,8 +17,8 @@ from lepton_rl.simulator.waiting import find
 @njit
 def _find_shadow(
     jobs: Floats, head: int, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64, clock: Floats,
-    counts: Ints64, rules: Ints64,
+    totals: Ints64, hw: Hardware, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64,
+    clock: Floats, counts: Ints64, rules: Ints64,
 ) -> None:  # fmt: skip
     """Predict when the blocked head can start (SHADOW) and what is left over then (EXTRA).
 
@@ -41,8 +43,8 @@ def _find_shadow(
             if free >= jobs[head, L.GPUS]:
                 shadow = end
         else:
-            release(jobs, job, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
-            if shadow == np.inf and fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals):
+            release(jobs, job, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, hw)
+            if shadow == np.inf and fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals, hw):
                 shadow = end
     clock[L.SHADOW] = shadow
     clock[L.EXTRA] = free - jobs[head, L.GPUS]
@@ -51,20 +53,20 @@ def _find_shadow(
 @inlined
 def _stays_behind_head(
     jobs: Floats, job: int, head: int, chain: Ints32, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words,
-    ahead_totals: Ints64, rules: Ints64,
+    ahead_totals: Ints64, hw: Hardware, rules: Ints64,
 ) -> bool:  # fmt: skip
     """Hold, in the cluster of the shadow, the GPUs that the job was just given; undo it if the head no longer fits."""
-    copy_gpus(jobs, job, chain, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
-    if fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals):
+    copy_gpus(jobs, job, chain, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, hw)
+    if fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals, hw):
         return True
-    release(jobs, job, chain, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
+    release(jobs, job, chain, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, hw)
     return False
 
 
 @njit
 def backfill_easy(
     jobs: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64,
+    totals: Ints64, hw: Hardware, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64,
     started: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
 ) -> None:  # fmt: skip
     """Start later jobs that do not delay the blocked head."""
@@ -84,8 +86,8 @@ def backfill_easy(
         return
     else:
         _find_shadow(
-            jobs, head, run_end, run_job, gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals,
-            clock, counts, rules,
+            jobs, head, run_end, run_job, gpus, nodes, bits, totals, hw, ahead_gpus, ahead_nodes, ahead_bits,
+            ahead_totals, clock, counts, rules,
         )  # fmt: skip
         counts[L.HEAD] = head
     shadow = clock[L.SHADOW]
@@ -95,22 +97,23 @@ def backfill_easy(
         harmless = now + jobs[job, L.PREDICTED] <= shadow
         start = False
         if not counted:
-            start = place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals)
+            start = place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
+            harmless = now + seconds_for(jobs[job, L.PREDICTED], jobs, job, hw) <= shadow  # its GPUs are known now
             if (
                 start
                 and not harmless
                 and not _stays_behind_head(
-                    jobs, job, head, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, rules
+                    jobs, job, head, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, hw, rules
                 )
             ):
-                release(jobs, job, gpus, gpus, nodes, bits, totals)
+                release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
                 start = False
         elif harmless or jobs[job, L.GPUS] <= clock[L.EXTRA]:
-            start = place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals)
+            start = place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
             if start and not harmless:
                 clock[L.EXTRA] -= jobs[job, L.GPUS]
         if start:
-            position = begin_at(position, jobs, queue, run_end, run_job, started, clock, counts, rules)
+            position = begin_at(position, jobs, queue, hw, run_end, run_job, started, clock, counts, rules)
         else:
             position += 1
 
@@ -148,7 +151,7 @@ def _split_profile(times: Floats, free: Floats, size: int, time: float) -> int:
 @njit_allocating
 def start_reserved(
     jobs: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, started: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
+    totals: Ints64, hw: Hardware, started: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
 ) -> None:  # fmt: skip
     """Plan every waiting job in order at its earliest time and start those planned for now.
 
@@ -175,14 +178,14 @@ def start_reserved(
     while position < counts[L.BACK] and free[0] > 0:  # later plans cannot start now and nothing is kept of them
         job = queue[position]
         demand = jobs[job, L.GPUS]
-        length = jobs[job, L.PREDICTED]
+        length = planned_seconds(jobs, job, hw)
         step = _earliest(times, free, size, demand, length)
         begin = times[step]
         size = _split_profile(times, free, size, begin + length)
         while step < size and times[step] < begin + length:
             free[step] -= demand
             step += 1
-        if begin == now and place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals):
-            position = begin_at(position, jobs, queue, run_end, run_job, started, clock, counts, rules)
+        if begin == now and place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw):
+            position = begin_at(position, jobs, queue, hw, run_end, run_job, started, clock, counts, rules)
         else:
             position += 1

@@ -8,6 +8,7 @@ from lepton_rl.core.allocation import held_gpus, release
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.placement import Placement
+from lepton_rl.core.progress import served
 from lepton_rl.core.snapshot import Snapshot, check_is_action, check_quantum, take_gpus
 from lepton_rl.errors import IllegalAction
 from lepton_rl.simulator.events import forget_true_end, move_to_next_event, set_true_end
@@ -58,7 +59,7 @@ class SimulatedCluster:
         s = self._state
         moved = move_to_next_event(
             s.jobs, s.truth, s.queue, s.run_end, s.run_job, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0],
-            s.clock, s.counts, s.rules, s.settings,
+            s.hw, s.clock, s.counts, s.rules, s.settings,
         )  # fmt: skip
         if not moved and s.counts[L.BACK] > s.counts[L.FRONT]:
             waiting = int(s.counts[L.BACK] - s.counts[L.FRONT])
@@ -91,6 +92,7 @@ class SimulatedCluster:
             nodes=nodes,
             bits=bits,
             totals=totals,
+            hw=s.hw,
         )
 
     def apply(self, action: Action) -> None:
@@ -132,10 +134,10 @@ class SimulatedCluster:
         self._check_known(job)
         if s.jobs[job, L.FIRST_GPU] >= 0:
             raise IllegalAction(f"job {job} is running already")
-        take_gpus(action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0])
+        take_gpus(action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw)
         s.jobs[job, L.START] = s.clock[L.NOW]
         remove(s.queue, s.counts, find(s.jobs, s.queue, s.counts, job))
-        set_true_end(s.jobs, s.truth, job, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock)
+        set_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock)
         s.counts[L.RUNNING] += 1
 
     def _preempt(self, action: Preempt) -> None:
@@ -144,12 +146,12 @@ class SimulatedCluster:
         self._check_known(job)
         if s.jobs[job, L.FIRST_GPU] < 0:
             raise IllegalAction(f"job {job} is waiting, not running")
-        served = s.clock[L.NOW] - s.jobs[job, L.START]
-        check_quantum(job, served, self.timing.quantum)
-        forget_true_end(s.jobs, s.truth, job, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock, s.settings)
+        check_quantum(job, s.clock[L.NOW] - s.jobs[job, L.START], self.timing.quantum)
+        service = served(s.jobs, job, s.clock[L.NOW], s.hw)
+        forget_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock, s.settings)
         s.counts[L.RUNNING] -= 1
-        release(s.jobs, job, s.gpus[0], s.gpus[0], s.nodes[0], s.bits[0], s.totals[0])
+        release(s.jobs, job, s.gpus[0], s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw)
         s.jobs[job, L.FIRST_GPU] = -1
-        s.jobs[job, L.ATTAINED] += served
-        s.jobs[job, L.PREDICTED] += self.timing.preemption_cost - served
+        s.jobs[job, L.ATTAINED] += service
+        s.jobs[job, L.PREDICTED] += self.timing.preemption_cost - service
         insert(s.jobs, s.queue, s.counts, job)

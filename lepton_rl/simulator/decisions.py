@@ -6,7 +6,9 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Preempt, Start
 from lepton_rl.core.allocation import held_gpus
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit_allocating
+from lepton_rl.core.progress import predicted_end
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.passes import scheduling_pass
@@ -17,9 +19,9 @@ from lepton_rl.simulator.waiting import insert
 
 @njit_allocating
 def _pass_on_snapshot(
-    jobs: Floats, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32,
-    ahead_bits: Words, ahead_totals: Ints64, now: float, rules: Ints64, settings: Floats, started: Ints32,
-    preempted: Ints32, held: Ints64,
+    jobs: Floats, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, ahead_gpus: Ints32,
+    ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64, now: float, rules: Ints64, settings: Floats,
+    started: Ints32, preempted: Ints32, held: Ints64,
 ) -> tuple[int, int]:  # fmt: skip
     """Run one pass; list started and preempted rows, and the GPUs of the started ones behind each other in `held`."""
     total = jobs.shape[0]
@@ -37,14 +39,14 @@ def _pass_on_snapshot(
             running = counts[L.RUNNING]
             run_job[L.TRUE_ENDS, running] = row
             if rules[L.PREDICTS]:
-                add_prediction(jobs, run_end, run_job, running, jobs[row, L.START] + jobs[row, L.PREDICTED], row)
+                add_prediction(jobs, run_end, run_job, running, predicted_end(jobs, row, hw), row)
             counts[L.RUNNING] += 1
         else:
             jobs[row, L.SCORE] = score(rules[L.ORDER], settings, jobs, row, now)
             jobs[row, L.MARGIN] = margin(settings, jobs, row, gpus.shape[0])
             insert(jobs, queue, counts, row)
     scheduling_pass(
-        jobs, queue, run_end, run_job, gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals,
+        jobs, queue, run_end, run_job, gpus, nodes, bits, totals, hw, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals,
         started, preempted, clock, counts, rules, settings,
     )  # fmt: skip
     offset = 0
@@ -61,12 +63,12 @@ def decide(snapshot: Snapshot, rule: Rule) -> list[Action]:
     # Ties go to the earlier submission, also between waiting and running jobs: rows stand in that order.
     jobs = snapshot.jobs[np.argsort(snapshot.jobs[:, L.ID])]
     whole = bool((jobs[:, L.GPUS] >= L.MILLI).all())
-    rules, settings = rule.arrays(whole, Timing(snapshot.restart_cost, snapshot.quantum))
+    rules, settings = rule.arrays(whole and snapshot.hw is None, Timing(snapshot.restart_cost, snapshot.quantum))
     started = np.empty(total, np.int32)
     preempted = np.empty(total, np.int32)
     held = np.empty(len(snapshot.gpus) + total, np.int64)
     starts, stops = _pass_on_snapshot(
-        jobs, snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), snapshot.totals.copy(),
+        jobs, snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), snapshot.totals.copy(), snapshot.hw,
         snapshot.gpus.copy(), snapshot.nodes.copy(), snapshot.bits.copy(), snapshot.totals.copy(), snapshot.time,
         rules, settings, started, preempted, held,
     )  # fmt: skip

@@ -5,7 +5,9 @@ import numpy as np
 from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.progress import predicted_end, seconds_for, served
 from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_end
 from lepton_rl.simulator.passes import scheduling_pass
 from lepton_rl.simulator.scores import margin, score
@@ -15,16 +17,16 @@ from lepton_rl.simulator.waiting import insert
 @inlined
 def _complete(
     jobs: Floats, truth: Floats, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64,
+    totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64,
 ) -> None:  # fmt: skip
     """Finish the running job whose true end is next."""
     job = pop_end(run_end, run_job, counts[L.RUNNING])
     if rules[L.PREDICTS]:
-        drop_prediction(run_end, run_job, counts[L.RUNNING], jobs[job, L.START] + jobs[job, L.PREDICTED], job)
+        drop_prediction(run_end, run_job, counts[L.RUNNING], predicted_end(jobs, job, hw), job)
     counts[L.RUNNING] -= 1
     counts[L.RELEASED] = 1
-    release(jobs, job, gpus, gpus, nodes, bits, totals)
-    jobs[job, L.ATTAINED] += clock[L.NOW] - jobs[job, L.START]
+    release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
+    jobs[job, L.ATTAINED] += served(jobs, job, clock[L.NOW], hw)
     jobs[job, L.FIRST_GPU] = -1
     truth[job, L.FINISH] = clock[L.NOW]
 
@@ -58,7 +60,7 @@ def next_event(jobs: Floats, run_end: Floats, clock: Floats, counts: Ints64) -> 
 @inlined
 def move_to_next_event(
     jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
-    bits: Words, totals: Ints64, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+    bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
 ) -> bool:  # fmt: skip
     """Drain all events of the next instant, completions first; return False when there is none."""
     time = next_event(jobs, run_end, clock, counts)
@@ -66,9 +68,11 @@ def move_to_next_event(
         return False
     clock[L.BUSY_INTEGRAL] += totals[L.HELD] * (time - clock[L.NOW])
     clock[L.STRANDED_INTEGRAL] += totals[L.STRANDED] * (time - clock[L.NOW])
+    if hw is not None:
+        clock[L.ENERGY] += totals[L.POWER] * 1e-6 * (time - clock[L.NOW])
     clock[L.NOW] = time
     while counts[L.RUNNING] > 0 and run_end[L.TRUE_ENDS, 0] <= time:
-        _complete(jobs, truth, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules)
+        _complete(jobs, truth, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules)
     while counts[L.ARRIVED] < jobs.shape[0] and jobs[counts[L.ARRIVED], L.SUBMIT] <= time:
         submit(jobs, queue, gpus, clock, counts, rules, settings)
     while clock[L.TIMER] <= time:
@@ -78,51 +82,46 @@ def move_to_next_event(
 
 @inlined
 def set_true_end(
-    jobs: Floats, truth: Floats, job: int, run_end: Floats, run_job: Ints32, size: int, clock: Floats
+    jobs: Floats, truth: Floats, job: int, hw: Hardware, run_end: Floats, run_job: Ints32, size: int, clock: Floats
 ) -> None:
     """Give a job that was started now its true end, in a heap of `size` jobs."""
     if np.isnan(truth[job, L.FIRST_START]):
         truth[job, L.FIRST_START] = clock[L.NOW]
-    push_end(run_end, run_job, size, clock[L.NOW] + truth[job, L.REMAINING], job)
+    push_end(run_end, run_job, size, clock[L.NOW] + seconds_for(truth[job, L.REMAINING], jobs, job, hw), job)
 
 
 @njit
 def forget_true_end(
-    jobs: Floats,
-    truth: Floats,
-    job: int,
-    run_end: Floats,
-    run_job: Ints32,
-    size: int,
-    clock: Floats,
+    jobs: Floats, truth: Floats, job: int, hw: Hardware, run_end: Floats, run_job: Ints32, size: int, clock: Floats,
     settings: Floats,
-) -> None:
+) -> None:  # fmt: skip
     """Take a job that was preempted now out of a heap of `size` jobs; it owes the restart cost."""
     remove_end(run_end, run_job, size, job)
-    truth[job, L.REMAINING] += settings[L.PREEMPTION_COST] - (clock[L.NOW] - jobs[job, L.START])
+    truth[job, L.REMAINING] += settings[L.PREEMPTION_COST] - served(jobs, job, clock[L.NOW], hw)
     truth[job, L.PREEMPTIONS] += 1.0
 
 
 @njit
 def run_to_end(
     jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
-    bits: Words, totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64,
-    started: Ints32, preempted: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+    bits: Words, totals: Ints64, hw: Hardware, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words,
+    ahead_totals: Ints64, started: Ints32, preempted: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
+    settings: Floats,
 ) -> int:  # fmt: skip
     """Run the whole trace under a compiled order; return the number of jobs left waiting (0 unless none can fit)."""
     while move_to_next_event(
-        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings
+        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings
     ):
         scheduling_pass(
-            jobs, queue, run_end, run_job, gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals,
-            started, preempted, clock, counts, rules, settings,
+            jobs, queue, run_end, run_job, gpus, nodes, bits, totals, hw, ahead_gpus, ahead_nodes, ahead_bits,
+            ahead_totals, started, preempted, clock, counts, rules, settings,
         )  # fmt: skip
         size = counts[L.RUNNING] - counts[L.STARTED] + counts[L.PREEMPTED]
         for index in range(counts[L.PREEMPTED]):
-            forget_true_end(jobs, truth, preempted[index], run_end, run_job, size, clock, settings)
+            forget_true_end(jobs, truth, preempted[index], hw, run_end, run_job, size, clock, settings)
             size -= 1
         for index in range(counts[L.STARTED]):
-            set_true_end(jobs, truth, started[index], run_end, run_job, size, clock)
+            set_true_end(jobs, truth, started[index], hw, run_end, run_job, size, clock)
             size += 1
     return int(counts[L.BACK] - counts[L.FRONT])
 
@@ -130,7 +129,7 @@ def run_to_end(
 @njit
 def warm_up(
     jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
-    bits: Words, totals: Ints64, clock: Floats, counts: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32,
+    bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32,
     ahead_bits: Words, ahead_totals: Ints64, started: Ints32, jobs_to_run: int, rules: Ints64, settings: Floats,
 ) -> None:  # fmt: skip
     """Run a compiled, non-preemptive rule until `jobs_to_run` jobs have arrived; then forget what it remembered.
@@ -138,16 +137,16 @@ def warm_up(
     Where later jobs arrive with the last of them, the rule leaves that instant alone: those are not its own.
     """
     while counts[L.ARRIVED] < jobs_to_run and move_to_next_event(
-        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, clock, counts, rules, settings
+        jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings
     ):
         if counts[L.ARRIVED] > jobs_to_run:
             break
         scheduling_pass(
-            jobs, queue, run_end, run_job, gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals,
-            started, started, clock, counts, rules, settings,
+            jobs, queue, run_end, run_job, gpus, nodes, bits, totals, hw, ahead_gpus, ahead_nodes, ahead_bits,
+            ahead_totals, started, started, clock, counts, rules, settings,
         )  # fmt: skip
         size = counts[L.RUNNING] - counts[L.STARTED]
         for index in range(counts[L.STARTED]):
-            set_true_end(jobs, truth, started[index], run_end, run_job, size, clock)
+            set_true_end(jobs, truth, started[index], hw, run_end, run_job, size, clock)
             size += 1
     counts[L.HEAD] = -1

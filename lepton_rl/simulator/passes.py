@@ -10,6 +10,7 @@ from testing again jobs that cannot have become startable.
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit
 from lepton_rl.core.placement import place
 from lepton_rl.simulator.backfilling import backfill_easy, start_reserved
@@ -23,7 +24,7 @@ from lepton_rl.simulator.waiting import find, reorder
 @njit
 def _start_heads(
     jobs: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, started: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
+    totals: Ints64, hw: Hardware, started: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
 ) -> bool:  # fmt: skip
     """Start jobs in order up to the first that does not fit; return whether any started."""
     any_started = False
@@ -31,10 +32,10 @@ def _start_heads(
         job = queue[counts[L.FRONT]]
         if not has_room(jobs, job, totals, gpus):
             break
-        if not place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals):
+        if not place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw):
             break
         counts[L.FRONT] += 1
-        begin(jobs, job, run_end, run_job, started, clock, counts, rules)
+        begin(jobs, job, hw, run_end, run_job, started, clock, counts, rules)
         any_started = True
     return any_started
 
@@ -42,7 +43,7 @@ def _start_heads(
 @njit
 def _start_any(
     jobs: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, started: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
+    totals: Ints64, hw: Hardware, started: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
 ) -> None:  # fmt: skip
     """Start every job that fits, in order."""
     capacity = L.MILLI * gpus.shape[0]
@@ -56,8 +57,8 @@ def _start_any(
     while left > 0 and totals[L.HELD] < capacity:
         left -= 1
         job = queue[position]
-        if has_room(jobs, job, totals, gpus) and place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals):
-            position = begin_at(position, jobs, queue, run_end, run_job, started, clock, counts, rules)
+        if has_room(jobs, job, totals, gpus) and place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw):
+            position = begin_at(position, jobs, queue, hw, run_end, run_job, started, clock, counts, rules)
         else:
             position += 1
 
@@ -65,7 +66,7 @@ def _start_any(
 @njit
 def scheduling_pass(
     jobs: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64,
+    totals: Ints64, hw: Hardware, ahead_gpus: Ints32, ahead_nodes: Ints32, ahead_bits: Words, ahead_totals: Ints64,
     started: Ints32, preempted: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
 ) -> None:  # fmt: skip
     """Decide once, now: fill `started` and `preempted` (counts[STARTED], counts[PREEMPTED]).
@@ -77,21 +78,9 @@ def scheduling_pass(
     if counts[L.FRONT] < counts[L.BACK]:
         if rules[L.PREEMPTIVE]:
             fill_anew(
-                jobs,
-                queue,
-                run_end,
-                run_job,
-                gpus,
-                nodes,
-                bits,
-                totals,
-                started,
-                preempted,
-                clock,
-                counts,
-                rules,
-                settings,
-            )
+                jobs, queue, run_end, run_job, gpus, nodes, bits, totals, hw, started, preempted, clock, counts,
+                rules, settings,
+            )  # fmt: skip
         else:
             if rules[L.DYNAMIC]:
                 for position in range(counts[L.FRONT], counts[L.BACK]):
@@ -99,18 +88,20 @@ def scheduling_pass(
                     jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
                 reorder(jobs, queue, counts)
             if rules[L.BLOCKING] == SKIP:
-                _start_any(jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules)
+                _start_any(jobs, queue, run_end, run_job, gpus, nodes, bits, totals, hw, started, clock, counts, rules)
             elif rules[L.BLOCKING] == CONSERVATIVE:
-                start_reserved(jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules)
+                start_reserved(
+                    jobs, queue, run_end, run_job, gpus, nodes, bits, totals, hw, started, clock, counts, rules
+                )
             else:
                 if _start_heads(
-                    jobs, queue, run_end, run_job, gpus, nodes, bits, totals, started, clock, counts, rules
+                    jobs, queue, run_end, run_job, gpus, nodes, bits, totals, hw, started, clock, counts, rules
                 ):
                     counts[L.HEAD] = -1
                 if rules[L.BLOCKING] == EASY and counts[L.FRONT] < counts[L.BACK]:
                     backfill_easy(
-                        jobs, queue, run_end, run_job, gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits,
-                        ahead_totals, started, clock, counts, rules,
+                        jobs, queue, run_end, run_job, gpus, nodes, bits, totals, hw, ahead_gpus, ahead_nodes,
+                        ahead_bits, ahead_totals, started, clock, counts, rules,
                     )  # fmt: skip
     counts[L.TESTED] = counts[L.ARRIVED]
     counts[L.RELEASED] = 0

@@ -5,8 +5,10 @@ import numpy as np
 from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit, njit_allocating
 from lepton_rl.core.placement import place
+from lepton_rl.core.progress import predicted_end, served
 from lepton_rl.simulator.blocking import HEAD
 from lepton_rl.simulator.ends import drop_prediction
 from lepton_rl.simulator.scores import running_score, score
@@ -17,16 +19,16 @@ from lepton_rl.simulator.waiting import find, insert, remove
 @njit
 def _stop(
     jobs: Floats, job: int, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, preempted: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+    totals: Ints64, hw: Hardware, preempted: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
 ) -> None:  # fmt: skip
     """Take a running job off its GPUs; it waits again and keeps its progress."""
-    served = clock[L.NOW] - jobs[job, L.START]
+    service = served(jobs, job, clock[L.NOW], hw)
     if rules[L.PREDICTS]:
-        drop_prediction(run_end, run_job, counts[L.RUNNING], jobs[job, L.START] + jobs[job, L.PREDICTED], job)
-    release(jobs, job, gpus, gpus, nodes, bits, totals)
+        drop_prediction(run_end, run_job, counts[L.RUNNING], predicted_end(jobs, job, hw), job)
+    release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
     jobs[job, L.FIRST_GPU] = -1
-    jobs[job, L.ATTAINED] += served
-    jobs[job, L.PREDICTED] += settings[L.PREEMPTION_COST] - served
+    jobs[job, L.ATTAINED] += service
+    jobs[job, L.PREDICTED] += settings[L.PREEMPTION_COST] - service
     jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
     counts[L.RUNNING] -= 1
     counts[L.RELEASED] = 1
@@ -37,7 +39,8 @@ def _stop(
 @njit_allocating
 def fill_anew(
     jobs: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, started: Ints32, preempted: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+    totals: Ints64, hw: Hardware, started: Ints32, preempted: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
+    settings: Floats,
 ) -> None:  # fmt: skip
     """Choose by count, from an empty cluster, among running and waiting jobs; preempt and start what follows.
 
@@ -63,7 +66,7 @@ def fill_anew(
         elif now - jobs[job, L.START] < settings[L.QUANTUM]:
             scores[index] = -np.inf
         else:
-            scores[index] = running_score(order, jobs, job, now)
+            scores[index] = running_score(order, jobs, job, now, hw)
     ranked = np.argsort(scores, kind="mergesort")
     chosen = 0
     full = False
@@ -78,31 +81,19 @@ def fill_anew(
             full = full or rules[L.BLOCKING] == HEAD
             if jobs[job, L.FIRST_GPU] >= 0:
                 _stop(
-                    jobs,
-                    job,
-                    queue,
-                    run_end,
-                    run_job,
-                    gpus,
-                    nodes,
-                    bits,
-                    totals,
-                    preempted,
-                    clock,
-                    counts,
-                    rules,
-                    settings,
-                )
+                    jobs, job, queue, run_end, run_job, gpus, nodes, bits, totals, hw, preempted, clock, counts,
+                    rules, settings,
+                )  # fmt: skip
     if chosen == 0 and counts[L.PREEMPTED] == 0:
         return
     open_to_start = True
     for index in ranked:
         if candidates[index] < 0 and open_to_start:
             job = -1 - candidates[index]
-            if place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals):
+            if place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw):
                 position = find(jobs, queue, counts, job)
                 remove(queue, counts, position)
-                begin(jobs, job, run_end, run_job, started, clock, counts, rules)
+                begin(jobs, job, hw, run_end, run_job, started, clock, counts, rules)
             elif rules[L.BLOCKING] == HEAD:
                 open_to_start = False
     for index in range(counts[L.PREEMPTED]):

@@ -11,8 +11,10 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.metrics import SLOWDOWN_FLOOR
+from lepton_rl.core.progress import served
 
 
 class Order(IntEnum):
@@ -122,12 +124,12 @@ def score(order: int, settings: Floats, jobs: Floats, job: int, now: float) -> f
 
 
 @inlined
-def running_score(order: int, jobs: Floats, job: int, now: float) -> float:
+def running_score(order: int, jobs: Floats, job: int, now: float, hw: Hardware) -> float:
     """Score of a running job under a preemptive order: predicted time left, or attained service."""
-    served = now - jobs[job, L.START]
+    service = served(jobs, job, now, hw)
     if order == _LAS:
-        return jobs[job, L.ATTAINED] + served
-    return jobs[job, L.PREDICTED] - served
+        return jobs[job, L.ATTAINED] + service
+    return jobs[job, L.PREDICTED] - service
 
 
 @inlined

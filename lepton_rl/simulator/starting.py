@@ -2,27 +2,32 @@
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Ints32, Ints64
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined
+from lepton_rl.core.progress import predicted_end
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.waiting import remove
 
 
 @inlined
-def begin(
-    jobs: Floats,
-    job: int,
-    run_end: Floats,
-    run_job: Ints32,
-    started: Ints32,
-    clock: Floats,
-    counts: Ints64,
+def book(
+    jobs: Floats, job: int, hw: Hardware, run_end: Floats, run_job: Ints32, clock: Floats, counts: Ints64,
     rules: Ints64,
-) -> None:
-    """Book a job whose GPUs are held as started now."""
+) -> None:  # fmt: skip
+    """Book a job whose GPUs are held as running from now on."""
     jobs[job, L.START] = clock[L.NOW]
     if rules[L.PREDICTS]:
-        add_prediction(jobs, run_end, run_job, counts[L.RUNNING], clock[L.NOW] + jobs[job, L.PREDICTED], job)
+        add_prediction(jobs, run_end, run_job, counts[L.RUNNING], predicted_end(jobs, job, hw), job)
     counts[L.RUNNING] += 1
+
+
+@inlined
+def begin(
+    jobs: Floats, job: int, hw: Hardware, run_end: Floats, run_job: Ints32, started: Ints32, clock: Floats,
+    counts: Ints64, rules: Ints64,
+) -> None:  # fmt: skip
+    """Book a job whose GPUs are held, and list it as started by this pass."""
+    book(jobs, job, hw, run_end, run_job, clock, counts, rules)
     started[counts[L.STARTED]] = job
     counts[L.STARTED] += 1
 
@@ -42,11 +47,11 @@ def only_new_jobs(counts: Ints64, rules: Ints64) -> bool:
 
 @inlined
 def begin_at(
-    position: int, jobs: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, started: Ints32, clock: Floats,
-    counts: Ints64, rules: Ints64,
+    position: int, jobs: Floats, queue: Ints32, hw: Hardware, run_end: Floats, run_job: Ints32, started: Ints32,
+    clock: Floats, counts: Ints64, rules: Ints64,
 ) -> int:  # fmt: skip
     """Take the job at this position, whose GPUs are held, out of the queue and book it; return the next position."""
-    begin(jobs, queue[position], run_end, run_job, started, clock, counts, rules)
+    begin(jobs, queue[position], hw, run_end, run_job, started, clock, counts, rules)
     front = counts[L.FRONT]
     remove(queue, counts, position)
     moved = counts[L.FRONT] > front  # the shorter side of the queue moves

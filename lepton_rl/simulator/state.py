@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import empty_allocation
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.hardware.tables import Hardware
+from lepton_rl.core.machine import empty_cluster, hardware_tables
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.errors import TraceError
+from lepton_rl.simulator.jobs import job_table, runnable, truth_table, wish
 from lepton_rl.simulator.rules import Rule, Timing
 from lepton_rl.workloads import Trace
 
@@ -31,40 +33,13 @@ class State:
     nodes: Ints32  # (2, nodes, NODE_COLUMNS)
     bits: Words  # (2, nodes, words)
     totals: Ints64  # (2, TOTAL_COLUMNS)
+    hw: Hardware
     started: Ints32  # (most running,)
     preempted: Ints32  # (most running,)
     clock: Floats  # (CLOCK_COLUMNS,)
     counts: Ints64  # (COUNT_COLUMNS,)
     rules: Ints64  # (RULE_COLUMNS,)
     settings: Floats  # (SETTING_COLUMNS,)
-
-
-def job_table(trace: Trace) -> Floats:
-    """Return what a scheduler can know of each job, rows in trace order, ids the row numbers."""
-    jobs = np.zeros((len(trace), L.JOB_COLUMNS))
-    jobs[:, L.ID] = np.arange(len(trace))
-    jobs[:, L.SUBMIT] = trace.submit_time
-    jobs[:, L.REQUESTED] = trace.requested_time
-    jobs[:, L.GPUS] = np.rint(trace.gpus * L.MILLI)
-    jobs[:, L.MEMORY] = np.ceil(np.nan_to_num(trace.gpu_memory_gib, nan=0.0) * L.MIB_PER_GIB)
-    jobs[:, L.COMPUTE] = trace.compute_intensity
-    jobs[:, L.TIME_SENSITIVITY] = trace.time_sensitivity
-    jobs[:, L.QUEUE] = trace.queue
-    jobs[:, L.USER] = trace.user
-    jobs[:, L.PROJECT] = trace.project
-    jobs[:, L.PREDICTED] = trace.requested_time
-    jobs[:, L.FIRST_GPU] = -1
-    return jobs
-
-
-def truth_table(trace: Trace) -> Floats:
-    """Return what only the simulator knows of each job."""
-    truth = np.zeros((len(trace), L.TRUTH_COLUMNS))
-    truth[:, L.RUN] = trace.run_time
-    truth[:, L.REMAINING] = trace.run_time
-    truth[:, L.FIRST_START] = np.nan
-    truth[:, L.FINISH] = np.nan
-    return truth
 
 
 def check_fits(trace: Trace, cluster: ClusterSpec) -> None:
@@ -75,6 +50,11 @@ def check_fits(trace: Trace, cluster: ClusterSpec) -> None:
     """
     if len(trace) == 0:
         raise TraceError(f"{trace.name}: the trace has no jobs")
+    if cluster.groups:
+        stuck = np.flatnonzero(~runnable(trace, cluster))
+        if len(stuck):
+            raise TraceError(f"{trace.name}: {wish(trace, int(stuck[0]))}; no node group of {cluster} can ever run it")
+        return
     too_many = np.flatnonzero(trace.gpus > cluster.gpus)
     if len(too_many):
         row = too_many[0]
@@ -99,15 +79,16 @@ def build_state(trace: Trace, cluster: ClusterSpec, rule: Rule, timing: Timing) 
     check_fits(trace, cluster)
     whole = bool((trace.gpus >= 1).all())
     most_running = min(len(trace), cluster.gpus if whole else cluster.gpus * L.MILLI)
-    gpus, nodes, bits, totals = empty_allocation(cluster.nodes, cluster.gpus_per_node, cluster.gpu_memory_mib)
-    clock = np.zeros(L.CLOCK_COLUMNS)
+    gpus, nodes, bits, totals = empty_cluster(cluster)
+    clock = np.zeros(L.DETAILED_CLOCK_COLUMNS if cluster.groups else L.CLOCK_COLUMNS)
     clock[L.NOW] = trace.submit_time[0]
     clock[L.TIMER] = trace.submit_time[0] + timing.timer if timing.timer > 0 else np.inf
     counts = np.zeros(L.COUNT_COLUMNS, np.int64)
     counts[L.HEAD] = -1
-    rules, settings = rule.arrays(whole, timing)
+    counted = whole and not cluster.groups  # where nodes differ, so does what fits them
+    rules, settings = rule.arrays(counted, timing)
     return State(
-        jobs=job_table(trace),
+        jobs=job_table(trace, cluster),
         truth=truth_table(trace),
         queue=np.zeros(len(trace), np.int32),
         run_end=np.zeros((2, most_running)),
@@ -116,6 +97,7 @@ def build_state(trace: Trace, cluster: ClusterSpec, rule: Rule, timing: Timing) 
         nodes=np.stack((nodes, nodes)),
         bits=np.stack((bits, bits)),
         totals=np.stack((totals, totals)),
+        hw=hardware_tables(cluster),
         started=np.zeros(most_running, np.int32),
         preempted=np.zeros(most_running, np.int32),
         clock=clock,
@@ -138,4 +120,5 @@ def outcome_of(trace: Trace, cluster: ClusterSpec, state: State) -> Outcome:
         groups=trace.user if (trace.user >= 0).any() else trace.queue,
         busy_gpu_seconds=float(state.clock[L.BUSY_INTEGRAL]) / L.MILLI,
         stranded_gpu_seconds=float(state.clock[L.STRANDED_INTEGRAL]) / L.MILLI,
+        metered_joules=float(state.clock[L.ENERGY]) if cluster.groups else None,
     )

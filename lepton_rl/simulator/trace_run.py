@@ -36,7 +36,7 @@ def run_state(state: State) -> None:
     """Run a state to its last event, in place."""
     left = run_to_end(
         state.jobs, state.truth, state.queue, state.run_end, state.run_job, state.gpus[0], state.nodes[0],
-        state.bits[0], state.totals[0], state.gpus[1], state.nodes[1], state.bits[1], state.totals[1],
+        state.bits[0], state.totals[0], state.hw, state.gpus[1], state.nodes[1], state.bits[1], state.totals[1],
         state.started, state.preempted, state.clock, state.counts, state.rules, state.settings,
     )  # fmt: skip
     assert left == 0, f"{left} jobs never started"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lepton_rl.errors import TraceError
+from lepton_rl.core.hardware.speed import JOB_CLASSES
+from lepton_rl.errors import TraceError, nearest
 
 Locate = Callable[[int], str]
 
@@ -46,7 +47,10 @@ NUMBERS = {
     "compute_intensity": Rule(0.0, 1e12, strict=False, default=1.0),
     "time_sensitivity": Rule(0.0, 1e12, strict=False, default=1.0),
 }
-CATEGORIES = ("queue", "user", "project")
+CATEGORIES = ("queue", "user", "project", "job_class", "gpu_type")
+ASKED = "_per_gpu"
+"""Ending of the columns that say what a job takes beside each of its GPUs: cpu_cores_per_gpu, ram_gib_per_gpu, ..."""
+ASKED_RULE = Rule(0.0, 1e6, strict=False)
 COLUMNS = ("job_id", *NUMBERS, *CATEGORIES)
 REQUIRED = tuple(name for name, rule in NUMBERS.items() if rule.default is None)
 
@@ -74,7 +78,7 @@ def as_numbers(column: str, values: ArrayLike, locate: Locate) -> NDArray[np.flo
 
 def check_numbers(column: str, array: NDArray[np.float64], locate: Locate) -> None:
     """Hold a column to its Rule."""
-    rule = NUMBERS[column]
+    rule = ASKED_RULE if column.endswith(ASKED) else NUMBERS[column]
     missing = np.isnan(array)
     if missing.any() and not rule.may_be_missing:
         raise fail(locate(int(missing.argmax())), column, "no number is given")
@@ -119,6 +123,16 @@ def check_job_ids(values: ArrayLike, locate: Locate) -> NDArray[np.int64]:
         row = int(bad.argmax())
         raise fail(locate(row), "job_id", f"{numbers[row]:g} is not a whole number")
     return numbers.astype(np.int64)
+
+
+def check_job_classes(names: Sequence[str], trace: str) -> None:
+    """Refuse classes of job for which GPU types have no speed."""
+    for name in names:
+        if name not in JOB_CLASSES:
+            raise TraceError(
+                f"{trace}: column 'job_class': there is no class {name!r}{nearest(name, JOB_CLASSES)}; "
+                f"known: {', '.join(JOB_CLASSES)}"
+            )
 
 
 def as_codes(

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.errors import TraceError
-from lepton_rl.workloads.columns import CATEGORIES, COLUMNS, fail
+from lepton_rl.workloads.columns import ASKED, CATEGORIES, COLUMNS, fail
 from lepton_rl.workloads.files import trace_name
 from lepton_rl.workloads.tables import CsvTable, read_table
 from lepton_rl.workloads.trace import Trace
@@ -37,14 +38,17 @@ PLAIN_COLUMNS = (
     PlainColumn("project", "a name; empty: unknown"),
     PlainColumn("compute_intensity", "compute per datum, 0 or more, in any unit; empty: 1", empty=1.0),
     PlainColumn("time_sensitivity", "how urgent the job is, 0 or more; empty: 1", empty=1.0),
+    PlainColumn("job_class", f"{', '.join(JOB_CLASSES)}: which speeds of the GPU types hold; empty: general"),
+    PlainColumn("gpu_type", "types of GPU that will do, joined by |, as in A100|H100; empty: any"),
 )
+ASKED_HELP = "of the node's NAME (cpu_cores, ram_gib, ...) that the job takes beside each of its GPUs; empty: 0"
 
 _NAMES = tuple(column.name for column in PLAIN_COLUMNS)
 _REQUIRED = tuple(column.name for column in PLAIN_COLUMNS if column.required)
 _EXAMPLE_ROWS = (
-    "1,0,3600,1,7200,16,batch,ada,vision,80,3",
-    "2,60,86400,8,172800,80,batch,grace,language,120,6",
-    "3,95.5,600,0.25,,4,interactive,ada,,,",
+    "1,0,3600,1,7200,16,batch,ada,vision,80,3,vision,",
+    "2,60,86400,8,172800,80,batch,grace,language,120,6,language,A100|H100",
+    "3,95.5,600,0.25,,4,interactive,ada,,,,,",
 )
 
 
@@ -54,6 +58,7 @@ def csv_template() -> str:
     for column in PLAIN_COLUMNS:
         kind = "required" if column.required else "optional"
         lines.append(f"# {column.name:<17} {kind}  {column.help}")
+    lines.append(f"# {'NAME' + ASKED:<17} optional  {ASKED_HELP}")
     lines += [
         "#",
         "# Lines that begin with # and blank lines are skipped.",
@@ -70,7 +75,7 @@ def read_csv(path: str | Path) -> Trace:
     Rows with run time 0 or without a GPU are dropped and counted; other faults are errors with their line.
     """
     path = Path(path)
-    table = read_table(path, _NAMES, _REQUIRED, comments=True)
+    table = read_table(path, _NAMES, _REQUIRED, comments=True, ending=ASKED)
     numbered = CsvTable(
         path,
         {"job_id": [str(row + 1) for row in range(len(table.lines))], **table.columns},
@@ -87,6 +92,9 @@ def read_csv(path: str | Path) -> Trace:
             columns[column.name] = table.columns[column.name]
         else:
             columns[column.name] = table.numbers(column.name, column.empty)
+    for name in table.columns:
+        if name.endswith(ASKED):
+            columns[name] = table.numbers(name, 0.0)
     return Trace.from_columns(columns, name=trace_name(path), dropped=(*idle, *no_gpu), locate=table.locate)
 
 
@@ -106,6 +114,9 @@ def write_csv(trace: Trace, path: str | Path) -> None:
         else:
             shifted = values + trace.origin if name == "submit_time" else values
             cells.append(["" if value != value else f"{value:.17g}" for value in shifted.tolist()])
+    for name, values in trace.asks.items():
+        names.append(name + ASKED)
+        cells.append([f"{value:.17g}" for value in values.tolist()])
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)

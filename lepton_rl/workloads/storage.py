@@ -11,11 +11,11 @@ import numpy as np
 
 from lepton_rl.core.atomic import replacing
 from lepton_rl.errors import MissingExtra, TraceError
-from lepton_rl.workloads.columns import COLUMNS
+from lepton_rl.workloads.columns import ASKED, COLUMNS
 from lepton_rl.workloads.files import read_bytes
 from lepton_rl.workloads.trace import Dropped, MachineHeader, Trace
 
-FORMAT = 1
+FORMAT = 2
 SUFFIXES = (".npz", ".parquet")
 _META = "lepton_rl"
 
@@ -25,6 +25,7 @@ def save_trace(trace: Trace, path: Path) -> None:
     if path.suffix not in SUFFIXES:
         raise TraceError(f"{path}: a trace is saved as {' or '.join(SUFFIXES)}; use write_csv for a CSV")
     arrays: dict[str, Any] = {column: getattr(trace, column) for column in COLUMNS}
+    arrays |= {name + ASKED: array for name, array in trace.asks.items()}
     meta = json.dumps(
         {
             "format": FORMAT,
@@ -80,7 +81,8 @@ def _read_npz(path: Path) -> tuple[dict[str, Any], str]:
     try:
         # opened here: NumPy leaves a damaged file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {column: stored[column] for column in COLUMNS}, str(stored[_META])
+            asked = [column for column in stored.files if column.endswith(ASKED)]
+            return {column: stored[column] for column in (*COLUMNS, *asked)}, str(stored[_META])
     except (KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile):
         raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None
 
@@ -90,7 +92,8 @@ def _read_parquet(path: Path) -> tuple[dict[str, Any], str]:
     pyarrow = _pyarrow()
     try:
         table = importlib.import_module("pyarrow.parquet").read_table(path)
-        arrays = {column: table[column].to_numpy() for column in COLUMNS}
+        asked = [column for column in table.column_names if column.endswith(ASKED)]
+        arrays = {column: table[column].to_numpy() for column in (*COLUMNS, *asked)}
         return arrays, table.schema.metadata[_META.encode()].decode()
     except (KeyError, TypeError, UnicodeDecodeError, OSError, pyarrow.ArrowException):
         raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None

@@ -75,7 +75,9 @@ class CsvTable:
         return CsvTable(self.path, columns, self.lines[kept]), (Dropped(reason, len(gone), examples),)
 
 
-def read_table(path: Path, known: Sequence[str], required: Sequence[str], comments: bool = False) -> CsvTable:
+def read_table(
+    path: Path, known: Sequence[str], required: Sequence[str], comments: bool = False, ending: str | None = None
+) -> CsvTable:
     """Read a CSV file with a header line; blank lines are skipped, and `#` lines if `comments`.
 
     Args:
@@ -83,6 +85,7 @@ def read_table(path: Path, known: Sequence[str], required: Sequence[str], commen
         known: every column that the format has; others are an error.
         required: those that must be there.
         comments: whether a line that begins with # is a comment.
+        ending: columns whose name ends so are known too.
     """
     lines = _lines(read_text(path), comments)
     reader = csv.reader(lines, strict=True)
@@ -95,7 +98,7 @@ def read_table(path: Path, known: Sequence[str], required: Sequence[str], commen
                 continue
             if header is None:
                 header = [name.strip() for name in row]
-                _check_header(f"{path}:{reader.line_num}", header, known, required)
+                _check_header(f"{path}:{reader.line_num}", header, known, required, ending)
             elif len(row) != len(header):
                 raise TraceError(f"{path}:{reader.line_num}: {len(row)} fields; the header has {len(header)} columns")
             else:
@@ -117,11 +120,14 @@ def _lines(text: str, comments: bool) -> Iterator[str]:
         yield "\n" if comments and line.lstrip().startswith("#") else line
 
 
-def _check_header(place: str, header: list[str], known: Sequence[str], required: Sequence[str]) -> None:
+def _check_header(
+    place: str, header: list[str], known: Sequence[str], required: Sequence[str], ending: str | None
+) -> None:
     for i, name in enumerate(header):
         if name in header[:i]:
             raise TraceError(f"{place}: column {name!r} appears twice")
-        if name not in known:
+        named = ending is not None and name.endswith(ending) and name != ending
+        if name not in known and not named:
             hint = nearest(name, known) or f"; known: {', '.join(known)}"
             raise TraceError(f"{place}: no column is called {name!r}{hint}")
     for name in required:

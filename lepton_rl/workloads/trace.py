@@ -69,6 +69,8 @@ class Trace:
         project: codes into labels["project"]; -1 is unknown.
         compute_intensity: compute per datum, unit of the user's choice; 1 where unknown.
         time_sensitivity: weight of the job's urgency; 1 where unknown.
+        job_class: codes into labels["job_class"]; which of the cluster's speeds hold; -1 is a general job.
+        gpu_type: codes into labels["gpu_type"], the types of GPU that will do, joined by `|`; -1 is any.
         labels: the names behind the codes.
         name: for tables and pictures.
         origin: seconds to add to `submit_time` for the file's own stamps.
@@ -77,6 +79,8 @@ class Trace:
             clairvoyant workload).
         dropped: what was left out on the way here.
         notes: what was read otherwise than written, one sentence each.
+        asks: what the job takes on a node beside each of its GPUs, by the node's name for it: `cpu_cores`,
+            `ram_gib`, ...; 0 is nothing. A share of a GPU takes it once.
     """
 
     job_id: NDArray[np.int64]
@@ -90,6 +94,8 @@ class Trace:
     project: NDArray[np.int32]
     compute_intensity: NDArray[np.float64]
     time_sensitivity: NDArray[np.float64]
+    job_class: NDArray[np.int32]
+    gpu_type: NDArray[np.int32]
     labels: Mapping[str, tuple[str, ...]]
     name: str = "trace"
     origin: float = 0.0
@@ -97,12 +103,12 @@ class Trace:
     requested: Requested = "given"
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
+    asks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for column in COLUMNS:
-            view = getattr(self, column).view()
-            view.flags.writeable = False
-            object.__setattr__(self, column, view)
+            object.__setattr__(self, column, _read_only(getattr(self, column)))
+        object.__setattr__(self, "asks", {name: _read_only(array) for name, array in self.asks.items()})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -128,7 +134,8 @@ class Trace:
         their order. A row without requested time gets its run time, unless `requested` is "absent".
 
         Args:
-            columns: values by column name; queue, user and project as names or whole numbers.
+            columns: values by column name; queue, user, project, job_class and gpu_type as names or whole numbers;
+                NAME_per_gpu is what a job asks of NAME beside each GPU.
             name: for tables and pictures.
             labels: for the category columns whose values are codes already.
             origin: None if the submit times are raw stamps: the first becomes 0. A number if they are
@@ -141,7 +148,7 @@ class Trace:
         """
         place = locate or (lambda row: f"{name}: row {row + 1}")
         for column in columns:
-            if column not in COLUMNS:
+            if column not in COLUMNS and not column.endswith(check.ASKED):
                 raise TraceError(f"{name}: no column is called {column!r}{nearest(column, COLUMNS)}")
         for column in check.REQUIRED:
             if column not in columns:
@@ -160,10 +167,14 @@ class Trace:
         for column in check.CATEGORIES:
             values = columns.get(column, np.full(jobs, -1))
             table[column], names[column] = check.as_codes(column, values, (labels or {}).get(column), place)
+        check.check_job_classes(names["job_class"], name)
+        asked = [column for column in columns if column.endswith(check.ASKED)]
+        for column in asked:
+            table[column] = check.as_numbers(column, columns[column], place)
         for column, array in table.items():
             if len(array) != jobs:
                 raise TraceError(f"{name}: column {column!r} has {len(array)} rows; submit_time has {jobs}")
-        for column in check.NUMBERS:
+        for column in (*check.NUMBERS, *asked):
             check.check_numbers(column, table[column], place)
         table["gpus"] = check.check_gpus(table["gpus"], place)
         requested, more_notes = _settle_requested(table, requested, name)
@@ -173,8 +184,10 @@ class Trace:
         if origin is None:
             origin = float(table["submit_time"][0])
             table["submit_time"] = table["submit_time"] - origin
+        asks = {column.removesuffix(check.ASKED): table.pop(column) for column in asked}
         return cls(
             **table,
+            asks=asks,
             labels=names,
             name=name,
             origin=float(origin),
@@ -190,10 +203,13 @@ class Trace:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Trace):
             return NotImplemented
-        rest = [f.name for f in fields(self) if f.name not in COLUMNS]
+        rest = [f.name for f in fields(self) if f.name not in (*COLUMNS, "asks")]
+        if self.asks.keys() != other.asks.keys():
+            return False
         return len(self) == len(other) and all(
             [getattr(self, name) == getattr(other, name) for name in rest]
             + [np.array_equal(getattr(self, c), getattr(other, c), equal_nan=True) for c in COLUMNS]
+            + [np.array_equal(array, other.asks[name]) for name, array in self.asks.items()]
         )
 
     def __repr__(self) -> str:
@@ -209,9 +225,14 @@ class Trace:
     def _take(self, rows: slice | NDArray[np.bool_], what: str) -> "Trace":
         """Return the rows selected, at their own times; `what` names the selection."""
         parts: dict[str, Any] = {column: getattr(self, column)[rows] for column in COLUMNS}
+        parts["asks"] = {name: array[rows] for name, array in self.asks.items()}
         if len(parts["submit_time"]) == 0:
             raise TraceError(f"{self.name}: {what} selects no job of {len(self)}")
         return replace(self, **parts)
+
+    def where(self, rows: NDArray[np.bool_]) -> "Trace":
+        """Return the jobs for which `rows`, shape (jobs,), is true, at their own times."""
+        return self._take(rows, "the selection")
 
     def window(self, start: int, n: int) -> "Trace":
         """Return `n` consecutive jobs from index `start` (0 is the first); all of them must exist."""
@@ -332,6 +353,12 @@ class Trace:
         from lepton_rl.workloads.storage import load_trace
 
         return load_trace(Path(path))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _settle_requested(

@@ -32,23 +32,23 @@ class Table:
     def place(self, job: int, rule: Placement = Placement.FIRST) -> list[int] | None:
         """The GPUs that the job now holds, in the order taken; None where it does not fit."""
         gpus, nodes, _, totals = self.allocation
-        fitting = fits(rule, self.jobs, job, gpus, nodes, totals)
-        placed = place(rule, self.jobs, job, *self.allocation)
+        fitting = fits(rule, self.jobs, job, gpus, nodes, totals, None)
+        placed = place(rule, self.jobs, job, *self.allocation, None)
         assert placed == fitting
         return self.held(job) if placed else None
 
     def hold(self, job: int, chosen: Sequence[int]) -> None:
         """Hold these GPUs for a gang, or the one for a share."""
         if self.demands[job] < 1:
-            hold_share(self.jobs, job, *self.allocation, chosen[0])
+            hold_share(self.jobs, job, *self.allocation, None, chosen[0])
             return
         tail = -1
         for gpu in chosen:
-            hold_gpu(self.jobs, job, *self.allocation, tail, gpu)
+            hold_gpu(self.jobs, job, *self.allocation, None, tail, gpu)
             tail = gpu
 
     def give_back(self, job: int) -> None:
-        release(self.jobs, job, self.allocation[0], *self.allocation)
+        release(self.jobs, job, self.allocation[0], *self.allocation, None)
         self.jobs[job, L.FIRST_GPU] = -1
 
     def held(self, job: int) -> list[int]:

@@ -125,7 +125,7 @@ from lepton_rl.core.placement import place
 from lepton_rl.core import layout as L
 import numpy as np
 jobs = np.zeros((1, L.JOB_COLUMNS)); jobs[0, L.GPUS] = 2000
-place(0, jobs, 0, *empty_allocation(1, 4, 80))
+place(0, jobs, 0, *empty_allocation(1, 4, 80), None)
 print(sum(place.stats.cache_hits.values()), jobs[0, L.FIRST_GPU])
 """
     environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)}
