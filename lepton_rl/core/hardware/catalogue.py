@@ -116,7 +116,7 @@ class _Builder:
         self._rule("max_power_limit_w", maximum, "rule: the maximum power")
         highest = self.figures["max_power_limit_w"]
         share = fitted.limit_share
-        self._rule("min_power_limit_w", round(share.value * min(maximum, highest)), f"rule: {share.basis}")
+        self._rule("min_power_limit_w", round(share.value * min(maximum, highest), 0), f"rule: {share.basis}")
 
     def _known_idle_power_w(self) -> Estimate | None:
         """Return the measured idle draw, or that of a card with the same chip and maximum power."""
@@ -127,7 +127,7 @@ class _Builder:
             entry = _entries()[sibling]
             known = measured.get(sibling)
             if known is None and "idle_power_w" in entry:
-                known = Estimate(entry["idle_power_w"], _stored()["sources"][entry["idle"]])
+                known = Estimate(float(entry["idle_power_w"]), _stored()["sources"][entry["idle"]])
             if known is not None and entry["max_power_w"] == self.figures["max_power_w"]:
                 return Estimate(known.value, f"that of the {sibling}, the same chip at the same power: {known.basis}")
         return None

@@ -95,8 +95,8 @@ class HourlySeries:
             return None
         first = ", ".join(str(hour) for hour in hours[:3].tolist()) + (", ..." if len(hours) > 3 else "")
         return (
-            f"{self.name}: {counted(len(hours), 'hour')} of {len(self.values):,} below 0 (hours {first} from the "
-            f"start), down to {self.values.min():g}; energy earns money in them"
+            f"{self.name}: {counted(len(hours), 'hour')} of {len(self.values):,} below 0 (counted from 0: {first}), "
+            f"down to {self.values.min():g}; energy earns money in them"
         )
 
 
