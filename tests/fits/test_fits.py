@@ -1,5 +1,6 @@
 """The shipped coefficients are what the fits find; the fits find what is put into made-up data."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from fits.__main__ import main
 from fits.power_limit import Settings, fit_curve, fitted_speed, held_share
 from fits.speed import bounded_least_squares
-from lepton_rl.core.hardware.coefficients import read_yaml
+from lepton_rl.core.hardware.coefficients import coefficients, read_yaml
 
 CAPTURE = pytest.CaptureFixture[str]
 
@@ -85,3 +86,30 @@ def test_the_shipped_coefficients_are_what_the_fits_find(capsys: CAPTURE) -> Non
             assert found[path] == value, path
         else:
             assert found[path] == pytest.approx(value, rel=5e-3, abs=2e-3), path
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "hardware.md").read_text(encoding="utf-8")
+CARDS = {
+    "P100-PCIe": "P100 PCIe", "V100-PCIe-32GB": "V100 PCIe", "Quadro RTX 6000": "Quadro RTX 6000", "A40": "A40",
+    "generic": "generic, for all others", "K80": "K80", "default": "V100 SXM2, and the default",
+}  # fmt: skip
+
+
+def test_the_page_states_the_shipped_coefficients() -> None:
+    fitted = coefficients()
+    for name, fit in fitted.speed.items():
+        inside, left_out = re.findall(r"(\d+) %", fitted.speed_basis[name])
+        count = fitted.speed_basis[name].split()[0]
+        row = f"| `{name}` | {fit.fp32} | {fit.bandwidth} | {count} | {inside} % | {left_out} % |"
+        assert row in PAGE
+    for name, curve in fitted.power.items():
+        assert f"| {CARDS[name]} | {curve.floor_share:g} | {curve.exponent:g} | " in PAGE
+        for error in re.findall(r"0\.\d{3}|\d+\.\d %", curve.basis):
+            assert error in PAGE
+    for name in ("K80", "P100-PCIe", "default"):
+        entry = fitted.interference[name]
+        pairs, speed, error = re.findall(r"(\d+) pairs.* at (0\.\d+) .*error (0\.\d+)", entry.basis)[0]
+        assert f"| {CARDS[name]} | {entry.value} | {pairs} | {speed} | {error} |" in PAGE
+    assert f"Default: {fitted.locality.nodes.slowdowns[1]} from two nodes on" in PAGE
+    assert f"rule: {fitted.idle_share.value} of the maximum power" in PAGE
+    assert f"from {fitted.limit_share.value} of the maximum power" in PAGE

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fits.sources import gavel_throughputs
 from lepton_rl.core.hardware import gpu_type, interference_coefficient, shared_slowdown
 from lepton_rl.workloads.pairs import read_pair_table
 
@@ -95,6 +96,22 @@ def test_speeds_on_sias_other_clusters(data: Path) -> None:
     assert errors["A100-SXM4-40GB"] < 0.75
 
 
+def test_one_card_in_two_clusters(data: Path) -> None:
+    # what no catalogue can know: hosts and software differ
+    gavel, shockwave = (
+        gavel_throughputs(data, file)["v100"]
+        for file in ("gavel_throughputs/physical_cluster_throughputs.json.gz", "shockwave/tacc_throughputs.json.gz")
+    )
+    ratios = [
+        math.log(shockwave[job][None] / entries[None])
+        for job, entries in gavel.items()
+        if job[1] == 1 and min(entries[None], shockwave[job][None]) > 0
+    ]
+    assert len(ratios) == 23
+    assert math.exp(float(np.mean(ratios))) == pytest.approx(0.70, abs=0.01)
+    assert math.exp(float(np.std(ratios))) == pytest.approx(1.6, abs=0.05)
+
+
 def test_interference_on_lucid(data: Path) -> None:
     busy = {
         (row["model"], row["dataset"], row["batchsize"], row["amp"]): float(row["gpu_util"]) / 100
@@ -103,7 +120,7 @@ def test_interference_on_lucid(data: Path) -> None:
     errors = []
     for row in rows(data / "lucid_colocation" / "colocate_info.csv"):
         shares = [busy[row[f"model{i}"], row[f"dataset{i}"], row[f"batchsize{i}"], row[f"amp{i}"]] for i in (1, 2)]
-        expected = 1 / shared_slowdown(*shares, interference_coefficient())  # the same for both
+        expected = 1 / shared_slowdown(shares[0], shares[1], interference_coefficient())  # the same for both
         errors += [expected - min(1.0, float(row[f"speed{i}"])) for i in (1, 2)]
     assert len(errors) == 2 * 1388
     assert root_mean_square(errors) < 0.08
