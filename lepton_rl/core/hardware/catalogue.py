@@ -149,11 +149,13 @@ class _Builder:
             self._rule("price_usd_per_hour", price.value, price.basis)
 
     def _power_curve(self) -> PowerCurve:
-        names = (self.name, *self.siblings, GENERIC)
-        fit = next(self.fitted.power[name] for name in names if name in self.fitted.power)
+        name = next(name for name in (self.name, *self.siblings, GENERIC) if name in self.fitted.power)
+        fit = self.fitted.power[name]
+        self.sources["power_curve"] = f"{name}, the same chip; {fit.basis}" if name in self.siblings else fit.basis
         lowest = self.figures["min_power_limit_w"]
-        self.sources["power_curve"] = fit.basis
-        return PowerCurve(round(fit.floor_share * lowest, 1), fit.exponent, round(fit.held_share * lowest, 1))
+        # no limit brings a card below the draw that it has without a job
+        held = max(round(fit.held_share * lowest, 1), self.figures["idle_power_w"])
+        return PowerCurve(round(fit.floor_share * lowest, 1), fit.exponent, held)
 
     def _speed(self) -> dict[str, float]:
         speed: dict[str, float] = {}

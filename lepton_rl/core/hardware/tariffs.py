@@ -69,7 +69,7 @@ class HourlySeries:
         if seconds > self.seconds:
             raise ConfigError(
                 f"{self.name}: the series covers {counted(len(self.values), 'hour')}, and "
-                f"{math.ceil(seconds / SECONDS_PER_HOUR):,} are needed; give a longer one, or a shorter workload"
+                f"{np.ceil(seconds / SECONDS_PER_HOUR):,.0f} are needed; give a longer one, or a shorter workload"
             )
 
     def integral(self, begin: float, end: float) -> float:

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from lepton_rl.core.hardware import JOB_CLASSES, aliases, gpu_type, gpu_types, make_gpu_type
+from lepton_rl.core.hardware import JOB_CLASSES, aliases, gpu_type, gpu_types, make_gpu_type, power_under_limit
 from lepton_rl.errors import ConfigError
 
 ASKED_FOR = (
@@ -105,6 +105,11 @@ def test_a_type_of_ones_own_follows_the_rules() -> None:
     assert "rule" in own.sources["idle_power_w"]
     given = make_gpu_type("mine", {**FIGURES, "idle_power_w": 20.0, "min_power_limit_w": 150.0})
     assert (given.idle_power_w, given.min_power_limit_w) == (20.0, 150.0)
+
+
+def test_no_limit_brings_a_card_below_its_idle_draw() -> None:
+    own = make_gpu_type("mine", {**FIGURES, "idle_power_w": 160.0, "min_power_limit_w": 100.0})
+    assert power_under_limit(200.0, 100.0, own.power_curve.lowest_held_w) == 160.0
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ def test_a_series_shorter_than_the_workload_is_refused() -> None:
     with pytest.raises(ConfigError, match="covers 3 hours, and 4 are needed"):
         energy_cost_usd(100.0, 0.0, 14400.0, PRICES)
     PRICES.require(10800.0)
+    with pytest.raises(ConfigError, match="covers 3 hours, and inf are needed"):
+        PRICES.integral(0.0, float("inf"))
 
 
 def test_intervals_are_checked() -> None:
