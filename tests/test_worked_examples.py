@@ -57,6 +57,50 @@ class TestW1Priorities:
             assert f"**{weighted_priority(*task):.1f}**" in PAGE
 
 
+class TestW2Shares:
+    """Four tasks of 100, 80, 120 and 50 s on 50, 30, 20 and 10 % of a GPU; the text says "total 315 s"."""
+
+    @staticmethod
+    def finish(gpus: int) -> list[float]:
+        # in the priorities' order, 3, 1, 2, 4; the first three fill one GPU
+        trace = Trace.from_columns(
+            {
+                "submit_time": [0.0] * 4,
+                "run_time": [100.0, 80.0, 120.0, 50.0],
+                "gpus": [0.5, 0.3, 0.2, 0.1],
+                "compute_intensity": [100.0, 80.0, 120.0, 50.0],
+                "time_sensitivity": [5.0, 3.0, 6.0, 2.0],
+                "gpu_memory_gib": [10.0, 15.0, 20.0, 5.0],
+            }
+        )
+        outcome = run_policy(HeapPriority(), trace, ClusterSpec(gpus_per_node=gpus))
+        assert outcome.metrics()["makespan"] == max(outcome.finish)
+        return list(outcome.finish.tolist())
+
+    def test_one_gpu(self) -> None:
+        assert self.finish(1) == [100.0, 80.0, 120.0, 130.0]  # task 4 waits for the first that ends, task 2
+
+    def test_two_gpus(self) -> None:
+        assert self.finish(2) == [100.0, 80.0, 120.0, 50.0]
+
+
+class TestW3LowestUtilisationFirst:
+    """Five tasks of 100 to 500 s that use 50, 70, 80, 90 and 100 % of a GPU."""
+
+    def test_on_one_gpu_nothing_overlaps(self) -> None:
+        trace = Trace.from_columns(
+            {
+                "submit_time": [0.0] * 5,
+                "run_time": [100.0, 200.0, 300.0, 400.0, 500.0],
+                "gpus": [0.5, 0.7, 0.8, 0.9, 1.0],
+            }
+        )
+        outcome = run_policy(Priority(score="smallest"), trace, ClusterSpec(gpus_per_node=1))
+        assert outcome.first_start.tolist() == [0.0, 100.0, 300.0, 600.0, 1000.0]
+        assert outcome.metrics()["makespan"] == 1500.0
+        assert outcome.metrics()["mean_jct"] == 700.0
+
+
 class TestW4UtilisationAndEnergy:
     """U = 75 / 100; "energy" 225, f(0.3, 300) = 90, f(1, 300) = 300: figures right, but they are watts."""
 

@@ -77,4 +77,4 @@ def _against_limit(gpu: GpuType, axes: Any) -> None:
         draw = np.array([power_under_limit(natural, limit, curve.lowest_held_w) for limit in limits])
         axes.plot(limits, speed, dash, color=WITH_IDLE, label=f"speed, U = {load:g}")
         axes.plot(limits, draw / speed / natural, dash, color=LIMITED, label=f"energy, U = {load:g}")
-    axes.set(xlabel="power limit, W", ylabel="speed and energy of a job, without limit = 1")
+    axes.set(xlabel="power limit, W", ylabel="of a job without the limit")

@@ -116,7 +116,7 @@ class _Builder:
         self._rule("max_power_limit_w", maximum, "rule: the maximum power")
         highest = self.figures["max_power_limit_w"]
         share = fitted.limit_share
-        self._rule("min_power_limit_w", round(share.value * min(maximum, highest)), f"rule: {share.basis}")
+        self._rule("min_power_limit_w", round(share.value * min(maximum, highest), 0), f"rule: {share.basis}")
 
     def _known_idle_power_w(self) -> Estimate | None:
         """Return the measured idle draw, or that of a card with the same chip and maximum power."""
@@ -127,7 +127,7 @@ class _Builder:
             entry = _entries()[sibling]
             known = measured.get(sibling)
             if known is None and "idle_power_w" in entry:
-                known = Estimate(entry["idle_power_w"], _stored()["sources"][entry["idle"]])
+                known = Estimate(float(entry["idle_power_w"]), _stored()["sources"][entry["idle"]])
             if known is not None and entry["max_power_w"] == self.figures["max_power_w"]:
                 return Estimate(known.value, f"that of the {sibling}, the same chip at the same power: {known.basis}")
         return None
@@ -149,11 +149,13 @@ class _Builder:
             self._rule("price_usd_per_hour", price.value, price.basis)
 
     def _power_curve(self) -> PowerCurve:
-        names = (self.name, *self.siblings, GENERIC)
-        fit = next(self.fitted.power[name] for name in names if name in self.fitted.power)
+        name = next(name for name in (self.name, *self.siblings, GENERIC) if name in self.fitted.power)
+        fit = self.fitted.power[name]
+        self.sources["power_curve"] = f"{name}, the same chip; {fit.basis}" if name in self.siblings else fit.basis
         lowest = self.figures["min_power_limit_w"]
-        self.sources["power_curve"] = fit.basis
-        return PowerCurve(round(fit.floor_share * lowest, 1), fit.exponent, round(fit.held_share * lowest, 1))
+        # no limit brings a card below the draw that it has without a job
+        held = max(round(fit.held_share * lowest, 1), self.figures["idle_power_w"])
+        return PowerCurve(round(fit.floor_share * lowest, 1), fit.exponent, held)
 
     def _speed(self) -> dict[str, float]:
         speed: dict[str, float] = {}

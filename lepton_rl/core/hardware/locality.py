@@ -1,5 +1,6 @@
 """Slowdown of a job whose GPUs are spread over nodes and racks: configurable piecewise linear curves."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class SpreadCurve:
             raise ConfigError(
                 f"a curve starts with count 1 at slowdown 1, not {self.counts[0]} at {self.slowdowns[0]:g}"
             )
-        for before, after in zip(self.counts, self.counts[1:], strict=False):
+        for before, after in itertools.pairwise(self.counts):
             if after <= before:
                 raise ConfigError(f"the counts of a curve must rise; {after} follows {before}")
         low = [slowdown for slowdown in self.slowdowns if not slowdown >= 1.0]

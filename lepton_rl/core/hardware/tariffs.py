@@ -69,7 +69,7 @@ class HourlySeries:
         if seconds > self.seconds:
             raise ConfigError(
                 f"{self.name}: the series covers {counted(len(self.values), 'hour')}, and "
-                f"{math.ceil(seconds / SECONDS_PER_HOUR):,} are needed; give a longer one, or a shorter workload"
+                f"{np.ceil(seconds / SECONDS_PER_HOUR):,.0f} are needed; give a longer one, or a shorter workload"
             )
 
     def integral(self, begin: float, end: float) -> float:
@@ -95,8 +95,8 @@ class HourlySeries:
             return None
         first = ", ".join(str(hour) for hour in hours[:3].tolist()) + (", ..." if len(hours) > 3 else "")
         return (
-            f"{self.name}: {counted(len(hours), 'hour')} of {len(self.values):,} below 0 (hours {first} from the "
-            f"start), down to {self.values.min():g}; energy earns money in them"
+            f"{self.name}: {counted(len(hours), 'hour')} of {len(self.values):,} below 0 (counted from 0: {first}), "
+            f"down to {self.values.min():g}; energy earns money in them"
         )
 
 
