@@ -92,9 +92,10 @@ def in_words(problem: Mapping[str, Any]) -> str:
     return f"{message[:1].lower()}{message[1:]}, not {given}"
 
 
-def counted(count: int, what: str) -> str:
-    """Return a number of things: "1 job", "1,024 jobs"."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def counted(count: float, what: str) -> str:
+    """Return a number of things: "1 job", "1,024 jobs", "0.5 GPUs"."""
+    number = f"{count:g}" if count % 1 else f"{int(count):,}"
+    return f"{number} {what}{'' if count == 1 else 's'}"
 
 
 def shown(value: object) -> str:

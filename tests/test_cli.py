@@ -143,6 +143,8 @@ def test_traces(folder: Path, capsys: CAPTURE) -> None:
     assert (folder / "made.png").read_bytes().startswith(b"\x89PNG")
     assert run("traces describe made.swf.gz") == 0
     assert "offered load, 64 GPUs" in capsys.readouterr().out
+    assert run("traces describe made.csv --gpus 1") == 0
+    assert "offered load, 1 GPU " in capsys.readouterr().out
     assert run("traces template") == 0
     (folder / "template.csv").write_text(capsys.readouterr().out)
     assert run("simulate --trace template.csv --policy fcfs --gpus 64 --json") == 0
@@ -434,7 +436,15 @@ def test_mistakes_are_three_plain_lines_at_most(line: str, folder: Path, capsys:
         ("benchmark small.yaml foo", "'foo' is no override; write key.path=value, e.g. workloads.0.windows.count=50"),
         (
             "benchmark small.yaml policies=[fcfs,fcfs]",
-            "override 'policies=[fcfs,fcfs]': policies: two policies are called 'fcfs'; give one of them another label",
+            "override 'policies=[fcfs,fcfs]': policies.1: two policies are called 'fcfs'; give one of them",
+        ),
+        (
+            "benchmark small.yaml policies.+=fcfs",
+            "override 'policies.+=fcfs': policies.2: two policies are called 'fcfs'; give one of them another label",
+        ),
+        (
+            "benchmark small.yaml policies.0=sjf",
+            "override 'policies.0=sjf': policies.0: two policies are called 'sjf'; give one of them another label",
         ),
         ("traces generate", "Missing argument 'model'. Choose from: lublin, gpu"),
         ("train small.yaml", "small.yaml:2: workloads: this is a file for another command; use: lepton-rl benchmark"),

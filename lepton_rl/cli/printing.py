@@ -5,12 +5,9 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
-
-if TYPE_CHECKING:
-    from lepton_rl.workloads import Trace
 
 
 class Interrupted(Exception):
@@ -48,12 +45,6 @@ def announce_compilation() -> None:
     folder = kernel_cache_folder()
     if folder is None or not any(folder.glob("*.nbi")):
         note("compiling the simulator for this machine (once, about half a minute)")
-
-
-def note_losses(trace: "Trace") -> None:
-    """Name what was left out of a trace, and what was read otherwise than written."""
-    for text in trace.losses:
-        note(text)
 
 
 def _finite(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lepton_rl.cli.options import Overwrite, Strict, output_option
-from lepton_rl.cli.printing import announce_compilation, note, note_losses, only_results_on_stdout, print_json
+from lepton_rl.cli.printing import announce_compilation, note, only_results_on_stdout, print_json
 from lepton_rl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def simulate(
     """
     from lepton_rl.agents import with_rules
     from lepton_rl.agents.compiled import BlockingName, PlacementName
+    from lepton_rl.cli.comparison import print_comparison
     from lepton_rl.experiments.loader import options
     from lepton_rl.experiments.policy_config import PolicyConfig
     from lepton_rl.experiments.simulate import simulate as run
@@ -94,7 +95,7 @@ def simulate(
     if json:
         print_json(simulation.summary())
     else:
-        _print_table([simulation])
+        print_comparison([simulation])
 
 
 def evaluate(
@@ -122,6 +123,7 @@ def evaluate(
 
     Example: lepton-rl evaluate runs/quickstart/bundle --trace jobs.csv --nodes 16 --gpus-per-node 8
     """
+    from lepton_rl.cli.comparison import print_comparison
     from lepton_rl.experiments.loader import options
     from lepton_rl.experiments.policy_config import PolicyConfig
     from lepton_rl.experiments.simulate import simulate as run
@@ -151,7 +153,7 @@ def evaluate(
         others = {simulation.policy: simulation.summary() for simulation in simulations[1:]}
         print_json({**simulations[0].summary(), "against": others})
     else:
-        _print_table(simulations)
+        print_comparison(simulations)
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:
@@ -222,9 +224,10 @@ def _say_what_is_odd(simulation: "Simulation", size: dict[str, Any]) -> None:
     if not size and header and header.max_nodes and header.max_procs not in (None, header.max_nodes):
         note(
             f"{trace.name}: the header names MaxNodes {header.max_nodes} and MaxProcs {header.max_procs}; "
-            f"the cluster has {simulation.outcome.cluster.gpus} GPUs (--gpus chooses)"
+            f"the cluster has {simulation.outcome.cluster} (--gpus chooses)"
         )
-    note_losses(trace)
+    for text in trace.losses:
+        note(text)
 
 
 def _choice(option: str, value: str | None, choices: Any) -> Any:
@@ -237,33 +240,3 @@ def _choice(option: str, value: str | None, choices: Any) -> Any:
     if value is not None and value not in known:
         raise ConfigError(f"{option}: {value!r} is not one of {', '.join(known)}{nearest(value, known)}")
     return value
-
-
-def _print_table(simulations: "list[Simulation]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from lepton_rl.core.metrics import DESCRIPTIONS, UNITS
-    from lepton_rl.experiments.simulate import LEADING_KEYS
-
-    first = simulations[0]
-    cluster = first.outcome.cluster
-    title = f"{first.trace.name}: {len(first.trace):,} jobs on {cluster}, requested times {first.trace.requested}"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("metric")
-    for simulation in simulations:
-        table.add_column(simulation.policy, justify="right")
-    summaries = [simulation.summary() for simulation in simulations]
-    table.add_row("blocking", *(simulation.rules.blocking or "its own" for simulation in simulations))
-    table.add_row("placement", *(simulation.rules.placement or "its own" for simulation in simulations))
-    table.add_row("dropped", *(f"{summary['dropped']:,}" for summary in summaries))
-    for name in (*LEADING_KEYS, *(key for key in DESCRIPTIONS if key not in LEADING_KEYS)):
-        label = f"{name}, {UNITS[name]}" if name in UNITS else name
-        table.add_row(label, *(_figure(summary[name]) for summary in summaries))
-    Console(soft_wrap=True).print(table)
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"

@@ -1,13 +1,14 @@
 """`lepton-rl traces`: look at workloads, and make them."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from lepton_rl.cli.options import Overwrite, output_option
-from lepton_rl.cli.printing import note, note_losses, print_json
-from lepton_rl.errors import ConfigError
+from lepton_rl.cli.printing import note, print_json
+from lepton_rl.errors import ConfigError, counted
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -111,9 +112,9 @@ def generate(
         trace.save(out)
     else:
         (write_csv if suffix == ".csv" else write_swf)(trace, out)
-    note(f"{out}: {len(trace):,} jobs, offered load {trace.offered_load(gpus):.3f} on {gpus} GPUs")
-    if requested != "exact":
-        note_losses(trace)
+    offered = trace.offered_load(gpus)
+    on = f", offered load {offered:.3f} on {counted(gpus, 'GPU')}" if math.isfinite(offered) else ""
+    note(f"{out}: {counted(len(trace), 'job')}{on}")
 
 
 def _sizes(text: str) -> list[int]:

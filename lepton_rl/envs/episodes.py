@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, counted
 from lepton_rl.workloads import Trace
 
 
@@ -32,7 +32,7 @@ class Episodes:
         shortest = min((len(trace) for trace in self.traces), default=0)
         if shortest < self.length:
             raise ConfigError(
-                f"an episode takes {self.length} jobs ({self.warmup} of them warm-up), "
+                f"an episode takes {counted(self.length, 'job')} ({self.warmup} of them warm-up), "
                 f"the shortest trace has {shortest}"
             )
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton_rl.errors import counted
+
 if TYPE_CHECKING:
     from lepton_rl.envs.batch import EnvironmentBatch
 
@@ -33,14 +35,16 @@ def render_ansi(batch: "EnvironmentBatch", env: int = 0) -> str:
         cells = "".join(_BLOCKS[round(value * (len(_BLOCKS) - 1))] for value in row)
         lines.append(f"node {node:>3} |{cells}|")
     if len(load) > _SHOWN_NODES:
-        lines.append(f"... {len(load) - _SHOWN_NODES} more nodes")
+        lines.append(f"... {counted(len(load) - _SHOWN_NODES, 'more node')}")
     for slot, (gpus, time, wait, fits) in enumerate(
         zip(view.queue_gpus, view.queue_time, view.queue_wait, view.queue_fits, strict=True)
     ):
         if slot == _SHOWN_JOBS:
-            lines.append(f"... {len(view.queue_gpus) - _SHOWN_JOBS} more jobs")
+            lines.append(f"... {counted(len(view.queue_gpus) - _SHOWN_JOBS, 'more job')}")
             break
-        lines.append(f"slot {slot:>3} {'*' if fits else ' '} {gpus:g} GPUs, asks {time:,.0f} s, waits {wait:,.0f} s")
+        lines.append(
+            f"slot {slot:>3} {'*' if fits else ' '} {counted(gpus, 'GPU')}, asks {time:,.0f} s, waits {wait:,.0f} s"
+        )
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from lepton_rl.agents.bundle import LearnedPolicy
 from lepton_rl.core import Policy
 from lepton_rl.errors import ConfigError, LeptonError, MissingExtra, counted
 from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, BenchmarkConfig, ProtocolConfig
-from lepton_rl.experiments.loader import checked, resolved_yaml, tree_of
+from lepton_rl.experiments.loader import checked, clash, resolved_yaml, tree_of
 from lepton_rl.experiments.outputs import check_run_folder
 from lepton_rl.experiments.prepared import Prepared
 from lepton_rl.experiments.run_lock import alone_in
@@ -39,6 +39,7 @@ from lepton_rl.experiments.runs import (
 from lepton_rl.experiments.summary import WorkloadSummary, summarize
 from lepton_rl.experiments.tables import csv_text, markdown, print_summary
 from lepton_rl.experiments.windows import WindowBench, Windows, make_windows
+from lepton_rl.experiments.yaml_tree import Node
 from lepton_rl.workloads import resolve_data_path
 
 
@@ -115,12 +116,12 @@ def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None, stri
         protocol = checked(tree, base, ProtocolConfig)
         return prepare_protocol(protocol if seed is None else protocol.model_copy(update={"seed": seed}), strict)
     config = checked(tree, base, BenchmarkConfig)
-    return _comparison(config if seed is None else config.model_copy(update={"seeds": (seed,)}), strict)
+    return _comparison(config if seed is None else config.model_copy(update={"seeds": (seed,)}), tree, strict)
 
 
-def _comparison(config: BenchmarkConfig, strict: bool) -> Prepared:
+def _comparison(config: BenchmarkConfig, tree: Node, strict: bool) -> Prepared:
     built = {policy.label: policy.build() for policy in config.policies}
-    contenders = _contenders(config, built)
+    contenders = _contenders(config, built, tree)
     windows = {workload.label: make_windows(workload, config.seeds, strict) for workload in config.workloads}
     for index, workload in enumerate(config.workloads):
         first = next(iter(windows[workload.label].traces.values()))[0]
@@ -163,23 +164,26 @@ def _comparison(config: BenchmarkConfig, strict: bool) -> Prepared:
     return Prepared(config, bench, order, summaries, sources, _what_is_odd(config, windows))
 
 
-def _contenders(config: BenchmarkConfig, built: Mapping[str, Policy]) -> list[Contender]:
+def _contenders(config: BenchmarkConfig, built: Mapping[str, Policy], tree: Node) -> list[Contender]:
     """Return who is measured.
 
     Raises:
         ConfigError: two of them would be the same in the results.
     """
-    found: dict[tuple[str, RuleNames], Contender] = {}
-    for policy in config.policies:
+    found: dict[tuple[str, RuleNames], tuple[int, Contender]] = {}
+    for index, policy in enumerate(config.policies):
         rules = rule_names(built[policy.label])
         key = (policy.policy, rules)
         if key in found:
-            raise ConfigError(
-                f"policies: {found[key].label!r} and {policy.label!r} are both {policy.policy} with blocking "
-                f"{rules.blocking} and placement {rules.placement}; leave one out, or give one of them a label"
-            )
-        found[key] = Contender(policy.label, policy.policy, "repick", rules.blocking, rules.placement)
-    return list(found.values())
+            other, twin = found[key]
+            raise clash(
+                tree, "policies",
+                f"{twin.label!r} and {policy.label!r} are both {policy.policy} with blocking {rules.blocking} and "
+                f"placement {rules.placement}; leave one out, or give one of them a label",
+                (other, index),
+            )  # fmt: skip
+        found[key] = index, Contender(policy.label, policy.policy, "repick", rules.blocking, rules.placement)
+    return [contender for _, contender in found.values()]
 
 
 def _claim(prepared: Prepared, folder: Path) -> None:
@@ -242,11 +246,7 @@ def _what_is_odd(config: BenchmarkConfig, windows: Mapping[str, Windows]) -> tup
 
 
 def _notes(windows: Windows) -> tuple[str, ...]:
-    dropped = tuple(
-        f"dropped {entry.count}: {entry.reason} ({'; '.join(entry.examples[:3])}{'; ...' if entry.count > 3 else ''})"
-        for entry in windows.dropped
-    )
-    return (*dropped, *windows.notes)
+    return (*map(str, windows.dropped), *windows.notes)
 
 
 def _in_words(config: BenchmarkConfig, index: int) -> str:

@@ -5,6 +5,7 @@ from typing import Literal, Self, TypeVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from lepton_rl.experiments.config import ClusterConfig, RunName, Section, WorkloadConfig
+from lepton_rl.experiments.loader import Clash
 from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.simulator import Timing
 from lepton_rl.simulator.rlscheduler import SCORES
@@ -78,7 +79,10 @@ class BenchmarkConfig(Section):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             key = "label" if info.field_name == "policies" else "name"
-            raise ValueError(f"two {info.field_name} are called {twice!r}; give one of them another {key}")
+            raise Clash(
+                f"two {info.field_name} are called {twice!r}; give one of them another {key}",
+                [index for index, name in enumerate(names) if name == twice],
+            )
         return value
 
     @property

@@ -2,7 +2,7 @@
 
 import math
 
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, counted
 from lepton_rl.experiments.train_config import EpisodeConfig, TrainConfig
 
 
@@ -24,14 +24,14 @@ def check_lengths(config: TrainConfig, train: int, held_out: int) -> None:
         fraction = config.validation.fraction
         workload, key, enough = config.workload, "workload", _enough(needed, fraction)
         found = (
-            f"{train + held_out:,} jobs, split by validation.fraction={fraction:g} into {train:,} to train on and "
-            f"{held_out:,} held out,"
+            f"{counted(train + held_out, 'job')}, split by validation.fraction={fraction:g} into "
+            f"{train:,} to train on and {held_out:,} held out,"
         )
     elif train < needed:
-        workload, key, enough, found = config.workload, "workload", needed, f"{train:,} jobs to train on"
+        workload, key, enough, found = config.workload, "workload", needed, f"{counted(train, 'job')} to train on"
     else:
         workload, key, enough = config.validation.workload, "validation.workload", needed
-        found = f"{held_out:,} jobs to validate on"
+        found = f"{counted(held_out, 'job')} to validate on"
     more = f"set {key}.jobs={enough} or more" if workload.is_generated else f"give it {enough:,} jobs or more"
     raise ConfigError(
         f"{workload.label}: {found} are too few for episodes of {needed:,} (episode.jobs + episode.warmup); "

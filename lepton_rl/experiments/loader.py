@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Va
 from pydantic_core import ErrorDetails
 
 from lepton_rl.errors import ConfigError, LeptonError, in_words, nearest
-from lepton_rl.experiments.yaml_tree import CommandLineText, Node, override, read
+from lepton_rl.experiments.yaml_tree import OVERRIDE, CommandLineText, Node, override, read
 from lepton_rl.workloads.formats import DATA_PREFIX
 
 
@@ -70,7 +70,12 @@ def checked(tree: Node, base: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(tree.plain(), context={"base": base})
     except ValidationError as error:
-        raise ConfigError(_other_kind(tree, model) or _sentence(error.errors(include_url=False), tree, model)) from None
+        problems = error.errors(include_url=False)
+        if other := _other_kind(tree, model):
+            raise ConfigError(other) from None
+        if isinstance(wrong := problems[0].get("ctx", {}).get("error"), Clash):
+            raise clash(tree, str(problems[0]["loc"][0]), str(wrong), wrong.entries) from None
+        raise ConfigError(_sentence(problems, tree, model)) from None
 
 
 def options(model: type[Model], **values: Any) -> Model:
@@ -97,6 +102,24 @@ def or_value_error(check: Callable[[], object]) -> None:
         raise ValueError(str(error)) from None
 
 
+class Clash(ValueError):
+    """In a validator of a list: entries of it that may not stand beside each other."""
+
+    def __init__(self, text: str, entries: Sequence[int]) -> None:
+        super().__init__(text)
+        self.entries = entries
+
+
+def clash(tree: Node, key: str, text: str, entries: Sequence[int]) -> ConfigError:
+    """Return the complaint of entries of a list that may not stand beside each other, with the place of one.
+
+    It is the last that the command line gave: the file alone may be right. Else it is the last.
+    """
+    found = [tree.at((key, entry))[1:] for entry in entries]
+    path, place = max(found, key=lambda entry: (entry[1].startswith(OVERRIDE), found.index(entry)))
+    return ConfigError(f"{place}: {'.'.join(path)}: {text}")
+
+
 _MARKS = {
     "train": frozenset(("episode", "observation", "objective", "agent", "training", "validation")),
     "benchmark": frozenset(("workloads", "policies", "protocol", "repick_policies")),
@@ -106,7 +129,7 @@ _MARKS = {
 
 def _other_kind(tree: Node, model: type[BaseModel]) -> str | None:
     """Return a sentence where the file, overrides apart, is plainly for another command."""
-    written = {key: place for key, place in tree.key_places.items() if not place.startswith("override ")}
+    written = {key: place for key, place in tree.key_places.items() if not place.startswith(OVERRIDE)}
     if any(marks & set(model.model_fields) & set(written) for marks in _MARKS.values()):
         return None
     for command, marks in _MARKS.items():

@@ -7,7 +7,7 @@ from typing import get_args
 
 import numpy as np
 
-from lepton_rl.errors import TraceError
+from lepton_rl.errors import TraceError, counted
 from lepton_rl.experiments.benchmark_config import ProtocolConfig
 from lepton_rl.experiments.prepared import Prepared
 from lepton_rl.experiments.runner import Contender, Measurement, Task
@@ -59,7 +59,7 @@ def prepare_protocol(config: ProtocolConfig, strict: bool = False) -> Prepared:
         )
     cluster = config.cluster.build(trace)
     fitting = trace.fit_to(cluster.gpus, strict)
-    dropped = tuple(f"dropped {entry.count}: {entry.reason} ({entry.examples[0]})" for entry in fitting.dropped)
+    dropped = tuple(map(str, fitting.dropped))
     try:
         starts = start_indices(config.seed, len(fitting), config.window, config.iterations)
     except TraceError as error:
@@ -83,7 +83,7 @@ def prepare_protocol(config: ProtocolConfig, strict: bool = False) -> Prepared:
         return (
             summarize(
                 measurements, name, cluster=f"{cluster.gpus} processors", notes=notes, block=None,
-                windows=f"{len(starts)} windows of {config.window:,} jobs, seed {config.seed}",
+                windows=f"{counted(len(starts), 'window')} of {counted(config.window, 'job')}, seed {config.seed}",
                 dropped=len(trace) - len(fitting), left_out=fitting.dropped,
             ),
         )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lepton_rl.agents.bundle import load_bundle
 from lepton_rl.agents.sb3 import CURVE_FILE, mode_of
 from lepton_rl.core import ClusterSpec
-from lepton_rl.errors import missing_extra
+from lepton_rl.errors import counted, missing_extra
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig
 from lepton_rl.experiments.gantt import record
 from lepton_rl.experiments.loader import resolved_yaml
@@ -122,7 +122,7 @@ def _against(summary: WorkloadSummary, contender: Contender, rival: Contender, m
     return (
         f"In {name}, {contender.label} ({interval(summary.estimate(contender, metric))}) {outcome} "
         f"{rival.label}, the strongest heuristic ({interval(summary.estimate(rival, metric))}): difference "
-        f"{interval(difference, signed=True)}, won on {comparison.wins} of {windows} windows and lost on "
+        f"{interval(difference, signed=True)}, won on {comparison.wins} of {counted(windows, 'window')} and lost on "
         f"{comparison.losses}{caution}."
     )
 

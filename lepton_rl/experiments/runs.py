@@ -17,7 +17,6 @@ from lepton_rl import __version__
 from lepton_rl.agents.bundle import BUNDLE_FILE, BUNDLE_FOLDER
 from lepton_rl.core.atomic import replacing
 from lepton_rl.errors import ConfigError
-from lepton_rl.workloads import Trace
 
 EXPERIMENT_FILE = "experiment.yaml"
 RECORD_FILE = "run.json"
@@ -94,12 +93,6 @@ def new_folder(name: str) -> Path:
 def say(console: Console, text: str) -> None:
     """Print one line as it is, unwrapped."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def say_losses(console: Console, *traces: Trace) -> None:
-    """Name what was left out of the traces, and what was read otherwise than written; each line once."""
-    for text in dict.fromkeys(text for trace in traces for text in trace.losses):
-        say(console, text)
 
 
 def make_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from lepton_rl.experiments.config import seed_for
 from lepton_rl.experiments.episode_length import check_lengths
 from lepton_rl.experiments.loader import load, resolved_yaml
 from lepton_rl.experiments.run_lock import alone_in
-from lepton_rl.experiments.runs import make_folder, say, say_losses
+from lepton_rl.experiments.runs import make_folder, say
 from lepton_rl.experiments.train_config import TrainConfig
 from lepton_rl.experiments.training_folder import (
     MODEL_FILE,
@@ -183,7 +183,9 @@ class _Training:
         if resume:
             # SB3 prepares its logger and buffers for a fresh start; the checkpoint then replaces what it set.
             callback.resume(model)
-        say_losses(self.console, *self.setup.sources)  # only now: an error has nothing but its own sentence
+        # only now: an error has nothing but its own sentence
+        for text in dict.fromkeys(text for source in self.setup.sources for text in source.losses):
+            say(self.console, text)
         left = self.config.training.total_steps - callback.num_timesteps
         if left <= 0:
             say(self.console, "already finished: nothing is left to train")

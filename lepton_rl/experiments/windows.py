@@ -134,7 +134,8 @@ def _overlapping(trace: Trace, config: BenchmarkWorkload, seed: int) -> tuple[Tr
     last = len(trace) - settings.span
     if last < 0:
         raise ConfigError(
-            f"{config.label}: a window of {settings.span} jobs does not fit in {len(trace)}; lower windows.jobs"
+            f"{config.label}: a window of {count(settings.span, 'job')} does not fit in {len(trace)}; "
+            "lower windows.jobs"
         )
     generator = np.random.default_rng(seed_for(seed, "evaluation"))
     starts = generator.integers(0, last + 1, settings.count)

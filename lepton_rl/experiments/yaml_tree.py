@@ -16,6 +16,8 @@ import yaml
 from lepton_rl.errors import ConfigError
 
 Scalar = str | int | float | bool | None
+OVERRIDE = "override "
+"""How the place of a value begins that the command line gave."""
 
 
 class CommandLineText(str):
@@ -143,11 +145,12 @@ def override(tree: Node, text: str) -> None:
     if not equals or not all(keys):
         example = "workloads.0.windows.count=50" if "workloads" in tree.key_places else "seed=1"
         raise ConfigError(f"{text!r} is no override; write key.path=value, e.g. {example}")
-    new = parse(value, f"override {text!r}", from_command_line=True)
+    place = f"{OVERRIDE}{text!r}"
+    new = parse(value, place, from_command_line=True)
     node = tree
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
-        node = _step(node, key, new if last else None, f"override {text!r}", ".".join(keys[:depth]))
+        node = _step(node, key, new if last else None, place, ".".join(keys[:depth]))
 
 
 def _step(node: Node, key: str, new: Node | None, place: str, parents: str) -> Node:

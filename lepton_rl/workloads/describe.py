@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_rl.errors import ConfigError, TraceError, missing_extra
+from lepton_rl.errors import ConfigError, TraceError, counted, missing_extra
+from lepton_rl.workloads.requested import NOTE
 from lepton_rl.workloads.trace import Dropped, Requested, Trace
 
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -79,16 +80,17 @@ class TraceDescription:
         largest = list(self.gpus_shares.items())[:_SHOWN_SIZES]
         shares = "  ".join(f"{size:g}: {_share_text(share)}" for size, share in largest)
         more = len(self.gpus_shares) - len(largest)
+        origin = (note.removeprefix(NOTE) for note in self.notes if note.startswith(NOTE))
         rows = [
             ("jobs", f"{self.jobs:,}"),
             ("span", duration_text(self.span)),
-            ("GPUs of a job", shares + (f"  and {more} more sizes" if more > 0 else "")),
-            ("largest job", f"{self.gpus['max']:g} GPUs"),
+            ("GPUs of a job", shares + (f"  and {counted(more, 'more size')}" if more > 0 else "")),
+            ("largest job", counted(self.gpus["max"], "GPU")),
             ("mean demand", "-" if self.mean_demand is None else f"{self.mean_demand:.1f} GPUs"),
-            ("requested times", self.requested),
+            ("requested times", ": ".join((self.requested, *origin))),
         ]
         for size, load in self.offered_load.items():
-            rows.append((f"offered load, {size} GPUs", "-" if load is None else f"{load:.2f}"))
+            rows.append((f"offered load, {counted(size, 'GPU')}", "-" if load is None else f"{load:.2f}"))
         header = (("MaxNodes", self.max_nodes), ("MaxProcs", self.max_procs))
         rows += [(f"header {key}", str(value)) for key, value in header if value is not None]
         counts = (("queues", self.queues), ("users", self.users), ("projects", self.projects))
@@ -96,7 +98,7 @@ class TraceDescription:
         for entry in self.dropped:
             named = ", ".join(entry.examples) + (", ..." if entry.count > len(entry.examples) else "")
             rows.append(("dropped", f"{entry.count:,} {entry.reason} ({named})"))
-        rows += [("note", note) for note in self.notes]
+        rows += [("note", note) for note in self.notes if not note.startswith(NOTE)]
         return rows
 
     def quantile_rows(self) -> list[tuple[str, ...]]:
@@ -156,7 +158,7 @@ def plot_trace(trace: Trace, path: str | Path) -> None:
     if not Path(path).suffix:
         raise ConfigError(f"{path}: the name of a picture must end in its format, e.g. .png or .svg")
     figure = Figure(figsize=(11, 6.5), layout="constrained")
-    figure.suptitle(f"{trace.name}: {len(trace):,} jobs")
+    figure.suptitle(f"{trace.name}: {counted(len(trace), 'job')}")
     arrivals, sizes, run_times, gaps = figure.subplots(2, 2).ravel()
 
     unit, unit_name = next((u for u in _UNITS if trace.submit_time[-1] >= 3 * u[0]), _UNITS[-1])

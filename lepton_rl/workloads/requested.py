@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, counted
 
 MODES = ("given", "exact", "noisy:SIGMA", "tsafrir", "absent")
 NOTE = "requested times: "
@@ -19,7 +19,7 @@ CLAIRVOYANT = f"{NOTE}none are given, the run times stand in their place (a clai
 
 def partly_given(rows: int) -> str:
     """Return the note of a trace in which that many rows have no requested time."""
-    return f"{NOTE}none in {rows} rows, the run time stands in its place"
+    return f"{NOTE}none in {counted(rows, 'row')}, the run time stands in its place"
 
 
 _MINUTE, _HOUR = 60, 3600

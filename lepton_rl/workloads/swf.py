@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_rl.errors import TraceError
+from lepton_rl.errors import TraceError, counted
 from lepton_rl.workloads.files import read_bytes, trace_name
 from lepton_rl.workloads.requested import CLAIRVOYANT, partly_given
 from lepton_rl.workloads.trace import EXAMPLES, Dropped, MachineHeader, Requested, Trace
@@ -54,8 +54,8 @@ def read_swf(path: str | Path) -> Trace:
     negative = table["run"] < 0.0
     run = np.where(negative, NEGATIVE_RUN_TIME, table["run"])
     if negative.any():
-        count = np.count_nonzero(negative)
-        notes.append(f"negative run time in {count} rows: {NEGATIVE_RUN_TIME:g} s is used")
+        count = int(np.count_nonzero(negative))
+        notes.append(f"negative run time in {counted(count, 'row')}: {NEGATIVE_RUN_TIME:g} s is used")
     kept, dropped = _sieve(
         table["job"],
         {
@@ -66,7 +66,7 @@ def read_swf(path: str | Path) -> Trace:
     )
     if not len(kept):
         reasons = ", ".join(f"{entry.count} {entry.reason}" for entry in dropped)
-        raise TraceError(f"{path}: no job is left: all {len(run)} rows dropped ({reasons})")
+        raise TraceError(f"{path}: no job is left: all {counted(len(run), 'row')} dropped ({reasons})")
     order = kept[np.lexsort((table["job"][kept], table["submit"][kept]))]
     run, limit, lines = run[order], table["limit"][order], lines[order]
     unknown = np.count_nonzero(limit <= 0.0)
@@ -144,7 +144,7 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float64]], NDA
         token = re.split(rb"\s", data[position : position + 40], maxsplit=1)[0].decode("utf-8", "replace")
         raise _field_error(f"{path}:{line}", field, f"{token!r} is not a number")
     if status == swf_kernel.TOO_FEW_FIELDS:
-        raise TraceError(f"{path}:{line}: {field} fields; a row of SWF has {swf_kernel.SWF_FIELDS}")
+        raise TraceError(f"{path}:{line}: {counted(field, 'field')}; a row of SWF has {swf_kernel.SWF_FIELDS}")
     if rows == 0:
         raise TraceError(f"{path}: there are no job rows")
     return dict(zip(_KEPT, out[:, :rows], strict=True)), lines[:rows]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_rl.errors import TraceError, nearest
+from lepton_rl.errors import TraceError, counted, nearest
 from lepton_rl.workloads.columns import fail
 from lepton_rl.workloads.files import read_text
 from lepton_rl.workloads.trace import EXAMPLES, Dropped
@@ -69,7 +69,7 @@ class CsvTable:
             return self, ()
         examples = tuple(f"line {self.lines[row]}" for row in gone[:EXAMPLES])
         if len(gone) == len(self.lines):
-            raise TraceError(f"{self.path}: no job is left: all {len(gone)} rows dropped ({reason})")
+            raise TraceError(f"{self.path}: no job is left: all {counted(len(gone), 'row')} dropped ({reason})")
         kept = np.flatnonzero(~rows)
         columns = {name: [texts[row] for row in kept.tolist()] for name, texts in self.columns.items()}
         return CsvTable(self.path, columns, self.lines[kept]), (Dropped(reason, len(gone), examples),)
@@ -100,7 +100,8 @@ def read_table(
                 header = [name.strip() for name in row]
                 _check_header(f"{path}:{reader.line_num}", header, known, required, ending)
             elif len(row) != len(header):
-                raise TraceError(f"{path}:{reader.line_num}: {len(row)} fields; the header has {len(header)} columns")
+                found, expected = counted(len(row), "field"), counted(len(header), "column")
+                raise TraceError(f"{path}:{reader.line_num}: {found}; the header has {expected}")
             else:
                 rows.append(row)
                 numbers.append(reader.line_num)

@@ -50,6 +50,10 @@ class Dropped:
     count: int
     examples: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        more = "; ..." if self.count > len(self.examples) else ""
+        return f"dropped {self.count:,} ({self.reason}): {'; '.join(self.examples)}{more}"
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
@@ -173,7 +177,7 @@ class Trace:
             table[column] = check.as_numbers(column, columns[column], place)
         for column, array in table.items():
             if len(array) != jobs:
-                raise TraceError(f"{name}: column {column!r} has {len(array)} rows; submit_time has {jobs}")
+                raise TraceError(f"{name}: column {column!r} has {counted(len(array), 'row')}; submit_time has {jobs}")
         for column in (*check.NUMBERS, *asked):
             check.check_numbers(column, table[column], place)
         table["gpus"] = check.check_gpus(table["gpus"], place)
@@ -214,7 +218,7 @@ class Trace:
 
     def __repr__(self) -> str:
         span = float(self.submit_time[-1] - self.submit_time[0])
-        return f"<Trace {self.name!r}: {len(self)} jobs over {span:g} s, requested times {self.requested}>"
+        return f"<Trace {self.name!r}: {counted(len(self), 'job')} over {span:g} s, requested times {self.requested}>"
 
     def __getitem__(self, rows: slice) -> "Trace":
         """Return the jobs of a slice in order, as `trace[i:j]`."""
@@ -237,7 +241,8 @@ class Trace:
     def window(self, start: int, n: int) -> "Trace":
         """Return `n` consecutive jobs from index `start` (0 is the first); all of them must exist."""
         if start < 0 or n < 1 or start + n > len(self):
-            raise TraceError(f"{self.name}: a window of {n} jobs from index {start} does not fit in {len(self)} jobs")
+            size = counted(n, "job")
+            raise TraceError(f"{self.name}: a window of {size} from index {start} does not fit in {len(self)}")
         return self[start : start + n]
 
     def windows(self, n: int, starts: Iterable[int]) -> list["Trace"]:
@@ -327,11 +332,7 @@ class Trace:
     @property
     def losses(self) -> tuple[str, ...]:
         """What was left out of the trace, and what was read otherwise than written: a line for each."""
-        return tuple(
-            f"{self.name}: dropped {entry.count} ({entry.reason}): {'; '.join(entry.examples)}"
-            + ("; ..." if entry.count > len(entry.examples) else "")
-            for entry in self.dropped
-        ) + tuple(f"{self.name}: {text}" for text in self.notes)
+        return tuple(f"{self.name}: {text}" for text in (*self.dropped, *self.notes))
 
     def offered_load(self, gpus: float) -> float:
         """Return GPU-seconds asked for, over those that `gpus` GPUs have between first and last submission.

@@ -1,15 +1,28 @@
 """`simulate` and `evaluate`: what they say of the run, and what they keep to themselves when it fails."""
 
 import json
+import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from lepton_rl.agents import make_policy
 from lepton_rl.cli import main
+from lepton_rl.cli.comparison import print_comparison
+from lepton_rl.core import ClusterSpec
+from lepton_rl.experiments.simulate import simulate
+from lepton_rl.workloads import read_trace
 
 CAPTURE = pytest.CaptureFixture[str]
 TWO_SIZES = "; MaxNodes: 2\n; MaxProcs: 4\n"
 ROWS = "1 0 -1 100 2 -1 -1 2 -1 -1 1 1 1 -1 1 -1 -1 -1\n2 1 -1 10 4 -1 -1 4 -1 -1 1 1 1 -1 1 -1 -1 -1\n"
+
+
+def run(line: str) -> int:
+    """Run a command line without quotes in it."""
+    return main(line.split())
 
 
 @pytest.mark.parametrize(
@@ -72,3 +85,31 @@ def test_a_failed_run_prints_its_error_and_no_notes(folder: Path, capsys: CAPTUR
         err = capsys.readouterr().err.replace("imported\n", "")
         assert err.startswith("error: ")
         assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("columns", "tables"), [(60, 4), (80, 2), (120, 1)])
+def test_many_rivals_fit_the_screen(columns: int, tables: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rivals = ["fcfs", "sjf", "saf", "wfp3", "unicep", "greedy", "heap_priority", "reserve_slowdown"]
+    trace, cluster = read_trace("jobs.csv"), ClusterSpec.pool(8)
+    simulations = [simulate(trace, cluster, make_policy(name)) for name in ("srtf", *rivals)]
+    text = StringIO()
+    print_comparison(simulations, Console(file=text, width=columns))
+    lines = text.getvalue().splitlines()
+    assert lines.pop(0) == "jobs: 60 jobs on 8 GPUs, requested times exact"
+    assert max(map(len, lines)) <= columns
+    heads = [line.split()[1:] for line in lines if line.startswith("metric")]
+    assert len(heads) == tables
+    assert {head[0] for head in heads} == {"srtf"}
+    assert [name for head in heads for name in head[1:]] == rivals
+    assert max(map(len, heads)) - min(map(len, heads)) <= 2
+    assert sum(line.startswith("fairness") for line in lines) == tables
+
+
+def test_one_of_a_thing_is_no_plural(folder: Path, capsys: CAPTURE) -> None:
+    (folder / "one.csv").write_text("submit_time,run_time,gpus\n0,10,1\n")
+    assert run("simulate --trace one.csv --gpus 1 --policy fcfs") == 0
+    assert capsys.readouterr().out.startswith("one: 1 job on 1 GPU, requested times exact")
+    assert run("traces generate gpu --jobs 1 --gpus 1 --requested tsafrir --out made.csv") == 0
+    assert capsys.readouterr().err == "made.csv: 1 job\n"
+    assert run("traces generate gpu --jobs 2 --gpus 1 --requested noisy:1 --out made.swf") == 0
+    assert re.fullmatch(r"made\.swf: 2 jobs, offered load [\d.]+ on 1 GPU\n", capsys.readouterr().err)

@@ -286,7 +286,7 @@ def test_text() -> None:
         "node   0 |▄ |",
         "node   1 |██|",
         "slot   0   2 GPUs, asks 1,800 s, waits 0 s",
-        "slot   1 * 1 GPUs, asks 60 s, waits 0 s",
+        "slot   1 * 1 GPU, asks 60 s, waits 0 s",
     ]
 
 

@@ -265,8 +265,8 @@ def test_seeds_multiply_independent_windows_and_average_disjoint_ones(benchmark_
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("[fcfs,", "[fcfs, fcfs,", "two policies are called 'fcfs'; give one of them another label"),
-        ("[fcfs,", "[fcfs, {name: fcfs, blocking: head},", "'fcfs' and 'fcfs head' are both fcfs with blocking head"),
+        ("[fcfs,", "[fcfs, fcfs,", "small.yaml:8: policies.1: two policies are called 'fcfs'; give one of them"),
+        ("[fcfs,", "[fcfs, {name: fcfs, blocking: head},", "small.yaml:8: policies.1: 'fcfs' and 'fcfs head' are both"),
         (
             "load: 1.2",
             "load: 1.2\n    requested: absent",
@@ -351,3 +351,12 @@ def test_without_matplotlib_the_tables_are_still_written(
     assert result.report is None
     assert (tmp_path / "run" / "benchmark.md").is_file()
     assert "pip install 'lepton-rl[report]'" in capsys.readouterr().err
+
+
+def test_a_twin_from_the_command_line_is_blamed_on_it(benchmark_file: Write, tmp_path: Path) -> None:
+    twin = "policies.0={name: sjf, blocking: head}"
+    with pytest.raises(LeptonError) as caught:
+        benchmark(benchmark_file(), [twin], out=tmp_path / "run")
+    assert str(caught.value).startswith(
+        f"override {twin!r}: policies.0: 'sjf head' and 'sjf' are both sjf with blocking"
+    )

@@ -89,7 +89,7 @@ def test_rows_that_never_run_are_dropped_and_named(tmp_path: Path) -> None:
     philly = read(read_philly, tmp_path, f"{PHILLY}{stamp},0,1,0,a\n{stamp},5,1,5,a\n")
     assert philly.dropped == (Dropped("duration 0", 1, ("line 2",)),)
     assert philly.job_id.tolist() == [2]
-    with pytest.raises(TraceError, match=r"no job is left: all 1 rows dropped \(run time 0\)"):
+    with pytest.raises(TraceError, match=r"no job is left: all 1 row dropped \(run time 0\)"):
         read(read_csv, tmp_path, PLAIN + "0,0,1\n")
 
 

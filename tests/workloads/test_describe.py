@@ -45,8 +45,9 @@ def test_rows_and_json_tell_the_same(small: Trace) -> None:
     assert ("jobs", "3") in rows
     assert ("offered load, 4 GPUs", "1.88") in rows
     assert ("dropped", "1 asks for more than 4 GPUs (job 4 asks for 8)") in rows
-    assert ("requested times", "exact") in rows
-    assert any(what == "note" and "clairvoyant" in text for what, text in rows)
+    source = "exact: none are given, the run times stand in their place (a clairvoyant workload)"
+    assert ("requested times", source) in rows
+    assert not any(what == "note" for what, _ in rows)
     plain = json.loads(json.dumps(figures.to_dict(), allow_nan=False))
     assert plain["offered_load"] == {"4": 1.875}
     assert plain["gpus_shares"]["1"] == pytest.approx(2 / 3)
@@ -71,6 +72,8 @@ def test_one_job_has_no_gap_and_no_load(small: Trace) -> None:
     assert figures.offered_load == {2: None}
     json.dumps(figures.to_dict(), allow_nan=False)
     assert ("offered load, 2 GPUs", "-") in figures.rows()
+    one = describe(small[:1], [1]).rows()
+    assert {("largest job", "1 GPU"), ("offered load, 1 GPU", "-")} <= set(one)
 
 
 def test_header_and_long_lists_are_shown(tmp_path: Path) -> None:

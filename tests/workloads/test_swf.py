@@ -79,8 +79,8 @@ def test_row_rules_drop_and_mend_and_count(write: Path) -> None:
         Dropped("no submit time", 1, ("job 4",)),
     )
     assert trace.notes == (
-        "negative run time in 1 rows: 10 s is used",
-        "requested times: none in 1 rows, the run time stands in its place",
+        "negative run time in 1 row: 10 s is used",
+        "requested times: none in 1 row, the run time stands in its place",
     )
 
 
