@@ -75,7 +75,9 @@ class CsvTable:
         return CsvTable(self.path, columns, self.lines[kept]), (Dropped(reason, len(gone), examples),)
 
 
-def read_table(path: Path, known: Sequence[str], required: Sequence[str], comments: bool = False) -> CsvTable:
+def read_table(
+    path: Path, known: Sequence[str], required: Sequence[str], comments: bool = False, rows: str = "jobs"
+) -> CsvTable:
     """Read a CSV file with a header line; blank lines are skipped, and `#` lines if `comments`.
 
     Args:
@@ -83,10 +85,11 @@ def read_table(path: Path, known: Sequence[str], required: Sequence[str], commen
         known: every column that the format has; others are an error.
         required: those that must be there.
         comments: whether a line that begins with # is a comment.
+        rows: what the rows are, for errors.
     """
     lines = _lines(read_text(path), comments)
     reader = csv.reader(lines, strict=True)
-    rows: list[list[str]] = []
+    found: list[list[str]] = []
     numbers: list[int] = []
     header: list[str] | None = None
     try:
@@ -99,15 +102,15 @@ def read_table(path: Path, known: Sequence[str], required: Sequence[str], commen
             elif len(row) != len(header):
                 raise TraceError(f"{path}:{reader.line_num}: {len(row)} fields; the header has {len(header)} columns")
             else:
-                rows.append(row)
+                found.append(row)
                 numbers.append(reader.line_num)
     except csv.Error as error:
         raise TraceError(f"{path}:{reader.line_num}: not CSV: {error}") from None
     if header is None:
         raise TraceError(f"{path}: the file is empty; expected a header line: {','.join(required)}")
-    if not rows:
-        raise TraceError(f"{path}: there are no jobs below the header line")
-    columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
+    if not found:
+        raise TraceError(f"{path}: there are no {rows} below the header line")
+    columns = {name: [row[i].strip() for row in found] for i, name in enumerate(header)}
     return CsvTable(path, columns, np.array(numbers, dtype=np.int64))
 
 
