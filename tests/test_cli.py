@@ -195,13 +195,14 @@ def test_settings_of_a_policy_on_the_command_line(folder: Path, capsys: CAPTURE)
 
 
 def test_every_shipped_benchmark_is_a_valid_experiment() -> None:
-    from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig
+    from lepton_rl.experiments.benchmark_config import PROTOCOLS, BenchmarkConfig
     from lepton_rl.experiments.loader import load
 
     files = sorted((Path(__file__).parents[1] / "configs" / "benchmark").glob("*.yaml"))
-    assert len(files) >= 6
+    assert len(files) >= 7
     for file in files:
-        load(file, ProtocolConfig if "\nprotocol:" in file.read_text() else BenchmarkConfig)
+        protocol = re.search(r"^protocol: (\w+)$", file.read_text(), re.MULTILINE)
+        load(file, PROTOCOLS[protocol[1]] if protocol else BenchmarkConfig)
 
 
 BENCHMARK = """\

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from lepton_rl.core.metrics import DESCRIPTIONS
 from lepton_rl.envs.features import CONTEXT_FEATURES, FEATURES
-from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig, WindowsConfig
+from lepton_rl.experiments.benchmark_config import BenchmarkConfig, FgdConfig, ProtocolConfig, WindowsConfig
 from lepton_rl.experiments.train_config import TrainConfig
 from lepton_rl.workloads import FORMATS, PLAIN_COLUMNS
 
@@ -110,7 +110,8 @@ def test_every_setting_has_a_row() -> None:
     benchmark = [*BenchmarkConfig.model_fields, *keys(WindowsConfig, "workloads.N.windows.")]
     assert [key for key in benchmark if f"`{key}`" not in rows("benchmarks.md")] == []
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    assert [key for key in ProtocolConfig.model_fields if f"`{key}`" not in page] == []
+    protocols = [*ProtocolConfig.model_fields, *keys(FgdConfig)]
+    assert [key for key in protocols if f"`{key}`" not in page] == []
 
 
 def test_every_metric_feature_and_column_has_a_row() -> None:

@@ -17,11 +17,11 @@ from rich.console import Console
 from lepton_rl.agents import CompiledPolicy, RuleNames, check_requested_times, rule_names
 from lepton_rl.agents.bundle import LearnedPolicy
 from lepton_rl.core import Policy
-from lepton_rl.errors import ConfigError, LeptonError, MissingExtra, counted
-from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, BenchmarkConfig, ProtocolConfig
+from lepton_rl.errors import ConfigError, LeptonError, MissingExtra, counted, nearest, shown
+from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, PROTOCOLS, BenchmarkConfig, FgdConfig
 from lepton_rl.experiments.loader import checked, clash, resolved_yaml, tree_of
 from lepton_rl.experiments.outputs import check_run_folder
-from lepton_rl.experiments.prepared import Prepared
+from lepton_rl.experiments.prepared import Outcome, Prepared
 from lepton_rl.experiments.run_lock import alone_in
 from lepton_rl.experiments.runner import Contender, Measurement, Task, run_tasks
 from lepton_rl.experiments.runs import (
@@ -36,8 +36,8 @@ from lepton_rl.experiments.runs import (
     write_atomically,
     write_json,
 )
-from lepton_rl.experiments.summary import WorkloadSummary, summarize
-from lepton_rl.experiments.tables import csv_text, markdown, print_summary
+from lepton_rl.experiments.summary import summarize
+from lepton_rl.experiments.tables import csv_text, markdown, print_block
 from lepton_rl.experiments.windows import WindowBench, Windows, make_windows
 from lepton_rl.experiments.yaml_tree import Node
 from lepton_rl.workloads import resolve_data_path
@@ -45,21 +45,21 @@ from lepton_rl.workloads import resolve_data_path
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkResult:
-    """A finished benchmark: its folder, its page (None without the extra `report`), its tables."""
+    """A finished benchmark: its folder, its page (None where there is none to write), what it found."""
 
     folder: Path
     report: Path | None
-    summaries: tuple[WorkloadSummary, ...]
+    outcome: Outcome
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each policy, rule, blocking, workload and metric, unrounded."""
-        return [row for summary in self.summaries for row in summary.rows()]
+        """One row for each policy, rule, blocking, workload and metric, or as the protocol has it; unrounded."""
+        return self.outcome.rows
 
     def print_tables(self, console: Console | None = None) -> None:
         """Print the tables on standard output."""
-        for summary in self.summaries:
-            print_summary(summary, console or Console())
+        for block in self.outcome.blocks:
+            print_block(block, console or Console())
 
 
 def benchmark(
@@ -103,7 +103,7 @@ def benchmark(
             raise
         for text in prepared.notes:  # now: a benchmark that fails prints its error alone
             say(console, text)
-        return _finish(prepared, folder, prepared.summaries(measurements), console)
+        return _finish(prepared, folder, prepared.outcome(measurements), console)
 
 
 def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None, strict: bool) -> Prepared:
@@ -111,12 +111,26 @@ def _prepared(file: str | Path, overrides: Sequence[str], seed: int | None, stri
     base = Path(file).absolute().parent
     tree = tree_of(file, overrides)
     if isinstance(tree.value, dict) and "protocol" in tree.value:
-        from lepton_rl.experiments.protocol import prepare_protocol
-
-        protocol = checked(tree, base, ProtocolConfig)
-        return prepare_protocol(protocol if seed is None else protocol.model_copy(update={"seed": seed}), strict)
+        return _protocol(tree, base, seed, strict)
     config = checked(tree, base, BenchmarkConfig)
     return _comparison(config if seed is None else config.model_copy(update={"seeds": (seed,)}), tree, strict)
+
+
+def _protocol(tree: Node, base: Path, seed: int | None, strict: bool) -> Prepared:
+    assert isinstance(tree.value, dict)
+    name = tree.value["protocol"].plain()
+    if not isinstance(name, str) or name not in PROTOCOLS:
+        known = " or ".join(map(repr, PROTOCOLS))
+        close = nearest(str(name), PROTOCOLS)
+        raise ConfigError(f"{tree.key_places['protocol']}: protocol: {shown(name)} is not one of {known}{close}")
+    config = checked(tree, base, PROTOCOLS[name])
+    if isinstance(config, FgdConfig):
+        from lepton_rl.experiments.fgd_protocol import prepare_fgd
+
+        return prepare_fgd(config if seed is None else config.model_copy(update={"seeds": (seed,)}), strict)
+    from lepton_rl.experiments.protocol import prepare_protocol
+
+    return prepare_protocol(config if seed is None else config.model_copy(update={"seed": seed}), strict)
 
 
 def _comparison(config: BenchmarkConfig, tree: Node, strict: bool) -> Prepared:
@@ -141,9 +155,9 @@ def _comparison(config: BenchmarkConfig, tree: Node, strict: bool) -> Prepared:
     bench = WindowBench({policy.label: policy for policy in config.policies}, windows, config.timing)
     learned = frozenset(policy.label for policy in config.policies if policy.is_learned)
 
-    def summaries(measurements: Sequence[Measurement]) -> tuple[WorkloadSummary, ...]:
+    def outcome(measurements: Sequence[Measurement]) -> Outcome:
         by_task = {measurement.task: measurement for measurement in measurements}
-        return tuple(
+        return Outcome.of(
             summarize(
                 [by_task[task] for task in tasks],
                 workload.label,
@@ -161,7 +175,7 @@ def _comparison(config: BenchmarkConfig, tree: Node, strict: bool) -> Prepared:
 
     files = [policy.name.rpartition(":")[0] if ".py:" in policy.name else policy.name for policy in config.policies]
     sources = [*files, *(workload.path for workload in config.workloads)]
-    return Prepared(config, bench, order, summaries, sources, _what_is_odd(config, windows))
+    return Prepared(config, bench, order, outcome, sources, _what_is_odd(config, windows))
 
 
 def _contenders(config: BenchmarkConfig, built: Mapping[str, Policy], tree: Node) -> list[Contender]:
@@ -213,21 +227,23 @@ def _claim(prepared: Prepared, folder: Path) -> None:
 def _finish(
     prepared: Prepared,
     folder: Path,
-    summaries: tuple[WorkloadSummary, ...],
+    outcome: Outcome,
     console: Console,
 ) -> BenchmarkResult:
     """Write the tables, the pictures and the page."""
     config = prepared.config
     bench = prepared.bench if isinstance(prepared.bench, WindowBench) else None
-    result = BenchmarkResult(folder, None, summaries)
-    details = [summary.details() for summary in summaries]
-    write_json(folder / "benchmark.json", {"name": config.name, "rows": result.rows, "workloads": details})
-    write_atomically(folder / "benchmark.csv", csv_text(result.rows))
-    write_atomically(folder / "benchmark.md", markdown(config.name, config.description, summaries))
+    result = BenchmarkResult(folder, None, outcome)
+    write_json(folder / "benchmark.json", {"name": config.name, "rows": outcome.rows, "workloads": outcome.details})
+    write_atomically(folder / "benchmark.csv", csv_text(outcome.rows))
+    write_atomically(folder / "benchmark.md", markdown(config.name, config.description, outcome.blocks))
+    if not outcome.summaries:
+        return result
+    assert not isinstance(config, FgdConfig)
     try:
         from lepton_rl.experiments.report import write_report
 
-        return BenchmarkResult(folder, write_report(config, folder, summaries, bench), summaries)
+        return BenchmarkResult(folder, write_report(config, folder, outcome.summaries, bench), outcome)
     except MissingExtra as error:
         say(console, f"no pictures and no report: {error}")
         return result

@@ -1,18 +1,29 @@
 """What an experiment file for a benchmark says."""
 
-from typing import Literal, Self, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from lepton_rl.experiments.config import ClusterConfig, RunName, Section, WorkloadConfig
-from lepton_rl.experiments.loader import Clash
+from lepton_rl.experiments.loader import Clash, InputPath
 from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.simulator import Timing
+from lepton_rl.simulator.packing import PackingPolicy, PackingRules, ShareGpu, Ties
 from lepton_rl.simulator.rlscheduler import SCORES
 from lepton_rl.simulator.rules import MOST_PREEMPTION_COST
 
 ENOUGH_WINDOWS = 50
 """Fewer windows do not rank policies."""
+
+
+def _different_seeds(value: tuple[int, ...]) -> tuple[int, ...]:
+    if min(value, default=0) < 0 or len(set(value)) < len(value):
+        raise ValueError(f"must be different whole numbers of 0 or more, not {list(value)}")
+    return value
+
+
+Seeds = Annotated[tuple[int, ...], AfterValidator(_different_seeds)]
 
 
 class WindowsConfig(Section):
@@ -54,7 +65,7 @@ class BenchmarkConfig(Section):
 
     name: RunName = Field(description="of the run folder")
     description: str = Field(default="", description="one sentence for the report")
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="of windows, requested times and policies")
+    seeds: Seeds = Field(default=(0,), min_length=1, description="of windows, requested times and policies")
     workloads: tuple[BenchmarkWorkload, ...] = Field(min_length=1)
     policies: tuple[PolicyConfig, ...] = Field(min_length=1)
     preemption_cost: float = Field(
@@ -64,13 +75,6 @@ class BenchmarkConfig(Section):
     processes: int | None = Field(
         default=None, ge=1, le=1024, description="as many as there are processors if left out"
     )
-
-    @field_validator("seeds")
-    @classmethod
-    def _different_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if min(value) < 0 or len(set(value)) < len(value):
-            raise ValueError(f"must be different whole numbers of 0 or more, not {list(value)}")
-        return value
 
     @field_validator("policies", "workloads")
     @classmethod
@@ -120,3 +124,50 @@ class ProtocolConfig(Section):
         if unknown is not None:
             raise ValueError(f"the published program has no policy {unknown!r}; it has {', '.join(SCORES)}")
         return tuple(dict.fromkeys(value))
+
+
+class PodListConfig(Section):
+    """A list of pods and the nodes that they are packed onto."""
+
+    pods: InputPath = Field(description="pod list, plain or gzip; data:REST is in the data folder")
+    nodes: InputPath = Field(description="node list, plain or gzip")
+
+
+class FgdConfig(Section):
+    """FGD's published evaluation (`simulator.packing`), on any pod list of that form."""
+
+    name: RunName = Field(description="of the run folder")
+    protocol: Literal["fgd"] = Field(description="the published rules, kept apart from the normal ones")
+    description: str = Field(default="", description="one sentence for the tables")
+    workload: PodListConfig
+    seeds: Seeds = Field(
+        default=tuple(range(42, 52)), min_length=1, description="of the pods' order and copies, the nodes and the draws"
+    )
+    policies: tuple[PackingPolicy, ...] = Field(default=("random", "best-fit", "fgd"), min_length=1)
+    ties: Ties = Field(
+        default="order", description="which of equal nodes wins: the first in an order drawn once, or drawn anew"
+    )
+    share_gpu: ShareGpu = Field(
+        default="own", description="GPU for a part of one under random and best-fit: their own choice, or another"
+    )
+    memory: bool = Field(default=False, description="whether a pod goes only where its memory is free")
+    processes: int | None = Field(
+        default=None, ge=1, le=1024, description="as many as there are processors if left out"
+    )
+
+    @field_validator("policies")
+    @classmethod
+    def _each_once(cls, value: tuple[PackingPolicy, ...]) -> tuple[PackingPolicy, ...]:
+        return tuple(dict.fromkeys(value))
+
+    @property
+    def rules(self) -> PackingRules:
+        """What the paper leaves open."""
+        return PackingRules(self.ties, self.share_gpu, self.memory)
+
+
+PROTOCOLS: Final[Mapping[str, type[ProtocolConfig] | type[FgdConfig]]] = {
+    "rlscheduler": ProtocolConfig,
+    "fgd": FgdConfig,
+}
+"""Published evaluations by the name that a file asks for."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from lepton_rl.errors import TraceError, counted
 from lepton_rl.experiments.benchmark_config import ProtocolConfig
-from lepton_rl.experiments.prepared import Prepared
+from lepton_rl.experiments.prepared import Outcome, Prepared
 from lepton_rl.experiments.runner import Contender, Measurement, Task
-from lepton_rl.experiments.summary import WorkloadSummary, summarize
+from lepton_rl.experiments.summary import summarize
 from lepton_rl.simulator.rlscheduler import Rule, mean_bounded_slowdown, run_window, start_indices
 from lepton_rl.workloads import Trace
 
@@ -79,17 +79,16 @@ def prepare_protocol(config: ProtocolConfig, strict: bool = False) -> Prepared:
     tasks = [Task(contender, name, config.seed, index) for contender in contenders for index in range(len(starts))]
     notes = (*dropped, "the published windows overlap and are few: means only, and no ranking of policies")
 
-    def summaries(measurements: Sequence[Measurement]) -> tuple[WorkloadSummary, ...]:
-        return (
-            summarize(
-                measurements, name, cluster=f"{cluster.gpus} processors", notes=notes, block=None,
-                windows=f"{counted(len(starts), 'window')} of {counted(config.window, 'job')}, seed {config.seed}",
-                dropped=len(trace) - len(fitting), left_out=fitting.dropped,
-            ),
+    def outcome(measurements: Sequence[Measurement]) -> Outcome:
+        summary = summarize(
+            measurements, name, cluster=f"{cluster.gpus} processors", notes=notes, block=None,
+            windows=f"{counted(len(starts), 'window')} of {counted(config.window, 'job')}, seed {config.seed}",
+            dropped=len(trace) - len(fitting), left_out=fitting.dropped,
         )  # fmt: skip
+        return Outcome.of([summary])
 
     said = tuple(f"{name}: {note}" for note in dropped)
-    return Prepared(config, ProtocolBench(windows, cluster.gpus), tasks, summaries, (config.workload.path,), said)
+    return Prepared(config, ProtocolBench(windows, cluster.gpus), tasks, outcome, (config.workload.path,), said)
 
 
 def _by_job_number(trace: Trace) -> Trace:

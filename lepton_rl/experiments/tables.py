@@ -42,6 +42,21 @@ class TextTable:
     learned: frozenset[int] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What is printed of one workload: what was run, what a reader should know, the tables."""
+
+    heading: str
+    notes: tuple[str, ...]
+    tables: tuple[TextTable, ...]
+
+
+def block(summary: WorkloadSummary) -> Block:
+    """Return what is printed of a workload of jobs."""
+    heading = f"{summary.workload} on {summary.cluster}: {summary.windows}"
+    return Block(heading, summary.notes, tuple(tables(summary)))
+
+
 def tables(summary: WorkloadSummary) -> list[TextTable]:
     """Return the tables of one workload."""
     if len({contender.rule for contender in summary.contenders}) > 1:
@@ -87,14 +102,14 @@ def interval(estimate: Estimate, signed: bool = False) -> str:
     return mean if estimate.low is None else f"{mean} [{figure(estimate.low)}, {figure(estimate.high)}]"
 
 
-def print_summary(summary: WorkloadSummary, console: Console) -> None:
+def print_block(block: Block, console: Console) -> None:
     """Print one workload's tables."""
     if not console.is_terminal or console.width < _NARROWEST:
         console = Console(file=console.file, width=_NARROWEST)
-    console.print(f"\n{heading(summary)}", style="bold", highlight=False, markup=False)
-    for note in summary.notes:
+    console.print(f"\n{block.heading}", style="bold", highlight=False, markup=False)
+    for note in block.notes:
         console.print(note, highlight=False, markup=False)
-    for text in tables(summary):
+    for text in block.tables:
         table = Table(title=text.title, title_justify="left", box=None, pad_edge=False, title_style="italic")
         for index, head in enumerate(text.heads):
             table.add_column(head, justify="left" if index == 0 else "right", no_wrap=index == 0)
@@ -104,20 +119,15 @@ def print_summary(summary: WorkloadSummary, console: Console) -> None:
         console.print(table)
 
 
-def heading(summary: WorkloadSummary) -> str:
-    """Return what was run, in one line."""
-    return f"{summary.workload} on {summary.cluster}: {summary.windows}"
-
-
-def markdown(name: str, description: str, summaries: Sequence[WorkloadSummary]) -> str:
+def markdown(name: str, description: str, blocks: Sequence[Block]) -> str:
     """Return all tables as Markdown."""
     lines = [f"# {name}", ""]
     if description:
         lines += [description, ""]
-    for summary in summaries:
-        lines += [f"## {heading(summary)}", ""]
-        lines += [f"- {note}" for note in summary.notes] + ([""] if summary.notes else [])
-        for text in tables(summary):
+    for block in blocks:
+        lines += [f"## {block.heading}", ""]
+        lines += [f"- {note}" for note in block.notes] + ([""] if block.notes else [])
+        for text in block.tables:
             lines += [f"{text.title}", ""]
             lines += [_markdown_row(text.heads), f"|---|{'---:|' * (len(text.heads) - 1)}"]
             for index, row in enumerate(text.rows):
@@ -127,12 +137,21 @@ def markdown(name: str, description: str, summaries: Sequence[WorkloadSummary]) 
 
 
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as CSV, unrounded; what is not known is empty."""
+    """Return the rows as CSV, unrounded; what is not known is empty, {"a": {"b": 1}} is a column a_b."""
+    flat = [_flat(row) for row in rows]
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(out, list(flat[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(flat)
     return out.getvalue()
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        inside = {f"{name}_{part}": figure for part, figure in value.items()} if isinstance(value, dict) else None
+        found.update(inside or {name: value})
+    return found
 
 
 def _headline(summary: WorkloadSummary, metric: str, learned: frozenset[int]) -> TextTable:

@@ -76,7 +76,12 @@ class CsvTable:
 
 
 def read_table(
-    path: Path, known: Sequence[str], required: Sequence[str], comments: bool = False, ending: str | None = None
+    path: Path,
+    known: Sequence[str],
+    required: Sequence[str],
+    comments: bool = False,
+    ending: str | None = None,
+    rows: str = "jobs",
 ) -> CsvTable:
     """Read a CSV file with a header line; blank lines are skipped, and `#` lines if `comments`.
 
@@ -86,10 +91,11 @@ def read_table(
         required: those that must be there.
         comments: whether a line that begins with # is a comment.
         ending: columns whose name ends so are known too.
+        rows: what the rows are, for errors.
     """
     lines = _lines(read_text(path), comments)
     reader = csv.reader(lines, strict=True)
-    rows: list[list[str]] = []
+    found: list[list[str]] = []
     numbers: list[int] = []
     header: list[str] | None = None
     try:
@@ -100,18 +106,18 @@ def read_table(
                 header = [name.strip() for name in row]
                 _check_header(f"{path}:{reader.line_num}", header, known, required, ending)
             elif len(row) != len(header):
-                found, expected = counted(len(row), "field"), counted(len(header), "column")
-                raise TraceError(f"{path}:{reader.line_num}: {found}; the header has {expected}")
+                fields, expected = counted(len(row), "field"), counted(len(header), "column")
+                raise TraceError(f"{path}:{reader.line_num}: {fields}; the header has {expected}")
             else:
-                rows.append(row)
+                found.append(row)
                 numbers.append(reader.line_num)
     except csv.Error as error:
         raise TraceError(f"{path}:{reader.line_num}: not CSV: {error}") from None
     if header is None:
         raise TraceError(f"{path}: the file is empty; expected a header line: {','.join(required)}")
-    if not rows:
-        raise TraceError(f"{path}: there are no jobs below the header line")
-    columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
+    if not found:
+        raise TraceError(f"{path}: there are no {rows} below the header line")
+    columns = {name: [row[i].strip() for row in found] for i, name in enumerate(header)}
     return CsvTable(path, columns, np.array(numbers, dtype=np.int64))
 
 

@@ -128,4 +128,4 @@ def test_names_are_text_on_the_page_not_markup(benchmark_file: Callable[..., Pat
     assert "<b>" not in page
     assert "percentile bootstrap over" in page
     assert "Differences are paired" in page
-    assert "| <b>\\|x |" in markdown("n", "", result.summaries)
+    assert "| <b>\\|x |" in markdown("n", "", result.outcome.blocks)
