@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from lepton_rl import __version__
-from lepton_rl.cli import experiments, gpus, listings, simulation, traces
+from lepton_rl.cli import cluster, experiments, gpus, listings, simulation, traces
 from lepton_rl.cli.printing import Interrupted
 from lepton_rl.errors import LeptonError, in_words, nearest
 
@@ -37,6 +37,7 @@ app.command("benchmark")(experiments.benchmark)
 app.command("evaluate")(simulation.evaluate)
 app.command("policies")(listings.policies)
 app.command("gpus")(gpus.gpus)
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(traces.app, name="traces")
 app.add_typer(listings.configs, name="configs")
 

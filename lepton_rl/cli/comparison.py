@@ -1,6 +1,6 @@
 """The table of `simulate` and `evaluate`: a row for each figure, a column for each policy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +24,7 @@ def print_comparison(simulations: Sequence[Simulation], console: Console | None 
     first = simulations[0]
     jobs, cluster = counted(len(first.trace), "job"), first.outcome.cluster
     title = f"{first.trace.name}: {jobs} on {cluster}, requested times {first.trace.requested}"
-    labels = ["metric", "blocking", "placement", "dropped", *(_label(key) for key in _KEYS)]
+    labels = ["metric", "blocking", "placement", "dropped", *(_label(key) for key in _known(first.summary()))]
     for number, columns in enumerate(_folded(labels, [_column(run) for run in simulations], console.width)):
         table = Table(title=None if number else title, title_justify="left", box=None, pad_edge=False)
         table.add_column(labels[0])
@@ -67,7 +67,12 @@ def _wide(column: Column) -> int:
 def _column(run: Simulation) -> Column:
     summary = run.summary()
     rules = (run.rules.blocking or "its own", run.rules.placement or "its own")
-    return [run.policy, *rules, f"{run.dropped:,}", *(_figure(summary[key]) for key in _KEYS)]
+    return [run.policy, *rules, f"{run.dropped:,}", *(_figure(summary[key]) for key in _known(summary))]
+
+
+def _known(summary: Mapping[str, object]) -> list[str]:
+    """Metrics that the cluster can tell: a plain one names no prices."""
+    return [key for key in _KEYS if key in summary]
 
 
 def _label(key: str) -> str:

@@ -1,6 +1,5 @@
 """`lepton-rl simulate` and `lepton-rl evaluate`: one trace, one policy."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from lepton_rl.errors import ConfigError
 
 if TYPE_CHECKING:
     from lepton_rl.core import ClusterSpec, Policy
+    from lepton_rl.experiments.cluster_config import ClusterConfig
     from lepton_rl.experiments.policy_config import PolicyConfig
     from lepton_rl.experiments.simulate import Simulation
     from lepton_rl.workloads import Trace
@@ -22,6 +22,9 @@ TraceFile = Annotated[
 Gpus = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="GPUs of one pool without nodes.")]
 Nodes = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Nodes of the cluster.")]
 GpusPerNode = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="GPUs on each node.")]
+ClusterFile = Annotated[
+    Path | None, typer.Option("--cluster", help="YAML file of a cluster (its nodes may differ), instead of a size.")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first jobs, by submit time.")]
 Format = Annotated[str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")]
 Requested = Annotated[str, typer.Option(help="Requested times: given, exact, noisy:SIGMA, tsafrir, absent.")]
@@ -40,6 +43,7 @@ def simulate(
     gpus: Gpus = None,
     nodes: Nodes = None,
     gpus_per_node: GpusPerNode = None,
+    cluster: ClusterFile = None,
     blocking: Annotated[
         str | None, typer.Option(help="head, skip, easy or conservative; default head, or the policy's own.")
     ] = None,
@@ -68,6 +72,8 @@ def simulate(
     Example: lepton-rl simulate --trace jobs.swf --policy sjf --blocking easy --gpus 512
 
     Example: lepton-rl simulate --trace jobs.csv --policy heap_priority --set memory_weight=0.5 --gpus 64
+
+    Example: lepton-rl simulate --trace jobs.csv --policy saf --cluster configs/cluster/mixed.yaml
     """
     from lepton_rl.agents import with_rules
     from lepton_rl.agents.compiled import BlockingName, PlacementName
@@ -77,7 +83,7 @@ def simulate(
     from lepton_rl.experiments.simulate import simulate as run
     from lepton_rl.simulator import Timing
 
-    size = _size(gpus, nodes, gpus_per_node)
+    machine = _machine(gpus, nodes, gpus_per_node, cluster)
     wanted = options(PolicyConfig, name=policy, **_settings(settings or []))
     _check_jobs_out(jobs_out, overwrite, trace, wanted)
     with only_results_on_stdout():
@@ -87,11 +93,13 @@ def simulate(
             _choice("--placement", placement, PlacementName),
         )
         announce_compilation()
-        jobs, cluster = _workload(trace, size, limit, format, requested, seed)
-        simulation = run(jobs, cluster, chosen, strict=strict, timing=Timing(preemption_cost, quantum))
+        jobs = _workload(trace, limit, format, requested, seed)
+        simulation = run(
+            jobs, _built(machine, jobs, trace), chosen, strict=strict, timing=Timing(preemption_cost, quantum)
+        )
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)
-    _say_what_is_odd(simulation, size)
+    _say_what_is_odd(simulation, machine is not None)
     if json:
         print_json(simulation.summary())
     else:
@@ -107,6 +115,7 @@ def evaluate(
     gpus: Gpus = None,
     nodes: Nodes = None,
     gpus_per_node: GpusPerNode = None,
+    cluster: ClusterFile = None,
     limit: Limit = None,
     jobs_out: JobsOut = None,
     requested: Requested = "given",
@@ -132,23 +141,22 @@ def evaluate(
     if not learned.is_learned:
         raise ConfigError(f"{bundle}: is a policy's file, not a bundle; use lepton-rl simulate --policy")
     rivals = [options(PolicyConfig, name=name.strip()) for name in against.split(",") if name.strip()]
-    size = _size(gpus, nodes, gpus_per_node)
+    machine = _machine(gpus, nodes, gpus_per_node, cluster)
     _check_jobs_out(jobs_out, overwrite, trace, learned, *rivals)
     with only_results_on_stdout():
         policy = learned.build(seed=seed)
-        chosen_size = _trained_for(policy, size)
         announce_compilation()
-        jobs, cluster = _workload(trace, chosen_size, limit, format, requested, seed)
+        jobs = _workload(trace, limit, format, requested, seed)
+        chosen = _trained_for(policy, machine)
         simulations = [
-            run(jobs, cluster, built, strict=strict)
-            for built in (policy, *(rival.build(seed=seed) for rival in rivals))
+            run(jobs, chosen, built, strict=strict) for built in (policy, *(rival.build(seed=seed) for rival in rivals))
         ]
     if jobs_out is not None:
         simulations[0].write_jobs(jobs_out)
-    if not size:
-        chosen = "for which the bundle was trained (--gpus, or --nodes and --gpus-per-node choose)"
-        note(f"cluster: {simulations[0].outcome.cluster}, {chosen}")
-    _say_what_is_odd(simulations[0], chosen_size)
+    if machine is None:
+        why = "for which the bundle was trained (--gpus, --nodes and --gpus-per-node, or --cluster choose)"
+        note(f"cluster: {chosen}, {why}")
+    _say_what_is_odd(simulations[0], chosen=True)
     if json:
         others = {simulation.policy: simulation.summary() for simulation in simulations[1:]}
         print_json({**simulations[0].summary(), "against": others})
@@ -172,41 +180,59 @@ def _settings(texts: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _trained_for(policy: "Policy", size: dict[str, int]) -> dict[str, Any]:
-    """Return the cluster to evaluate on: the bundle's, with another size where one is given."""
+def _trained_for(policy: "Policy", machine: "ClusterConfig | None") -> "ClusterSpec":
+    """Return the cluster to evaluate on: the bundle's, with another size where one is given, or another one."""
     from lepton_rl.agents.bundle import LearnedPolicy
+    from lepton_rl.core import ClusterSpec
 
     assert isinstance(policy, LearnedPolicy)
-    trained = asdict(policy.cluster)
-    if size:
-        return {key: value for key, value in trained.items() if key not in ("nodes", "gpus_per_node")} | size
-    return trained
+    trained = policy.cluster
+    if machine is None:
+        return trained
+    wanted = machine.build()
+    if wanted.groups or trained.groups or not machine.is_size_alone:
+        return wanted
+    figures = trained.gpu_memory_gib, trained.idle_power_w, trained.max_power_w
+    return ClusterSpec(wanted.nodes, wanted.gpus_per_node, *figures)
 
 
-def _size(gpus: int | None, nodes: int | None, gpus_per_node: int | None) -> dict[str, int]:
-    """Return the size options that were given, once they make sense together."""
-    if gpus is not None and (nodes is not None or gpus_per_node is not None):
+def _machine(
+    gpus: int | None, nodes: int | None, gpus_per_node: int | None, file: Path | None
+) -> "ClusterConfig | None":
+    """Return the cluster that the options name, once they make sense together; None where they name none."""
+    from lepton_rl.experiments.cluster_config import ClusterConfig
+    from lepton_rl.experiments.loader import load, options
+
+    given = {"gpus": gpus, "nodes": nodes, "gpus_per_node": gpus_per_node}
+    size = {name: value for name, value in given.items() if value is not None}
+    if file is not None:
+        if size:
+            raise ConfigError("give either --cluster or a size (--gpus, or --nodes and --gpus-per-node), not both")
+        return load(file, ClusterConfig)
+    if gpus is not None and len(size) > 1:
         raise ConfigError("give either --gpus (one pool) or --nodes and --gpus-per-node, not both")
     if (nodes is None) != (gpus_per_node is None):
         raise ConfigError("--nodes and --gpus-per-node belong together")
-    given = {"gpus": gpus, "nodes": nodes, "gpus_per_node": gpus_per_node}
-    return {name: value for name, value in given.items() if value is not None}
+    return options(ClusterConfig, **size) if size else None
 
 
-def _workload(
-    file: str, size: dict[str, Any], limit: int | None, format: str | None, requested: str, seed: int
-) -> "tuple[Trace, ClusterSpec]":
-    from lepton_rl.experiments.config import ClusterConfig, WorkloadConfig, why_no_size
+def _workload(file: str, limit: int | None, format: str | None, requested: str, seed: int) -> "Trace":
+    from lepton_rl.experiments.config import WorkloadConfig
     from lepton_rl.experiments.loader import options
 
-    cluster_config = options(ClusterConfig, **size)
-    trace = options(WorkloadConfig, path=file, format=format, limit=limit, requested=requested).build(seed)
+    return options(WorkloadConfig, path=file, format=format, limit=limit, requested=requested).build(seed)
+
+
+def _built(machine: "ClusterConfig | None", trace: "Trace", file: str) -> "ClusterSpec":
+    """Return the cluster that was named, or the one of the trace's header."""
+    from lepton_rl.experiments.cluster_config import ClusterConfig, why_no_size
+
     header = trace.machine
-    if not size and not (header and header.gpus):
+    if machine is None and not (header and header.gpus):
         raise ConfigError(
             f"the cluster has no size: {file} {why_no_size(trace)}; give --gpus, or --nodes and --gpus-per-node"
         )
-    return trace, cluster_config.build(trace)
+    return (machine or ClusterConfig()).build(trace)
 
 
 def _check_jobs_out(jobs_out: Path | None, overwrite: bool, trace: str, *policies: "PolicyConfig") -> None:
@@ -218,10 +244,13 @@ def _check_jobs_out(jobs_out: Path | None, overwrite: bool, trace: str, *policie
         check_output_file(jobs_out, overwrite, (resolve_data_path(trace, Path()), *sources))
 
 
-def _say_what_is_odd(simulation: "Simulation", size: dict[str, Any]) -> None:
-    """Print notes once the run is done: a command that fails prints its error alone."""
+def _say_what_is_odd(simulation: "Simulation", chosen: bool) -> None:
+    """Print notes once the run is done: a command that fails prints its error alone.
+
+    `chosen` says that the cluster is not the one of the trace's header.
+    """
     trace, header = simulation.trace, simulation.trace.machine
-    if not size and header and header.max_nodes and header.max_procs not in (None, header.max_nodes):
+    if not chosen and header and header.max_nodes and header.max_procs not in (None, header.max_nodes):
         note(
             f"{trace.name}: the header names MaxNodes {header.max_nodes} and MaxProcs {header.max_procs}; "
             f"the cluster has {simulation.outcome.cluster} (--gpus chooses)"

@@ -9,6 +9,7 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action
 from lepton_rl.core.hardware.gpu_type import GpuType
 from lepton_rl.core.hardware.locality import Locality
+from lepton_rl.core.hardware.tariffs import HourlySeries
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import ConfigError, counted
 
@@ -28,6 +29,8 @@ class NodeGroup:
         offers: what each node has beside its GPUs: `cpu_cores`, `ram_gib`, or accelerators under any other name. What
             a group does not name is not counted on its nodes.
         racks: racks that the group's nodes stand in, as evenly as they can; groups share no rack.
+        power_limit_w: power limit of each GPU, watts; None is the card's own.
+        rent_usd_per_hour: of one GPU; None is the type's own, if it is known.
     """
 
     nodes: int
@@ -35,6 +38,8 @@ class NodeGroup:
     gpu: GpuType
     offers: tuple[tuple[str, float], ...] = ()
     racks: int = 1
+    power_limit_w: float | None = None
+    rent_usd_per_hour: float | None = None
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.gpus_per_node < 1:
@@ -46,6 +51,10 @@ class NodeGroup:
         for name, amount in self.offers:
             if not 0 <= amount < math.inf:
                 raise ConfigError(f"a node offers 0 or more {name}, not {amount}")
+        if self.power_limit_w is not None:
+            self.gpu.checked_power_limit_w(self.power_limit_w)
+        if self.rent_usd_per_hour is not None and not 0 <= self.rent_usd_per_hour < math.inf:
+            raise ConfigError(f"a rental price must be 0 or more, not {self.rent_usd_per_hour} USD per hour")
 
     @property
     def gpus(self) -> int:
@@ -53,7 +62,33 @@ class NodeGroup:
         return self.nodes * self.gpus_per_node
 
     def __str__(self) -> str:
-        return f"{self.nodes} x {self.gpus_per_node} {self.gpu.name}"
+        return f"{self.nodes} x {self.gpus_per_node} {self.limited_gpu.name}"
+
+    @property
+    def limited_gpu(self) -> GpuType:
+        """The type as it runs here: with what the power limit leaves of speed and draw."""
+        return self.gpu if self.power_limit_w is None else self.gpu.under_limit(self.power_limit_w)
+
+    @property
+    def rent(self) -> float | None:
+        """USD per hour of one GPU."""
+        return self.gpu.price_usd_per_hour if self.rent_usd_per_hour is None else self.rent_usd_per_hour
+
+
+@dataclass(frozen=True, slots=True)
+class Tariffs:
+    """What energy costs and causes, hour by hour from the workload's time 0.
+
+    Attributes:
+        electricity: USD/MWh.
+        carbon: gCO2eq/kWh.
+    """
+
+    electricity: HourlySeries | None = None
+    carbon: HourlySeries | None = None
+
+
+NO_TARIFFS = Tariffs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +110,7 @@ class ClusterSpec:
     groups: tuple[NodeGroup, ...] = ()
     reference: GpuType | None = None
     locality: Locality = NO_SLOWDOWN
+    tariffs: Tariffs = NO_TARIFFS
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.gpus_per_node < 1:
@@ -88,7 +124,11 @@ class ClusterSpec:
 
     @classmethod
     def of_groups(
-        cls, groups: tuple[NodeGroup, ...], reference: GpuType | None = None, locality: Locality | None = None
+        cls,
+        groups: tuple[NodeGroup, ...],
+        reference: GpuType | None = None,
+        locality: Locality | None = None,
+        tariffs: Tariffs | None = None,
     ) -> "ClusterSpec":
         """Return a cluster of these groups.
 
@@ -96,13 +136,14 @@ class ClusterSpec:
             groups: in the order in which their nodes are numbered.
             reference: GPU type that run and requested times are for; the first group's if None.
             locality: what spreading a gang over nodes and racks costs; nothing if None.
+            tariffs: price and carbon of electricity; unknown if None.
 
         Raises:
             ConfigError: there is no group, or more types than the tables hold.
         """
         if not groups:
             raise ConfigError("a cluster needs at least one group of nodes")
-        names = {group.gpu.name for group in groups}
+        names = {group.limited_gpu.name for group in groups}
         if len(names) > MAX_TYPES:
             raise ConfigError(f"a cluster has at most {MAX_TYPES} types of GPU, not {len(names)}")
         gpus = sum(group.gpus for group in groups)
@@ -110,11 +151,12 @@ class ClusterSpec:
             nodes=sum(group.nodes for group in groups),
             gpus_per_node=max(group.gpus_per_node for group in groups),
             gpu_memory_gib=max(group.gpu.memory_gib for group in groups),
-            idle_power_w=sum(group.gpus * group.gpu.idle_power_w for group in groups) / gpus,
-            max_power_w=sum(group.gpus * group.gpu.max_power_w for group in groups) / gpus,
+            idle_power_w=sum(group.gpus * group.limited_gpu.idle_power_w for group in groups) / gpus,
+            max_power_w=sum(group.gpus * group.limited_gpu.max_power_w for group in groups) / gpus,
             groups=groups,
             reference=reference or groups[0].gpu,
             locality=locality or NO_SLOWDOWN,
+            tariffs=tariffs or NO_TARIFFS,
         )
 
     @classmethod
@@ -131,8 +173,15 @@ class ClusterSpec:
 
     @property
     def types(self) -> tuple[GpuType, ...]:
-        """Types of GPU, each once, in the order of the groups; none on a cluster of identical GPUs."""
-        return tuple({group.gpu.name: group.gpu for group in self.groups}.values())
+        """Types of GPU, each once for each power limit, in the order of the groups; none where GPUs are identical."""
+        return tuple({group.limited_gpu.name: group.limited_gpu for group in self.groups}.values())
+
+    @property
+    def rent_usd_per_hour(self) -> float | None:
+        """Rent of all GPUs; None where that of a group is not known."""
+        rents = [(group.gpus, group.rent) for group in self.groups]
+        known = [count * price for count, price in rents if price is not None]
+        return sum(known) if rents and len(known) == len(rents) else None
 
     @property
     def resources(self) -> tuple[str, ...]:

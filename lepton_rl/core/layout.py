@@ -102,7 +102,9 @@ STRANDED_INTEGRAL = 5  # milli-GPU seconds free on partly held nodes
 CLOCK_COLUMNS = 6
 # detailed
 ENERGY = 6  # joules of all GPUs since the start
-DETAILED_CLOCK_COLUMNS = 7
+ELECTRICITY = 7  # USD that they cost
+CARBON = 8  # gCO2eq that they caused
+DETAILED_CLOCK_COLUMNS = 9
 
 # rules: int64 (RULE_COLUMNS,), what a run does not change.
 ORDER = 0

@@ -4,10 +4,11 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import empty_allocation
-from lepton_rl.core.arrays import Ints32, Ints64, Words
+from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.core.hardware.tables import IDLE_MW, LOAD_MW, Hardware, HardwareTables
+from lepton_rl.core.hardware.tariffs import HourlySeries
 
 UNCOUNTED = np.iinfo(np.int32).max
 """ROOM of a node for what its group does not name: no job comes near it."""
@@ -24,12 +25,12 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
     totals = np.zeros(L.DETAILED_TOTAL_COLUMNS, np.int64)
     node, gpu, rack = 0, 0, 0
     for group in cluster.groups:
-        memory = ClusterSpec(gpu_memory_gib=group.gpu.memory_gib).gpu_memory_mib
+        memory = ClusterSpec(gpu_memory_gib=group.limited_gpu.memory_gib).gpu_memory_mib
         offers = dict(group.offers)
-        idle = round(group.gpu.idle_power_w * 1e6)
+        idle = round(group.limited_gpu.idle_power_w * 1e6)
         for index in range(group.nodes):
             nodes[node, : L.ROOM] = (
-                group.gpus_per_node, 0, 0, gpu, group.gpus_per_node, types.index(group.gpu.name), memory,
+                group.gpus_per_node, 0, 0, gpu, group.gpus_per_node, types.index(group.limited_gpu.name), memory,
                 rack + index * group.racks // group.nodes,
             )  # fmt: skip
             nodes[node, L.ROOM :] = [
@@ -62,4 +63,10 @@ def hardware_tables(cluster: ClusterSpec) -> Hardware:
         power_mw=power,
         node_slowdown=cluster.locality.nodes.table(cluster.nodes),
         rack_slowdown=cluster.locality.racks.table(sum(group.racks for group in cluster.groups)),
+        price=_hours(cluster.tariffs.electricity),
+        carbon=_hours(cluster.tariffs.carbon),
     )
+
+
+def _hours(series: HourlySeries | None) -> Floats:
+    return np.zeros(0) if series is None else series.cumulative.copy()

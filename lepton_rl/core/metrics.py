@@ -17,6 +17,27 @@ SLOWDOWN_FLOOR = 10.0
 FloatArray = NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """What the GPUs of a detailed cluster drew over a run, and what that cost."""
+
+    joules: float
+    electricity_usd: float
+    carbon_g: float
+
+    def costs(self, cluster: ClusterSpec, makespan: float) -> dict[str, float]:
+        """Return the costs for which the cluster names prices, by metric."""
+        costs: dict[str, float] = {}
+        if cluster.tariffs.electricity is not None:
+            costs["electricity_usd"] = self.electricity_usd
+        if cluster.tariffs.carbon is not None:
+            costs["carbon_kg"] = self.carbon_g / 1000.0
+        rent = cluster.rent_usd_per_hour
+        if rent is not None:
+            costs["rent_usd"] = rent * makespan / SECONDS_PER_HOUR
+        return costs
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """When each job of a workload started and finished; arrays of shape (jobs,), times in seconds."""
@@ -31,7 +52,7 @@ class Outcome:
     groups: NDArray[np.int32]  # user or queue of each job, -1 unknown; fairness is measured between them
     busy_gpu_seconds: float
     stranded_gpu_seconds: float
-    metered_joules: float | None = None  # of a cluster whose nodes differ
+    metered: "Metered | None" = None  # of a cluster whose nodes differ
 
     @cached_property
     def jct(self) -> FloatArray:
@@ -54,8 +75,8 @@ class Outcome:
 
         On identical GPUs it follows from the utilisation, for the power is linear in the load.
         """
-        if self.metered_joules is not None:
-            return self.metered_joules
+        if self.metered is not None:
+            return self.metered.joules
         return energy_joules(self.mean_power_w, self.makespan)
 
     @property
@@ -73,8 +94,8 @@ class Outcome:
     @property
     def mean_power_w(self) -> float:
         """Mean power of all GPUs together, watts."""
-        if self.metered_joules is not None:
-            return self.metered_joules / self.makespan
+        if self.metered is not None:
+            return self.metered.joules / self.makespan
         spec = self.cluster
         return spec.gpus * power_w(self.utilization, spec.max_power_w, spec.idle_power_w)
 
@@ -86,7 +107,7 @@ class Outcome:
         """Return every metric by name; the units are in DESCRIPTIONS."""
         jct, wait, slowdown = self.jct, self.wait, self.bounded_slowdown()
         makespan = self.makespan
-        return {
+        figures = {
             "mean_jct": float(jct.mean()),
             "mean_wait": float(wait.mean()),
             "p50_jct": float(np.percentile(jct, 50)),
@@ -105,6 +126,9 @@ class Outcome:
             "energy_kwh": self.energy_joules / JOULES_PER_KWH,
             "mean_power_w": self.mean_power_w,
         }
+        if self.metered is not None:
+            figures |= self.metered.costs(self.cluster, makespan)
+        return figures
 
 
 DESCRIPTIONS = {
@@ -125,6 +149,9 @@ DESCRIPTIONS = {
     "throughput": "jobs finished per hour",
     "energy_kwh": "energy of all GPUs over the makespan, kWh",
     "mean_power_w": "mean power of all GPUs together, W",
+    "electricity_usd": "cost of that energy at each hour's price, USD",
+    "carbon_kg": "carbon of that energy at each hour's intensity, kg CO2eq",
+    "rent_usd": "rent of all GPUs over the makespan, USD",
 }
 
 

@@ -39,7 +39,7 @@ from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Blocking, Rule, run_trace
 from lepton_rl.simulator.events import warm_up
 from lepton_rl.simulator.jobs import job_table, truth_table
-from lepton_rl.simulator.state import check_fits
+from lepton_rl.simulator.state import check_fits, metered
 from lepton_rl.workloads import Trace
 
 
@@ -303,7 +303,7 @@ class EnvironmentBatch:
             groups=trace.user[jobs] if (trace.user[jobs] >= 0).any() else trace.queue[jobs],
             busy_gpu_seconds=float(self._clock[env, L.BUSY_INTEGRAL]) / L.MILLI,
             stranded_gpu_seconds=float(self._clock[env, L.STRANDED_INTEGRAL]) / L.MILLI,
-            metered_joules=float(self._clock[env, L.ENERGY]) if self.cluster.groups else None,
+            metered=metered(self._clock[env], self.cluster),
         )
 
     def episode_info(self, env: int) -> dict[str, Any]:

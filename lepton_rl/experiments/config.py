@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 import numpy as np
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from lepton_rl.core import ClusterSpec
-from lepton_rl.errors import ConfigError, TraceError, nearest, shown
+from lepton_rl.errors import ConfigError, TraceError, nearest
+from lepton_rl.experiments.cluster_config import ClusterConfig
 from lepton_rl.experiments.loader import InputPath, Section, load, or_value_error, resolved_yaml
 from lepton_rl.workloads import (
     FORMATS,
@@ -207,59 +207,6 @@ class WorkloadConfig(Section):
             like = getattr(base, key)
             values[key] = _like(key, value, like)
         return dataclasses.replace(base, **values)
-
-
-class ClusterConfig(Section):
-    """Identical GPUs, as one pool (`gpus`) or on nodes (`nodes` and `gpus_per_node`)."""
-
-    gpus: int | None = Field(default=None, ge=1, le=1_000_000, description="GPUs of one pool without nodes")
-    nodes: int | None = Field(default=None, ge=1, le=1_000_000, description="nodes")
-    gpus_per_node: int | None = Field(default=None, ge=1, le=1_000_000, description="GPUs on each node")
-    gpu_memory_gib: float = Field(
-        default=ClusterSpec().gpu_memory_gib, gt=0, le=1e6, description="memory of a GPU, GiB"
-    )
-    idle_power_w: float = Field(default=ClusterSpec().idle_power_w, ge=0, description="power of an idle GPU, W")
-    max_power_w: float = Field(default=ClusterSpec().max_power_w, ge=0, description="power of a busy GPU, W")
-
-    @model_validator(mode="after")
-    def _one_shape(self) -> Self:
-        if self.gpus is not None and (self.nodes is not None or self.gpus_per_node is not None):
-            raise ValueError("give either gpus (one pool) or nodes and gpus_per_node, not both")
-        if (self.nodes is None) != (self.gpus_per_node is None):
-            raise ValueError("nodes and gpus_per_node belong together")
-        if self.idle_power_w > self.max_power_w:
-            raise ValueError(
-                f"idle_power_w ({self.idle_power_w:g}) must not be above max_power_w ({self.max_power_w:g})"
-            )
-        if (self.nodes or 1) * (self.gpus_per_node or 1) > 1_000_000:
-            raise ValueError("a cluster has at most 1,000,000 GPUs")
-        return self
-
-    def build(self, trace: Trace | None = None) -> ClusterSpec:
-        """Return the cluster; without a size it is one pool of the trace header's MaxNodes, else MaxProcs.
-
-        Raises:
-            ConfigError: neither says how large the cluster is.
-        """
-        if self.nodes is not None and self.gpus_per_node is not None:
-            shape = (self.nodes, self.gpus_per_node)
-        else:
-            machine = trace.machine if trace is not None else None
-            size = self.gpus or (machine and machine.gpus)
-            if not size:
-                of = f"; {trace.name} {why_no_size(trace)}" if trace is not None else ""
-                raise ConfigError(f"the cluster has no size: give gpus, or nodes and gpus_per_node{of}")
-            shape = (1, size)
-        return ClusterSpec(*shape, self.gpu_memory_gib, self.idle_power_w, self.max_power_w)
-
-
-def why_no_size(trace: Trace) -> str:
-    """Return, as the end of a sentence that begins with the file, why its header says no size of a cluster."""
-    fields = trace.machine.fields if trace.machine else {}
-    written = [f"{key}: {fields[key]}" for key in ("MaxNodes", "MaxProcs") if key in fields]
-    if written:
-        return f"has a header with {' and '.join(map(shown, written))}, which is no number above 0"
-    return "has no header that names one (MaxNodes or MaxProcs)"
 
 
 def _default(model: type[Section], key: str) -> object:

@@ -56,6 +56,8 @@ class Simulation:
             "cluster": {
                 "nodes": self.outcome.cluster.nodes,
                 "gpus_per_node": self.outcome.cluster.gpus_per_node,
+                "gpus": self.outcome.cluster.gpus,
+                "shape": str(self.outcome.cluster),
             },
             "left_out": [
                 {"reason": entry.reason, "count": entry.count, "examples": list(entry.examples)}

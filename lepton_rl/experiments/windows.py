@@ -20,7 +20,10 @@ from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Dropped, Trace
 
 # On a run's whole length; the others are of the counted jobs alone.
-CLUSTER_METRICS = ("makespan", "utilization", "fragmentation", "throughput", "energy_kwh", "mean_power_w")
+CLUSTER_METRICS = (
+    "makespan", "utilization", "fragmentation", "throughput", "energy_kwh", "mean_power_w", "electricity_usd",
+    "carbon_kg", "rent_usd",
+)  # fmt: skip
 HIGHER_IS_BETTER = ("utilization", "throughput", "fairness")
 
 JCT_GRID = np.geomspace(1.0, 1e9, 361)
@@ -110,7 +113,7 @@ def counted_metrics(outcome: Outcome, counted: slice) -> dict[str, float]:
             for name in ("submit", "run", "gpus", "first_start", "finish", "preemptions", "groups")
         },
     )
-    metrics = part.metrics() | {name: whole[name] for name in CLUSTER_METRICS}
+    metrics = part.metrics() | {name: whole[name] for name in CLUSTER_METRICS if name in whole}
     return metrics | {"p50_bounded_slowdown": float(np.percentile(part.bounded_slowdown(), 50))}
 
 

@@ -5,7 +5,8 @@ import numpy as np
 from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
-from lepton_rl.core.hardware.tables import Hardware
+from lepton_rl.core.hardware.tables import Hardware, hourly_integral
+from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH, JOULES_PER_MWH
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.progress import predicted_end, seconds_for, served
 from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_end
@@ -58,6 +59,19 @@ def next_event(jobs: Floats, run_end: Floats, clock: Floats, counts: Ints64) -> 
 
 
 @inlined
+def _meter(totals: Ints64, hw: Hardware, clock: Floats, until: float) -> None:
+    """Add up energy, its cost and its carbon; the draw holds from now to the next event."""
+    if hw is not None:
+        watts = totals[L.POWER] * 1e-6
+        now = clock[L.NOW]
+        clock[L.ENERGY] += watts * (until - now)
+        if hw.price.shape[0] > 0:
+            clock[L.ELECTRICITY] += watts * hourly_integral(hw.price, now, until) / JOULES_PER_MWH
+        if hw.carbon.shape[0] > 0:
+            clock[L.CARBON] += watts * hourly_integral(hw.carbon, now, until) / JOULES_PER_KWH
+
+
+@inlined
 def move_to_next_event(
     jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
     bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
@@ -68,8 +82,7 @@ def move_to_next_event(
         return False
     clock[L.BUSY_INTEGRAL] += totals[L.HELD] * (time - clock[L.NOW])
     clock[L.STRANDED_INTEGRAL] += totals[L.STRANDED] * (time - clock[L.NOW])
-    if hw is not None:
-        clock[L.ENERGY] += totals[L.POWER] * 1e-6 * (time - clock[L.NOW])
+    _meter(totals, hw, clock, time)
     clock[L.NOW] = time
     while counts[L.RUNNING] > 0 and run_end[L.TRUE_ENDS, 0] <= time:
         _complete(jobs, truth, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules)

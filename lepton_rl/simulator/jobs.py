@@ -9,6 +9,7 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.hardware.catalogue import gpu_type
+from lepton_rl.core.hardware.gpu_type import LIMITED
 from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit
@@ -134,7 +135,8 @@ def _type_bits(trace: Trace, cluster: ClusterSpec, memory_mib: Floats) -> Floats
     wanted = [_wanted_types(name, trace.name) for name in trace.labels["gpu_type"]] + [None]  # code -1 is the last
     bits = np.zeros(len(trace))
     for bit, kind in enumerate(types):
-        named = np.array([names is None or kind.name in names for names in wanted])
+        own_name = kind.name.partition(LIMITED)[0]
+        named = np.array([names is None or own_name in names for names in wanted])
         enough = memory_mib <= ClusterSpec(gpu_memory_gib=kind.memory_gib).gpu_memory_mib
         bits += np.where(named[trace.gpu_type] & enough, 2.0**bit, 0.0)
     return bits

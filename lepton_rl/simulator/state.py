@@ -9,7 +9,7 @@ from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.machine import empty_cluster, hardware_tables
-from lepton_rl.core.metrics import Outcome
+from lepton_rl.core.metrics import Metered, Outcome
 from lepton_rl.errors import TraceError
 from lepton_rl.simulator.jobs import job_table, runnable, truth_table, wish
 from lepton_rl.simulator.rules import Rule, Timing
@@ -107,6 +107,20 @@ def build_state(trace: Trace, cluster: ClusterSpec, rule: Rule, timing: Timing) 
     )
 
 
+def metered(clock: Floats, cluster: ClusterSpec) -> Metered | None:
+    """Return what a detailed cluster's meters say.
+
+    Raises:
+        ConfigError: a tariff ends before the run does.
+    """
+    if not cluster.groups:
+        return None
+    for series in (cluster.tariffs.electricity, cluster.tariffs.carbon):
+        if series is not None:
+            series.require(float(clock[L.NOW]))
+    return Metered(float(clock[L.ENERGY]), float(clock[L.ELECTRICITY]), float(clock[L.CARBON]))
+
+
 def outcome_of(trace: Trace, cluster: ClusterSpec, state: State) -> Outcome:
     """Return the record of a finished run."""
     return Outcome(
@@ -120,5 +134,5 @@ def outcome_of(trace: Trace, cluster: ClusterSpec, state: State) -> Outcome:
         groups=trace.user if (trace.user >= 0).any() else trace.queue,
         busy_gpu_seconds=float(state.clock[L.BUSY_INTEGRAL]) / L.MILLI,
         stranded_gpu_seconds=float(state.clock[L.STRANDED_INTEGRAL]) / L.MILLI,
-        metered_joules=float(state.clock[L.ENERGY]) if cluster.groups else None,
+        metered=metered(state.clock, cluster),
     )

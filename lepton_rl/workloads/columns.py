@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.errors import TraceError, nearest
 
 Locate = Callable[[int], str]
@@ -127,6 +126,10 @@ def check_job_ids(values: ArrayLike, locate: Locate) -> NDArray[np.int64]:
 
 def check_job_classes(names: Sequence[str], trace: str) -> None:
     """Refuse classes of job for which GPU types have no speed."""
+    if not names:
+        return
+    from lepton_rl.core.hardware.speed import JOB_CLASSES  # with numba, which most traces do not need
+
     for name in names:
         if name not in JOB_CLASSES:
             raise TraceError(

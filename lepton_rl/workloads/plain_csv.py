@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.errors import TraceError
 from lepton_rl.workloads.columns import ASKED, CATEGORIES, COLUMNS, fail
 from lepton_rl.workloads.files import trace_name
@@ -38,7 +37,7 @@ PLAIN_COLUMNS = (
     PlainColumn("project", "a name; empty: unknown"),
     PlainColumn("compute_intensity", "compute per datum, 0 or more, in any unit; empty: 1", empty=1.0),
     PlainColumn("time_sensitivity", "how urgent the job is, 0 or more; empty: 1", empty=1.0),
-    PlainColumn("job_class", f"{', '.join(JOB_CLASSES)}: which speeds of the GPU types hold; empty: general"),
+    PlainColumn("job_class", "vision, language, recommendation, speech or general: whose speeds hold; empty: general"),
     PlainColumn("gpu_type", "types of GPU that will do, joined by |, as in A100|H100; empty: any"),
 )
 ASKED_HELP = "of the node's NAME (cpu_cores, ram_gib, ...) that the job takes beside each of its GPUs; empty: 0"

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lepton_rl.core.hardware.power_limit import PowerCurve
+from lepton_rl.core.hardware.power_limit import PowerCurve, power_under_limit, speed_under_limit
 from lepton_rl.core.hardware.speed import JOB_CLASSES, known_job_class
 from lepton_rl.errors import ConfigError
 
+LIMITED = " at "
+"""Between the name of a type and its power limit."""
 _POSITIVE = (
     "memory_gib", "max_power_w", "min_power_limit_w", "max_power_limit_w", "fp32_tflops", "fp16_tflops",
     "memory_bandwidth_gb_s", "throttle_temperature_c", "thermal_resistance_c_per_w", "thermal_time_constant_s",
@@ -83,6 +85,23 @@ class GpuType:
         missing = [job_class for job_class in JOB_CLASSES if job_class not in self.speed]
         if missing:
             raise ConfigError(f"GPU {self.name!r}: its speed for {', '.join(missing)} is missing")
+
+    def under_limit(self, limit_w: float) -> "GpuType":
+        """Return the type as it runs under a power limit: its draw at full load, and what is left of its speeds.
+
+        Raises:
+            ConfigError: the limit is outside the card's range.
+        """
+        limit = self.checked_power_limit_w(limit_w)
+        curve = self.power_curve
+        kept = speed_under_limit(self.max_power_w, limit, curve.floor_w, curve.exponent)
+        draw = power_under_limit(self.max_power_w, limit, curve.lowest_held_w)
+        return replace(
+            self,
+            name=f"{self.name}{LIMITED}{limit:g} W",
+            max_power_w=max(draw, self.idle_power_w),
+            speed={name: speed * kept for name, speed in self.speed.items()},
+        )
 
     def checked_power_limit_w(self, limit_w: float) -> float:
         """Return a power limit that the card accepts.

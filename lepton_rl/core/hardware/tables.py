@@ -8,6 +8,8 @@ and `jobs` (see `core.layout`).
 from typing import NamedTuple
 
 from lepton_rl.core.arrays import Floats, Ints64
+from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR
+from lepton_rl.core.jit import inlined
 
 
 class HardwareTables(NamedTuple):
@@ -21,8 +23,23 @@ class HardwareTables(NamedTuple):
     """(nodes + 1,): by the nodes that a gang spans."""
     rack_slowdown: Floats
     """(racks + 1,): by the racks that a gang spans."""
+    price: Floats
+    """(hours + 1,): integral of the electricity price from time 0 to each hour, USD/MWh x seconds; empty if unknown."""
+    carbon: Floats
+    """(hours + 1,): the same of the carbon intensity, gCO2eq/kWh x seconds."""
 
 
 Hardware = HardwareTables | None
 IDLE_MW = 0
 LOAD_MW = 1
+
+
+@inlined
+def hourly_integral(hours: Floats, begin: float, end: float) -> float:
+    """Integral over [begin, end], seconds, of the series whose `price` or `carbon` this is; its last hour goes on."""
+    last = hours.shape[0] - 2
+    first_hour = min(int(begin / SECONDS_PER_HOUR), last)
+    last_hour = min(int(end / SECONDS_PER_HOUR), last)
+    from_begin = (hours[first_hour + 1] - hours[first_hour]) * (begin / SECONDS_PER_HOUR - first_hour)
+    from_end = (hours[last_hour + 1] - hours[last_hour]) * (end / SECONDS_PER_HOUR - last_hour)
+    return float(hours[last_hour] - hours[first_hour] + from_end - from_begin)

@@ -1,0 +1,135 @@
+"""`lepton-rl cluster`: look at the machines that a file describes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lepton_rl.cli.printing import only_results_on_stdout, print_json
+from lepton_rl.errors import ConfigError, counted
+
+if TYPE_CHECKING:
+    from lepton_rl.core import ClusterSpec
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    help="Describe clusters.",
+    epilog="Example: lepton-rl cluster describe configs/cluster/mixed.yaml",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _group(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def describe(
+    file: Annotated[Path, typer.Argument(help="YAML file of a cluster; docs/hardware.md lists its keys.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print what a cluster file holds: groups of nodes, power, rent, and how fast each type of GPU is.
+
+    Speeds are relative to the type of GPU that run times are for.
+
+    Example: lepton-rl cluster describe configs/cluster/mixed.yaml
+    """
+    from lepton_rl.experiments.cluster_config import ClusterConfig
+    from lepton_rl.experiments.loader import load
+
+    with only_results_on_stdout():
+        config = load(file, ClusterConfig)
+        if not (config.groups or config.gpus or config.nodes):
+            raise ConfigError(f"{file}: the cluster has no size: give gpus, nodes and gpus_per_node, or groups")
+        about = _about(config.build())
+    if json:
+        print_json(about)
+    else:
+        _print(str(file), about)
+
+
+def _about(cluster: "ClusterSpec") -> dict[str, Any]:
+    from lepton_rl.core.hardware import JOB_CLASSES
+
+    gpus = cluster.gpus
+    reference = cluster.reference
+    rents = [(group.gpus, group.gpu.price_usd_per_hour) for group in cluster.groups]
+    return {
+        "nodes": cluster.nodes,
+        "gpus": gpus,
+        "idle_power_w": cluster.idle_power_w * gpus,
+        "max_power_w": cluster.max_power_w * gpus,
+        "rent_usd_per_hour": (
+            sum(count * price for count, price in rents if price is not None)
+            if rents and all(price is not None for _, price in rents)
+            else None
+        ),
+        "reference": reference.name if reference else None,
+        "groups": [
+            {
+                "nodes": group.nodes,
+                "gpus_per_node": group.gpus_per_node,
+                "gpu": group.gpu.name,
+                "gpu_memory_gib": group.gpu.memory_gib,
+                "racks": group.racks,
+                **dict(group.offers),
+            }
+            for group in cluster.groups
+        ]
+        or [
+            {
+                "nodes": cluster.nodes,
+                "gpus_per_node": cluster.gpus_per_node,
+                "gpu": None,
+                "gpu_memory_gib": cluster.gpu_memory_gib,
+            }
+        ],
+        "speed": {
+            kind.name: {name: kind.speed[name] / reference.speed[name] for name in JOB_CLASSES}
+            for kind in cluster.types
+            if reference
+        },
+        "slowdown": {
+            spread: dict(zip(curve.counts, curve.slowdowns, strict=True))
+            for spread, curve in (("nodes", cluster.locality.nodes), ("racks", cluster.locality.racks))
+        },
+    }
+
+
+def _print(file: str, about: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    rent = about["rent_usd_per_hour"]
+    console.print(
+        f"{file}: {counted(about['gpus'], 'GPU')} on {counted(about['nodes'], 'node')}, "
+        f"{about['idle_power_w'] / 1e3:.4g} kW idle, {about['max_power_w'] / 1e3:.4g} kW at most, "
+        + ("rent unknown" if rent is None else f"rent {rent:,.2f} USD/h"),
+        highlight=False,
+    )
+    keys = list(dict.fromkeys(key for group in about["groups"] for key in group))
+    table = Table(box=None, pad_edge=False)
+    for key in keys:
+        table.add_column(key, justify="left" if key == "gpu" else "right")
+    for group in about["groups"]:
+        table.add_row(*("-" if group.get(key) is None else _cell(group[key]) for key in keys))
+    console.print(table)
+    if about["speed"]:
+        table = Table(title=f"\nspeed by class of job ({about['reference']} = 1)", title_justify="left", box=None)
+        table.pad_edge = False
+        table.add_column("gpu")
+        for name in next(iter(about["speed"].values())):
+            table.add_column(name, justify="right")
+        for kind, speeds in about["speed"].items():
+            table.add_row(kind, *(f"{speed:.2f}" for speed in speeds.values()))
+        console.print(table)
+    for spread, curve in about["slowdown"].items():
+        if len(curve) > 1:
+            points = ", ".join(f"{count}: {slowdown:.3g}" for count, slowdown in curve.items())
+            console.print(f"slowdown of a gang by the {spread} that it spans: {points}", highlight=False)
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:,g}"
