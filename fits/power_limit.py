@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fits.sources import ZEUS_GPUS, zeus_rows
 from fits.speed import root_mean_square
-from lepton_rl.core.hardware.catalogue import datasheet_figure
+from lepton_rl.core.hardware.shipped import datasheet_figure
 
 FEWEST_LIMITS = 4
 STEEPEST = 20.0

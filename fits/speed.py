@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fits.sources import csv_rows, gavel_throughputs, zeus_rows
-from lepton_rl.core.hardware.catalogue import datasheet_figure
+from lepton_rl.core.hardware.shipped import datasheet_figure
 from lepton_rl.core.hardware.speed import REFERENCE
 
 GAVEL = "gavel_throughputs/physical_cluster_throughputs.json.gz"

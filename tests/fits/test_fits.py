@@ -11,7 +11,8 @@ import yaml
 from fits.__main__ import main
 from fits.power_limit import Settings, fit_curve, fitted_speed, held_share
 from fits.speed import bounded_least_squares
-from lepton_rl.core.hardware.coefficients import coefficients, read_yaml
+from lepton_rl.core.hardware.coefficients import coefficients
+from lepton_rl.core.hardware.shipped import shipped
 
 CAPTURE = pytest.CaptureFixture[str]
 
@@ -79,9 +80,9 @@ def numbers(value: Any, path: str = "") -> dict[str, Any]:
 @pytest.mark.usefixtures("data")
 def test_the_shipped_coefficients_are_what_the_fits_find(capsys: CAPTURE) -> None:
     assert main([]) == 0
-    found, shipped = numbers(yaml.safe_load(capsys.readouterr().out)), numbers(read_yaml("coefficients.yaml"))
-    assert found.keys() == shipped.keys()
-    for path, value in shipped.items():
+    found, stored = numbers(yaml.safe_load(capsys.readouterr().out)), numbers(shipped("coefficients.yaml"))
+    assert found.keys() == stored.keys()
+    for path, value in stored.items():
         if isinstance(value, str):
             assert found[path] == value, path
         else:

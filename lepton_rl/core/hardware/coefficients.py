@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from lepton_rl.core.hardware.locality import Locality, SpreadCurve
+from lepton_rl.core.hardware.shipped import shipped
 from lepton_rl.core.hardware.speed import SpeedFit
 
 GENERIC = "generic"
@@ -62,16 +60,10 @@ class Coefficients:
     locality: Locality
 
 
-def read_yaml(name: str) -> Any:
-    """Return a YAML file of this package."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(files(__package__).joinpath(name).read_text(encoding="utf-8"), Loader=loader)
-
-
 @cache
 def coefficients() -> Coefficients:
     """Return the shipped coefficients, read once."""
-    stored = read_yaml("coefficients.yaml")
+    stored = shipped("coefficients.yaml")
     speed, rules = stored["speed"], stored["rules"]
     return Coefficients(
         speed={name: SpeedFit(entry["fp32"], entry["bandwidth"]) for name, entry in speed["exponents"].items()},
