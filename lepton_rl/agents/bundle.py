@@ -7,7 +7,7 @@ weights.npz    the network's arrays, float32
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lepton_rl import __version__
 from lepton_rl.agents.network import NETWORKS, Forward, Singles, expected_shapes, forward
 from lepton_rl.core.actions import Action
 from lepton_rl.core.atomic import replacing
-from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.cluster import ClusterSpec, cluster_from_description, describe_cluster
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.codec import Codec, Decision, Observation, node_groups
 from lepton_rl.errors import BundleError, ConfigError
@@ -129,7 +129,7 @@ def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -
         "lepton_rl": __version__,
         "codec": policy.codec.describe(),
         "network": policy.network,
-        "cluster": asdict(policy.cluster),
+        "cluster": describe_cluster(policy.cluster),
         "sample": policy.sample,
         **about,
     }
@@ -165,7 +165,7 @@ def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
         if about["network"] not in NETWORKS:
             raise BundleError(f"{place}: unknown network {about['network']!r}; known: {', '.join(NETWORKS)}")
         codec = Codec.from_description(about["codec"])
-        cluster = ClusterSpec(**about["cluster"])
+        cluster = cluster_from_description(about["cluster"])
         with np.load(BytesIO(archive_bytes), allow_pickle=False) as archive:
             weights = {name: np.asarray(archive[name], np.float32) for name in archive.files}
         _check_weights(place, about["network"], weights, codec, cluster)

@@ -1,14 +1,16 @@
 """What a cluster is: its shape, and the protocol that the simulator and a real node share."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action
 from lepton_rl.core.hardware.gpu_type import GpuType
-from lepton_rl.core.hardware.locality import Locality
+from lepton_rl.core.hardware.locality import Locality, SpreadCurve
+from lepton_rl.core.hardware.power_limit import PowerCurve
 from lepton_rl.core.hardware.tariffs import HourlySeries
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import ConfigError, counted
@@ -206,6 +208,40 @@ class ClusterSpec:
             return " + ".join(str(group) for group in self.groups)
         size = f"{self.gpus_per_node} GPU{'s' if self.gpus_per_node != 1 else ''}"
         return size if self.nodes == 1 else f"{self.nodes} x {size}"
+
+
+def describe_cluster(cluster: ClusterSpec) -> dict[str, Any]:
+    """Return a cluster as plain data, for a bundle; tariffs, which no decision reads, are left out."""
+    plain = asdict(replace(cluster, tariffs=NO_TARIFFS))
+    names = ("nodes", "gpus_per_node", "gpu_memory_gib", "idle_power_w", "max_power_w")
+    if not cluster.groups:
+        return {name: plain[name] for name in names}
+    return {name: plain[name] for name in ("groups", "reference", "locality")}
+
+
+def cluster_from_description(data: Mapping[str, Any]) -> ClusterSpec:
+    """Return the cluster that `describe_cluster` described."""
+    if "groups" not in data:
+        return ClusterSpec(**data)
+    groups = tuple(
+        NodeGroup(
+            **{
+                **group,
+                "gpu": _gpu_type(group["gpu"]),
+                "offers": tuple((str(name), float(amount)) for name, amount in group["offers"]),
+            }
+        )
+        for group in data["groups"]
+    )
+    curves = (
+        SpreadCurve(tuple(data["locality"][key]["counts"]), tuple(data["locality"][key]["slowdowns"]))
+        for key in ("nodes", "racks")
+    )
+    return ClusterSpec.of_groups(groups, _gpu_type(data["reference"]), Locality(*curves))
+
+
+def _gpu_type(data: Mapping[str, Any]) -> GpuType:
+    return GpuType(**{**data, "power_curve": PowerCurve(**data["power_curve"])})
 
 
 class Cluster(Protocol):

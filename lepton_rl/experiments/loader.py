@@ -167,7 +167,13 @@ def _most_telling(problems: Sequence[ErrorDetails], tree: Node) -> ErrorDetails:
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     _, path, _ = tree.at(first["loc"])
     branches = [problem for problem in problems if tree.at(problem["loc"])[1][: len(path)] == path]
-    return next((problem for problem in branches if not problem["type"].endswith("_type")), first)
+    return next((problem for problem in branches if not _is_of_other_kind(problem)), first)
+
+
+def _is_of_other_kind(problem: ErrorDetails) -> bool:
+    """Whether a branch wants another kind of value altogether: a number or a word, say, in place of a mapping."""
+    is_word_wanted = problem["type"] == "literal_error"
+    return problem["type"].endswith("_type") or (is_word_wanted and isinstance(problem["input"], dict | list))
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> set[str]:
