@@ -42,12 +42,12 @@ class Plan:
 class Genetic(BaseModel, frozen=True, extra="forbid"):
     """Plans order and placement of the queue by a genetic algorithm and starts what its best plan starts now.
 
-    A plan's cost, over the jobs of the window: bounded slowdowns + jct_weight x hours of completion time +
-    node_weight x nodes beyond the fewest of gangs that start now. Running jobs end when predicted, nothing
-    arrives, later starts are planned by counting GPUs. The first plans are what the heuristics of SEEDS would
-    do (scores as they stand now) and the best plan lives on, so that no plan costs more than theirs. One
-    snapshot and one seed give one plan: generations bound the work. The time budget only caps slow machines;
-    `plans_cut_short` counts the plans that it stops, and the first of them is logged.
+    A plan's cost, over the jobs of the window: slowdown_weight x bounded slowdowns + jct_weight x hours of
+    completion time + node_weight x nodes beyond the fewest of gangs that start now. Running jobs end when
+    predicted, nothing arrives, later starts are planned by counting GPUs. The first plans are what the
+    heuristics of SEEDS would do (scores as they stand now) and the best plan lives on, so that no plan costs
+    more than theirs. One snapshot and one seed give one plan: generations bound the work. The time budget only
+    caps slow machines; `plans_cut_short` counts the plans that it stops, and the first of them is logged.
     """
 
     window: int = Field(default=32, ge=2, le=512, description="waiting jobs planned, smallest area first")
@@ -57,6 +57,9 @@ class Genetic(BaseModel, frozen=True, extra="forbid"):
     jct_weight: float = Field(default=2.5, ge=0, allow_inf_nan=False, description="slowdowns that an hour of JCT costs")
     node_weight: float = Field(
         default=0.01, ge=0, allow_inf_nan=False, description="slowdowns that a gang's extra node costs"
+    )
+    slowdown_weight: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="of the slowdowns; 0 plans for completion time alone"
     )
     placement: PlacementName | None = Field(
         default=None, description="which GPUs a job gets; none: planned for each job"
@@ -119,7 +122,7 @@ class Genetic(BaseModel, frozen=True, extra="forbid"):
         )
 
     def _horizon(self, snapshot: Snapshot) -> Horizon:
-        return Horizon.of(snapshot, self.window, self.jct_weight, self.node_weight)
+        return Horizon.of(snapshot, self.window, self.jct_weight, self.node_weight, self.slowdown_weight)
 
     def _search(self, horizon: Horizon, placement: Placement) -> tuple[Ints64, Ints64, float]:
         """Return the best order, each job's placement (0 is the window's first) and the best seed's cost."""

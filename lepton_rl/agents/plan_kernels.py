@@ -24,7 +24,8 @@ PLACEMENTS = len(Placement)
 NOW = 0
 JCT_WEIGHT = 1  # cost of an hour of completion time, in bounded slowdowns
 NODE_WEIGHT = 2  # cost of each node beyond the fewest of a gang that starts now, in bounded slowdowns
-OPTION_COLUMNS = 3
+SLOWDOWN_WEIGHT = 3  # cost of a bounded slowdown
+OPTION_COLUMNS = 4
 
 
 @inlined
@@ -50,9 +51,10 @@ def plan_cost(
 ) -> float:  # fmt: skip
     """Return the cost of starting the window strictly in the order of one plan; write the starts to `begin`.
 
-    Row `plan` of `orders` and `placements` holds it. The cost is bounded slowdowns plus JCT_WEIGHT x hours of
-    completion time plus NODE_WEIGHT x extra nodes, summed over the window. Stops early, with infinity, once
-    the cost passes `bound`. GPUs are given back in the end: the four arrays of the cluster stay as they are.
+    Row `plan` of `orders` and `placements` holds it. The cost is SLOWDOWN_WEIGHT x bounded slowdowns plus
+    JCT_WEIGHT x hours of completion time plus NODE_WEIGHT x extra nodes, summed over the window. Stops early,
+    with infinity, once the cost passes `bound`. GPUs are given back in the end: the four arrays of the cluster
+    stay as they are.
     """
     for index in range(running):
         run_end[0, index] = run_end[1, index]
@@ -87,7 +89,7 @@ def plan_cost(
         push_end(run_end, run_job, size, now + seconds, row)
         size += 1
         jct = now + seconds - jobs[row, L.SUBMIT]
-        cost += max(1.0, jct / max(jobs[row, L.REQUESTED], SLOWDOWN_FLOOR))
+        cost += options[SLOWDOWN_WEIGHT] * max(1.0, jct / max(jobs[row, L.REQUESTED], SLOWDOWN_FLOOR))
         cost += options[JCT_WEIGHT] * jct / SECONDS_PER_HOUR
         if cost > bound:
             cost = np.inf

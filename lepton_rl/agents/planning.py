@@ -37,7 +37,9 @@ class Horizon:
     options: Floats  # (OPTION_COLUMNS,)
 
     @classmethod
-    def of(cls, snapshot: Snapshot, window: int, jct_weight: float, node_weight: float) -> "Horizon":
+    def of(
+        cls, snapshot: Snapshot, window: int, jct_weight: float, node_weight: float, slowdown_weight: float = 1.0
+    ) -> "Horizon":
         """Return the horizon of the `window` waiting jobs of smallest predicted area (GPUs x time)."""
         running = snapshot.running_count
         rows = np.arange(running, len(snapshot.jobs))
@@ -64,7 +66,7 @@ class Horizon:
             hw=snapshot.hw,
             begin=np.zeros(len(jobs)),
             seen=np.zeros(len(snapshot.nodes), np.int64),
-            options=np.array((snapshot.time, jct_weight, node_weight)),
+            options=np.array((snapshot.time, jct_weight, node_weight, slowdown_weight)),
         )
 
     @property

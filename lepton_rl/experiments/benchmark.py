@@ -16,9 +16,17 @@ from rich.console import Console
 
 from lepton_rl.agents import CompiledPolicy, RuleNames, check_requested_times, rule_names
 from lepton_rl.agents.bundle import LearnedPolicy
+from lepton_rl.agents.optimum import check_solvable, steps_per_second
 from lepton_rl.core import Policy
 from lepton_rl.errors import ConfigError, LeptonError, MissingExtra, counted, nearest, shown
-from lepton_rl.experiments.benchmark_config import ENOUGH_WINDOWS, PROTOCOLS, BenchmarkConfig, FgdConfig
+from lepton_rl.experiments.benchmark_config import (
+    ENOUGH_WINDOWS,
+    OPTIMUM,
+    PROTOCOLS,
+    BenchmarkConfig,
+    FgdConfig,
+    OptimumConfig,
+)
 from lepton_rl.experiments.loader import checked, clash, resolved_yaml, tree_of
 from lepton_rl.experiments.outputs import check_run_folder
 from lepton_rl.experiments.prepared import Outcome, Prepared
@@ -40,7 +48,7 @@ from lepton_rl.experiments.summary import summarize
 from lepton_rl.experiments.tables import csv_text, markdown, print_block
 from lepton_rl.experiments.windows import WindowBench, Windows, make_windows
 from lepton_rl.experiments.yaml_tree import Node
-from lepton_rl.workloads import resolve_data_path
+from lepton_rl.workloads import Trace, resolve_data_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +151,9 @@ def _comparison(config: BenchmarkConfig, tree: Node, strict: bool) -> Prepared:
             check_requested_times(policy, first, f"workloads.{index}.requested")
             if isinstance(policy, LearnedPolicy):
                 policy.check_cluster(windows[workload.label].cluster)
+        if config.optimum is not None:
+            for trace in _every_trace(windows[workload.label]):
+                check_solvable(trace)
     tasks = [
         Task(contender, workload.label, seed, index)
         for workload in config.workloads
@@ -151,8 +162,8 @@ def _comparison(config: BenchmarkConfig, tree: Node, strict: bool) -> Prepared:
         for index in range(workload.windows.count)
     ]
     # policies in Python are slow: they go first, so that no process is left alone with one at the end
-    order = sorted(tasks, key=lambda task: isinstance(built[task.contender.label], CompiledPolicy))
-    bench = WindowBench({policy.label: policy for policy in config.policies}, windows, config.timing)
+    order = sorted(tasks, key=lambda task: isinstance(built.get(task.contender.label), CompiledPolicy))
+    bench = WindowBench({policy.label: policy for policy in config.policies}, windows, config.timing, config.optimum)
     learned = frozenset(policy.label for policy in config.policies if policy.is_learned)
 
     def outcome(measurements: Sequence[Measurement]) -> Outcome:
@@ -163,12 +174,13 @@ def _comparison(config: BenchmarkConfig, tree: Node, strict: bool) -> Prepared:
                 workload.label,
                 cluster=str(windows[workload.label].cluster),
                 windows=_in_words(config, index),
-                notes=_notes(windows[workload.label]),
+                notes=(*_notes(windows[workload.label]), *_about_optimum(config.optimum, windows[workload.label])),
                 dropped=windows[workload.label].too_large,
                 left_out=windows[workload.label].dropped,
                 learned=learned,
                 block=windows[workload.label].block,
                 seeds_share_windows=workload.windows.kind == "disjoint",
+                optimum=(OPTIMUM, config.optimum.objective) if config.optimum is not None else None,
             )
             for index, workload in enumerate(config.workloads)
         )
@@ -197,7 +209,8 @@ def _contenders(config: BenchmarkConfig, built: Mapping[str, Policy], tree: Node
                 (other, index),
             )  # fmt: skip
         found[key] = index, Contender(policy.label, policy.policy, "repick", rules.blocking, rules.placement)
-    return [contender for _, contender in found.values()]
+    yardstick = [] if config.optimum is None else [Contender(OPTIMUM, OPTIMUM, "clairvoyant", None, None)]
+    return [*(contender for _, contender in found.values()), *yardstick]
 
 
 def _claim(prepared: Prepared, folder: Path) -> None:
@@ -263,6 +276,21 @@ def _what_is_odd(config: BenchmarkConfig, windows: Mapping[str, Windows]) -> tup
 
 def _notes(windows: Windows) -> tuple[str, ...]:
     return (*map(str, windows.dropped), *windows.notes)
+
+
+def _every_trace(windows: Windows) -> list[Trace]:
+    return [trace for traces in windows.traces.values() for trace in traces]
+
+
+def _about_optimum(config: OptimumConfig | None, windows: Windows) -> tuple[str, ...]:
+    """Return what the yardstick is, with the steps in which its solver counts time."""
+    if config is None:
+        return ()
+    rate, is_rounded = max(map(steps_per_second, _every_trace(windows)))
+    return (
+        f"optimum: least {config.objective} without preemption, every run time and arrival known from the start; time "
+        f"in steps of {1 / rate:g} s, {'to which it is rounded' if is_rounded else 'in which nothing is rounded'}",
+    )
 
 
 def _in_words(config: BenchmarkConfig, index: int) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from lepton_rl.agents.optimum import MOST_JOBS, Objective
 from lepton_rl.experiments.config import ClusterConfig, RunName, Section, WorkloadConfig
 from lepton_rl.experiments.loader import Clash, InputPath
 from lepton_rl.experiments.policy_config import PolicyConfig
@@ -15,6 +16,8 @@ from lepton_rl.simulator.rules import MOST_PREEMPTION_COST
 
 ENOUGH_WINDOWS = 50
 """Fewer windows do not rank policies."""
+OPTIMUM = "optimum"
+"""What tables call the yardstick."""
 
 
 def _different_seeds(value: tuple[int, ...]) -> tuple[int, ...]:
@@ -37,6 +40,7 @@ class WindowsConfig(Section):
     jobs: int = Field(default=1024, ge=1, description="counted jobs in each")
     warmup: int = Field(default=0, ge=0, description="jobs before them, which the policy runs too")
     cooldown: int = Field(default=0, ge=0, description="jobs after them, so that the counted ones do not see the end")
+    together: bool = Field(default=False, description="all jobs of a window are submitted with its first")
 
     @property
     def span(self) -> int:
@@ -57,6 +61,13 @@ class BenchmarkWorkload(WorkloadConfig):
         return self
 
 
+class OptimumConfig(Section):
+    """The exact optimum of each window as a yardstick (`agents.optimum`)."""
+
+    objective: Objective = Field(default="mean_jct", description="metric of which the optimum is found")
+    limit_s: float = Field(default=300.0, gt=0, description="seconds after which a window without a proof is an error")
+
+
 _Named = TypeVar("_Named", PolicyConfig, BenchmarkWorkload)
 
 
@@ -68,6 +79,9 @@ class BenchmarkConfig(Section):
     seeds: Seeds = Field(default=(0,), min_length=1, description="of windows, requested times and policies")
     workloads: tuple[BenchmarkWorkload, ...] = Field(min_length=1)
     policies: tuple[PolicyConfig, ...] = Field(min_length=1)
+    optimum: OptimumConfig | None = Field(
+        default=None, description=f"each policy's gap to the optimum of windows of {MOST_JOBS} jobs or fewer"
+    )
     preemption_cost: float = Field(
         default=0.0, ge=0, le=MOST_PREEMPTION_COST, description="seconds that a preemption adds"
     )
@@ -88,6 +102,22 @@ class BenchmarkConfig(Section):
                 [index for index, name in enumerate(names) if name == twice],
             )
         return value
+
+    @model_validator(mode="after")
+    def _small_enough(self) -> Self:
+        if self.optimum is None:
+            return self
+        for workload in self.workloads:
+            windows = workload.windows
+            if windows.span > MOST_JOBS or windows.span != windows.jobs:
+                raise ValueError(
+                    f"the optimum is for windows of {MOST_JOBS} jobs or fewer without warmup and cooldown; "
+                    f"{workload.label} has {windows.span}"
+                    + (f", {windows.jobs} of them counted" if windows.span != windows.jobs else "")
+                )
+        if any(policy.label == OPTIMUM for policy in self.policies):
+            raise ValueError(f"a policy is called {OPTIMUM!r} beside the optimum; give it another label")
+        return self
 
     @property
     def timing(self) -> Timing:

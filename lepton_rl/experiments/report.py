@@ -96,7 +96,7 @@ def verdict(summary: WorkloadSummary, metric: str) -> tuple[str, ...]:
     name = METRICS[metric].split(",")[0]
     learned = [contender for contender in summary.contenders if contender in summary.learned]
     if not learned or rival is None:
-        ranked = sorted(summary.contenders, key=lambda contender: summary.estimate(contender, metric).mean)
+        ranked = sorted(summary.policies, key=lambda contender: summary.estimate(contender, metric).mean)
         others = "".join(
             f", then {contender.label} with {figure(summary.estimate(contender, metric).mean)}"
             for contender in ranked[1:2]
@@ -128,7 +128,7 @@ def _against(summary: WorkloadSummary, contender: Contender, rival: Contender, m
 
 
 def _section(summary: WorkloadSummary, folder: Path, bench: WindowBench | None) -> _Section:
-    several_rules = len({contender.rule for contender in summary.contenders}) > 1
+    several_rules = len({contender.rule for contender in summary.policies}) > 1
     intervals: list[_Picture] = []
     pictures: list[_Picture] = []
     verdicts: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ def _pair(summary: WorkloadSummary) -> list[Contender]:
     metric = HEADLINES[0]
     rival = summary.strongest(metric)
     learned = [contender for contender in summary.contenders if contender in summary.learned]
-    others = [contender for contender in summary.contenders if contender != rival]
+    others = [contender for contender in summary.policies if contender != rival]
     chosen = [*learned[:1], *([rival] if rival else []), *others]
     return list(dict.fromkeys(chosen))[:2]
 

@@ -21,7 +21,13 @@ from lepton_rl.workloads import Dropped
 
 HEADLINES = ("mean_bounded_slowdown", "mean_jct")
 """The metrics that policies are ranked by."""
-METRICS = {**DESCRIPTIONS, "p50_bounded_slowdown": "median bounded slowdown"}
+OPTIMUM_GAP = "optimum_gap"
+"""Derived from the others, where a benchmark has the optimum."""
+METRICS = {
+    **DESCRIPTIONS,
+    "p50_bounded_slowdown": "median bounded slowdown",
+    OPTIMUM_GAP: "a window's figure over the optimum's, less 1, mean over windows",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,7 @@ class WorkloadSummary:
         samples: by contender and metric, one figure for each window.
         jct_counts: by contender, completion times of all windows on the log grid.
         block: windows resampled together; None for no interval.
+        optimum: the yardstick, which is no policy, and the metric in which it is optimal; None where there is none.
     """
 
     workload: str
@@ -53,6 +60,12 @@ class WorkloadSummary:
     samples: Mapping[Contender, Mapping[str, NDArray[np.float64]]]
     jct_counts: Mapping[Contender, NDArray[np.int64]]
     block: int | None
+    optimum: tuple[Contender, str] | None = None
+
+    @property
+    def policies(self) -> tuple[Contender, ...]:
+        """The contenders without the yardstick."""
+        return tuple(one for one in self.contenders if self.optimum is None or one != self.optimum[0])
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -67,7 +80,7 @@ class WorkloadSummary:
     def strongest(self, metric: str) -> Contender | None:
         """Return the heuristic with the best mean; None where all policies are learned."""
         sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
-        heuristics = [contender for contender in self.contenders if contender not in self.learned]
+        heuristics = [contender for contender in self.policies if contender not in self.learned]
         means = [sign * float(self.samples[contender][metric].mean()) for contender in heuristics]
         return heuristics[int(np.argmin(means))] if heuristics else None
 
@@ -132,6 +145,7 @@ def summarize(
     learned: frozenset[str] = frozenset(),
     block: int | None = 1,
     seeds_share_windows: bool = False,
+    optimum: tuple[str, str] | None = None,
 ) -> WorkloadSummary:
     """Return one workload's results.
 
@@ -146,6 +160,7 @@ def summarize(
         learned: labels of trained policies.
         block: see `statistics.estimate`.
         seeds_share_windows: the windows are the same for every seed: its figures are averaged first.
+        optimum: label of the yardstick and the metric in which it is optimal.
     """
     units: dict[Contender, dict[tuple[int, ...], list[Measurement]]] = {}
     for measurement in measurements:
@@ -163,9 +178,16 @@ def summarize(
         }
         counts[contender] = np.sum([one.jct_counts for unit in every for one in unit], axis=0, dtype=np.int64)
     known = frozenset(contender for contender in units if contender.label in learned)
+    yardstick = None
+    if optimum is not None:
+        yardstick = (next(contender for contender in units if contender.label == optimum[0]), optimum[1])
+        least = samples[yardstick[0]][yardstick[1]]
+        for figures in samples.values():
+            figures[OPTIMUM_GAP] = figures[yardstick[1]] / least - 1.0
     return WorkloadSummary(
-        workload, cluster, windows, tuple(notes), dropped, tuple(left_out), tuple(units), known, samples, counts, block
-    )
+        workload, cluster, windows, tuple(notes), dropped, tuple(left_out), tuple(units), known, samples, counts,
+        block, yardstick,
+    )  # fmt: skip
 
 
 def _who(contender: Contender) -> dict[str, Any]:

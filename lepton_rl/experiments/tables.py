@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lepton_rl.experiments.statistics import Comparison, Estimate, estimate_interquartile_mean
-from lepton_rl.experiments.summary import HEADLINES, METRICS, WorkloadSummary
+from lepton_rl.experiments.statistics import Comparison, Estimate, estimate, estimate_interquartile_mean
+from lepton_rl.experiments.summary import HEADLINES, METRICS, OPTIMUM_GAP, WorkloadSummary
 
 # The quantiles over jobs that stand beside a mean over jobs.
 _QUANTILES = {
@@ -28,6 +29,7 @@ _OTHER_HEADS = (
     "fairness",
     "energy, kWh",
 )
+_OPTIMAL = 1e-5  # per cent; the solver rounds slowdowns' weights to less
 _NARROWEST = 120  # characters; a table is not squeezed below that
 
 
@@ -59,7 +61,7 @@ def block(summary: WorkloadSummary) -> Block:
 
 def tables(summary: WorkloadSummary) -> list[TextTable]:
     """Return the tables of one workload."""
-    if len({contender.rule for contender in summary.contenders}) > 1:
+    if len({contender.rule for contender in summary.policies}) > 1:
         return [_by_rule(summary, metric) for metric in HEADLINES]
     learned = frozenset(i for i, contender in enumerate(summary.contenders) if contender in summary.learned)
     found = [_headline(summary, metric, learned) for metric in HEADLINES]
@@ -79,7 +81,9 @@ def tables(summary: WorkloadSummary) -> list[TextTable]:
     )
     what = "Interquartile means [95 % interval]" if summary.block is not None else "Interquartile means"
     heads = ("policy", *(METRICS[metric] for metric in HEADLINES))
+    gaps = [] if summary.optimum is None else [_gaps(summary, summary.optimum[1], learned)]
     return [
+        *gaps,
         *found,
         TextTable(what, heads, middle, None, learned),
         TextTable("Other means", ("policy", *_OTHER_HEADS), rows, None, learned),
@@ -173,7 +177,23 @@ def _headline(summary: WorkloadSummary, metric: str, learned: frozenset[int]) ->
         )
     what = "mean [95 % interval]" if summary.block is not None else "mean"
     heads = ("policy", what, "p50 of jobs", "p99 of jobs", against, "won–lost–tied")
-    return TextTable(f"{_TITLES[metric]} (lower is better)", heads, tuple(rows), means.index(min(means)), learned)
+    best = means.index(min(means[: len(summary.policies)]))  # the yardstick is the last
+    return TextTable(f"{_TITLES[metric]} (lower is better)", heads, tuple(rows), best, learned)
+
+
+def _gaps(summary: WorkloadSummary, objective: str, learned: frozenset[int]) -> TextTable:
+    """Return how far each policy is from the optimum of each window, in per cent."""
+    rows = []
+    for contender in summary.policies:
+        gaps = 100.0 * summary.samples[contender][OPTIMUM_GAP]
+        optimal = int(np.count_nonzero(gaps <= _OPTIMAL))
+        cells = (interval(estimate(gaps, summary.block)), figure(float(np.median(gaps))), figure(float(gaps.max())))
+        rows.append((contender.label, *cells, f"{optimal} of {len(gaps)}"))
+    means = [float(summary.samples[contender][OPTIMUM_GAP].mean()) for contender in summary.policies]
+    what = "mean [95 % interval]" if summary.block is not None else "mean"
+    heads = ("policy", what, "median", "largest", "optimal windows")
+    title = f"Gap to the optimum in {METRICS[objective].split(',')[0]}, %"
+    return TextTable(title, heads, tuple(rows), means.index(min(means)), learned)
 
 
 def _against(comparison: Comparison | None, is_rival: bool) -> tuple[str, str]:

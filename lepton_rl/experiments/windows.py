@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lepton_rl.agents import run_policy
+from lepton_rl.agents.optimum import optimum
 from lepton_rl.core import ClusterSpec, Outcome
 from lepton_rl.errors import ConfigError
 from lepton_rl.errors import counted as count
-from lepton_rl.experiments.benchmark_config import BenchmarkWorkload
+from lepton_rl.experiments.benchmark_config import OPTIMUM, BenchmarkWorkload, OptimumConfig
 from lepton_rl.experiments.config import seed_for
 from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.experiments.runner import Measurement, Task
@@ -57,19 +58,24 @@ class Windows:
 
 @dataclass(frozen=True, eq=False)
 class WindowBench:
-    """What a worker needs: the policies' settings and the windows."""
+    """What a worker needs: the policies' settings, the windows, and which optimum to find where it is asked for."""
 
     policies: Mapping[str, PolicyConfig]
     windows: Mapping[str, Windows]
     timing: Timing
+    optimum: OptimumConfig | None = None
 
     def measure(self, task: Task) -> Measurement:
-        """Run one policy, made anew, on one window."""
+        """Run one policy, made anew, on one window; or find the window's optimum."""
         windows = self.windows[task.workload]
         trace = windows.traces[task.seed][task.window]
-        policy = self.policies[task.contender.label].build(seed=task.seed)
         begun = time.process_time()
-        outcome = run_policy(policy, trace, windows.cluster, self.timing)
+        if self.optimum is not None and task.contender.label == OPTIMUM:
+            outcome = optimum(trace, windows.cluster, self.optimum.objective, self.optimum.limit_s).outcome
+        else:
+            policy = self.policies[task.contender.label].build(seed=task.seed)
+            begun = time.process_time()
+            outcome = run_policy(policy, trace, windows.cluster, self.timing)
         seconds = time.process_time() - begun
         jct = outcome.jct[windows.counted]
         counts, _ = np.histogram(np.clip(jct, JCT_GRID[0], JCT_GRID[-1]), JCT_GRID)
@@ -129,7 +135,7 @@ def _disjoint(trace: Trace, config: BenchmarkWorkload) -> tuple[Trace, ...]:
             f"with warm-up {settings.warmup}, not {settings.count}; lower windows.count or windows.jobs"
         )
     stride = room // settings.count
-    return tuple(trace.windows(settings.span, range(0, stride * settings.count, stride)))
+    return _as_submitted(trace.windows(settings.span, range(0, stride * settings.count, stride)), config)
 
 
 def _overlapping(trace: Trace, config: BenchmarkWorkload, seed: int) -> tuple[Trace, ...]:
@@ -142,7 +148,7 @@ def _overlapping(trace: Trace, config: BenchmarkWorkload, seed: int) -> tuple[Tr
         )
     generator = np.random.default_rng(seed_for(seed, "evaluation"))
     starts = generator.integers(0, last + 1, settings.count)
-    return tuple(trace.windows(settings.span, starts.tolist()))
+    return _as_submitted(trace.windows(settings.span, starts.tolist()), config)
 
 
 def _generated(config: BenchmarkWorkload, seed: int) -> tuple[Trace, ...]:
@@ -157,4 +163,11 @@ def _generated(config: BenchmarkWorkload, seed: int) -> tuple[Trace, ...]:
         raise ConfigError(
             f"{config.label}: jobs of {largest:g} GPUs are generated for a cluster of {cluster.gpus}; lower gpus"
         )
-    return tuple(traces)
+    return _as_submitted(traces, config)
+
+
+def _as_submitted(traces: Sequence[Trace], config: BenchmarkWorkload) -> tuple[Trace, ...]:
+    """Return the windows with the submit times that the benchmark wants."""
+    if not config.windows.together:
+        return tuple(traces)
+    return tuple(replace(trace, submit_time=np.full(len(trace), trace.submit_time[0])) for trace in traces)

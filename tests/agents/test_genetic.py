@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 
 from lepton_rl.agents import Genetic, Greedy, run_policy
 from lepton_rl.agents.genetic import SEEDS, Plan
+from lepton_rl.agents.optimum import optimum
 from lepton_rl.agents.planning import predicted_ends
 from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy, Snapshot, Start, schedule
 from lepton_rl.core import layout as L
 from lepton_rl.errors import MissingExtra
 from lepton_rl.simulator import SimulatedCluster
-from lepton_rl.workloads import Trace
+from lepton_rl.workloads import Trace, lublin
 from tests.agents.cases import CLUSTERS, plain_trace, traces
 from tests.reference.simulator import Job, simulate
 
@@ -176,6 +178,14 @@ def test_planning_beats_its_seeds_on_a_crowd() -> None:
     assert plan.cost < plan.seed_cost
 
 
+@HYPOTHESIS
+@given(traces(shares=False, burst=True, most=6), CLUSTERS)
+def test_without_slowdowns_only_completion_times_count(trace: Trace, cluster: ClusterSpec) -> None:
+    plan = plan_at_start(Genetic(node_weight=0.0, slowdown_weight=0.0, jct_weight=3600.0), trace, cluster)
+    run_time = trace.run_time[list(plan.jobs)]
+    assert plan.cost == pytest.approx(float((np.array(plan.start_times) + run_time).sum()))
+
+
 def test_same_seed_same_schedule() -> None:
     cluster = ClusterSpec(nodes=2, gpus_per_node=4)
     one, again = (run_policy(Genetic(), crowd(), cluster).finish.tolist() for _ in range(2))
@@ -213,3 +223,15 @@ def test_without_pymoo_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "pymoo.algorithms.soo.nonconvex.ga", None)
     with pytest.raises(MissingExtra, match=r"lepton-rl\[solve\]"):
         plan_at_start(Genetic(), crowd(), ClusterSpec.pool(8))
+
+
+def test_close_to_the_optimum() -> None:
+    pytest.importorskip("ortools")
+    gaps = []
+    for seed in range(10):
+        trace = lublin(7, 8, seed, 2.0)
+        trace = replace(trace, submit_time=np.zeros(len(trace)))
+        planned = run_policy(Genetic(slowdown_weight=0.0), trace.with_requested("exact"), ClusterSpec.pool(8))
+        gaps.append(planned.jct.mean() / optimum(trace, ClusterSpec.pool(8)).outcome.jct.mean() - 1)
+    assert min(gaps) > -1e-9
+    assert np.mean(gaps) < 0.02

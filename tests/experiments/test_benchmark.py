@@ -19,7 +19,7 @@ from lepton_rl.experiments.benchmark_config import BenchmarkConfig
 from lepton_rl.experiments.loader import load
 from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.experiments.runner import Measurement, Task
-from lepton_rl.experiments.summary import METRICS
+from lepton_rl.experiments.summary import METRICS, OPTIMUM_GAP
 from lepton_rl.experiments.windows import WindowBench, make_windows
 
 Write = Callable[..., Path]
@@ -49,7 +49,8 @@ def test_rows_are_what_the_policies_do(benchmark_file: Write, tmp_path: Path) ->
     assert row["dropped"] == 0
     assert (row["rule"], row["placement"], row["workload"], row["n"]) == ("repick", "first", "gpu_cluster_8", 6)
     assert row["low"] <= row["mean"] <= row["high"]
-    assert len(result.rows) == 4 * len(METRICS)
+    priced = {"electricity_usd", "carbon_kg", "rent_usd"}  # where the cluster names prices
+    assert len(result.rows) == 4 * len(set(METRICS) - {OPTIMUM_GAP} - priced)
 
 
 @pytest.fixture
@@ -360,3 +361,53 @@ def test_a_twin_from_the_command_line_is_blamed_on_it(benchmark_file: Write, tmp
     assert str(caught.value).startswith(
         f"override {twin!r}: policies.0: 'sjf head' and 'sjf' are both sjf with blocking"
     )
+
+
+@pytest.fixture
+def optimum_file(benchmark_file: Write) -> Path:
+    """A benchmark of tiny windows with the optimum as a yardstick."""
+    pytest.importorskip("ortools")
+    file = benchmark_file(("generator: gpu_cluster", "generator: lublin"), ("jobs: 20, warmup: 5}", "jobs: 5}"))
+    file.write_text(file.read_text() + "optimum: {objective: mean_jct}\n")
+    return file
+
+
+def test_gaps_to_the_optimum(optimum_file: Path, tmp_path: Path) -> None:
+    result = benchmark(optimum_file, out=tmp_path / "run")
+    best = cell(result, "optimum", "mean_jct")
+    assert (best["rule"], best["blocking"]) == ("clairvoyant", None)
+    assert cell(result, "optimum", OPTIMUM_GAP)["mean"] == 0.0
+    for policy in ("fcfs", "random"):
+        assert cell(result, policy, "mean_jct")["mean"] >= best["mean"] - 1e-9
+        assert cell(result, policy, OPTIMUM_GAP)["low"] >= 0.0
+    summary = result.outcome.summaries[0]
+    strongest = summary.strongest("mean_jct")
+    assert strongest is not None
+    assert strongest.policy != "optimum"
+    gaps = summary.samples[strongest]["mean_jct"] / summary.samples[summary.contenders[-1]]["mean_jct"] - 1
+    assert cell(result, strongest.policy, OPTIMUM_GAP, blocking=strongest.blocking)["mean"] == gaps.mean()
+    text = (result.folder / "benchmark.md").read_text()
+    assert "Gap to the optimum in mean job completion time, %" in text
+    assert "time in steps of 1 s, in which nothing is rounded" in text
+    assert benchmark(result.folder / "benchmark.yaml", out=tmp_path / "run").rows == result.rows
+
+
+def test_the_optimum_is_for_few_jobs(benchmark_file: Write, tmp_path: Path) -> None:
+    file = benchmark_file()
+    for override, sentence in (
+        ("workloads.0.windows.warmup=0", "for windows of 12 jobs or fewer .* gpu_cluster_8 has 20"),
+        ("workloads.0.windows.jobs=5", "gpu_cluster_8 has 10, 5 of them counted"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            benchmark(file, ["optimum.objective=makespan", override], out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="a policy is called 'optimum' beside the optimum"):
+        benchmark(
+            file,
+            [
+                "optimum={}",
+                "policies=[{name: sjf, label: optimum}]",
+                "workloads.0.windows={kind: independent, jobs: 5}",
+            ],
+            out=tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()

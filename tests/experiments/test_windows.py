@@ -97,3 +97,14 @@ def test_warm_up_jobs_run_but_do_not_count() -> None:
     assert metrics["p50_bounded_slowdown"] == pytest.approx(9.75)
     assert metrics["makespan"] == 110.0
     assert metrics["utilization"] == 1.0
+
+
+def test_jobs_of_a_window_come_together_on_request(jobs_file: str) -> None:
+    windows = {"kind": "disjoint", "count": 5, "jobs": 10}
+    apart, together = (
+        make_windows(workload({**windows, "together": wanted}, path=jobs_file), [0]).traces[0]
+        for wanted in (False, True)
+    )
+    for first, second in zip(apart, together, strict=True):
+        assert second.submit_time.tolist() == [first.submit_time[0]] * 10
+        assert second.run_time.tolist() == first.run_time.tolist()
