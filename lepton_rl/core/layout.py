@@ -26,7 +26,8 @@ START = 12  # start of the present run, seconds
 ATTAINED = 13  # seconds of service before the present run
 PREDICTED = 14  # seconds that the present run is predicted to take (requested time left plus restart costs)
 FIRST_GPU = 15  # first held GPU; the chain goes on in gpus[:, NEXT]; -1 while waiting
-JOB_COLUMNS = 16
+DEADLINE = 16  # seconds, on the clock of SUBMIT; infinity where the job has none
+JOB_COLUMNS = 17
 
 # truth: float64 (jobs, TRUTH_COLUMNS), what only the simulator knows.
 RUN = 0  # seconds of service that finish the job

@@ -78,6 +78,11 @@ class JobView:
         return self.table[:, L.USER].astype(np.int64)
 
     @property
+    def deadline(self) -> FloatArray:
+        """When the job should have finished, seconds; infinity where it has no deadline."""
+        return self.table[:, L.DEADLINE]
+
+    @property
     def start_time(self) -> FloatArray:
         """Start of the present run, seconds (running jobs)."""
         return self.table[:, L.START]

@@ -297,6 +297,7 @@ class EnvironmentBatch:
             preemptions=self._truth[env, :, L.PREEMPTIONS].astype(np.int64),
             groups=trace.user[jobs] if (trace.user[jobs] >= 0).any() else trace.queue[jobs],
             busy_gpu_seconds=float(self._clock[env, L.BUSY_INTEGRAL]) / L.MILLI,
+            deadline=trace.deadline[jobs],
             stranded_gpu_seconds=float(self._clock[env, L.STRANDED_INTEGRAL]) / L.MILLI,
         )
 

@@ -54,6 +54,7 @@ def job_table(trace: Trace) -> Floats:
     jobs[:, L.PROJECT] = trace.project
     jobs[:, L.PREDICTED] = trace.requested_time
     jobs[:, L.FIRST_GPU] = -1
+    jobs[:, L.DEADLINE] = trace.submit_time + np.nan_to_num(trace.deadline, nan=np.inf)
     return jobs
 
 
@@ -137,5 +138,6 @@ def outcome_of(trace: Trace, cluster: ClusterSpec, state: State) -> Outcome:
         preemptions=state.truth[:, L.PREEMPTIONS].astype(np.int64),
         groups=trace.user if (trace.user >= 0).any() else trace.queue,
         busy_gpu_seconds=float(state.clock[L.BUSY_INTEGRAL]) / L.MILLI,
+        deadline=trace.deadline,
         stranded_gpu_seconds=float(state.clock[L.STRANDED_INTEGRAL]) / L.MILLI,
     )

@@ -37,14 +37,15 @@ PLAIN_COLUMNS = (
     PlainColumn("project", "a name; empty: unknown"),
     PlainColumn("compute_intensity", "compute per datum, 0 or more, in any unit; empty: 1", empty=1.0),
     PlainColumn("time_sensitivity", "how urgent the job is, 0 or more; empty: 1", empty=1.0),
+    PlainColumn("deadline", "seconds after submission by which it should have finished; empty: none", empty=np.nan),
 )
 
 _NAMES = tuple(column.name for column in PLAIN_COLUMNS)
 _REQUIRED = tuple(column.name for column in PLAIN_COLUMNS if column.required)
 _EXAMPLE_ROWS = (
-    "1,0,3600,1,7200,16,batch,ada,vision,80,3",
-    "2,60,86400,8,172800,80,batch,grace,language,120,6",
-    "3,95.5,600,0.25,,4,interactive,ada,,,",
+    "1,0,3600,1,7200,16,batch,ada,vision,80,3,",
+    "2,60,86400,8,172800,80,batch,grace,language,120,6,259200",
+    "3,95.5,600,0.25,,4,interactive,ada,,,,900",
 )
 
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import zipfile
+from collections.abc import Container
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,17 @@ def load_trace(path: Path) -> Trace:
         raise TraceError(f"{path}: not a trace saved by lepton_rl: its description is damaged") from None
 
 
+def _columns(stored: Container[str]) -> list[str]:
+    """Return the columns to read; traces saved before there were deadlines have none."""
+    return [column for column in COLUMNS if column != "deadline" or column in stored]
+
+
 def _read_npz(path: Path) -> tuple[dict[str, Any], str]:
     read_bytes(path, limit=4)  # names a missing file or a folder before NumPy does
     try:
         # opened here: NumPy leaves a damaged file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {column: stored[column] for column in COLUMNS}, str(stored[_META])
+            return {column: stored[column] for column in _columns(stored)}, str(stored[_META])
     except (KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile):
         raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None
 
@@ -90,7 +96,7 @@ def _read_parquet(path: Path) -> tuple[dict[str, Any], str]:
     pyarrow = _pyarrow()
     try:
         table = importlib.import_module("pyarrow.parquet").read_table(path)
-        arrays = {column: table[column].to_numpy() for column in COLUMNS}
+        arrays = {column: table[column].to_numpy() for column in _columns(table.column_names)}
         return arrays, table.schema.metadata[_META.encode()].decode()
     except (KeyError, TypeError, UnicodeDecodeError, OSError, pyarrow.ArrowException):
         raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None

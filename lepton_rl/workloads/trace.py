@@ -69,6 +69,7 @@ class Trace:
         project: codes into labels["project"]; -1 is unknown.
         compute_intensity: compute per datum, unit of the user's choice; 1 where unknown.
         time_sensitivity: weight of the job's urgency; 1 where unknown.
+        deadline: seconds after its submission by which a job should have finished; NaN is none.
         labels: the names behind the codes.
         name: for tables and pictures.
         origin: seconds to add to `submit_time` for the file's own stamps.
@@ -90,6 +91,7 @@ class Trace:
     project: NDArray[np.int32]
     compute_intensity: NDArray[np.float64]
     time_sensitivity: NDArray[np.float64]
+    deadline: NDArray[np.float64]
     labels: Mapping[str, tuple[str, ...]]
     name: str = "trace"
     origin: float = 0.0
