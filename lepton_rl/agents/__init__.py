@@ -1,5 +1,6 @@
 """Policies: heuristics, planners, and the registry that makes one from a name, a file or a bundle."""
 
+from lepton_rl.agents.attained import DiscretisedLas, Gittins, gittins_index
 from lepton_rl.agents.compiled import (
     BlockingName,
     CompiledPolicy,
@@ -9,8 +10,12 @@ from lepton_rl.agents.compiled import (
     policy_name,
     rule_names,
 )
+from lepton_rl.agents.drf import Drf
+from lepton_rl.agents.finish_time import FinishTimeFairness
 from lepton_rl.agents.genetic import Genetic, Plan
 from lepton_rl.agents.greedy import Greedy
+from lepton_rl.agents.optimum import MOST_JOBS, Optimum, optimum
+from lepton_rl.agents.predicted import Predicted
 from lepton_rl.agents.priority import (
     SCORES,
     SLOWDOWN_TUNING,
@@ -28,17 +33,24 @@ from lepton_rl.agents.registry import PolicyInfo, Setting, make_policy, policies
 from lepton_rl.agents.run import check_requested_times, run_on, run_policy
 
 __all__ = [
+    "MOST_JOBS",
     "SCORES",
     "SLOWDOWN_TUNING",
     "BlockingName",
     "CompiledPolicy",
+    "DiscretisedLas",
+    "Drf",
+    "FinishTimeFairness",
     "Genetic",
+    "Gittins",
     "Greedy",
     "HeapPriority",
+    "Optimum",
     "PlacementName",
     "Plan",
     "PolicyInfo",
     "Power",
+    "Predicted",
     "Priority",
     "Random",
     "Reserve",
@@ -48,8 +60,10 @@ __all__ = [
     "Score",
     "Setting",
     "check_requested_times",
+    "gittins_index",
     "heap_order",
     "make_policy",
+    "optimum",
     "policies",
     "policy_name",
     "rule_names",

@@ -56,8 +56,8 @@ def rule_names(policy: Policy, placement: Placement = Placement.FIRST) -> RuleNa
     if isinstance(policy, CompiledPolicy):
         rule = policy.rule(placement)
         return RuleNames(rule.blocking.name.lower(), rule.placement.name.lower())
-    own = getattr(policy, "placement", None)
-    return RuleNames(None, own if isinstance(own, str) else None)
+    own = (getattr(policy, setting, None) for setting in ("blocking", "placement"))
+    return RuleNames(*(name if isinstance(name, str) else None for name in own))
 
 
 class RulePolicy(BaseModel, frozen=True, extra="forbid"):

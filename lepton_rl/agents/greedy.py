@@ -53,7 +53,7 @@ def _alike(jobs: Floats, one: int, other: int) -> bool:
     """Whether two jobs ask for the same."""
     if jobs[one, L.GPUS] != jobs[other, L.GPUS] or jobs[one, L.MEMORY] != jobs[other, L.MEMORY]:
         return False
-    for column in range(L.JOB_COLUMNS, jobs.shape[1]):  # of a detailed cluster
+    for column in range(L.CLASS, jobs.shape[1]):  # of a detailed cluster
         if column != L.RATE and jobs[one, column] != jobs[other, column]:
             return False
     return True

@@ -13,7 +13,8 @@ from lepton_rl.simulator import Order
 from lepton_rl.simulator.scores import RESERVE_RHO, RESERVE_T0, RESERVE_T1
 
 ScoreName = Literal[
-    "fcfs", "sjf", "ljf", "smallest", "saf", "f1", "f2", "f3", "f4", "wfp3", "unicep", "srtf", "las"
+    "fcfs", "sjf", "ljf", "smallest", "saf", "f1", "f2", "f3", "f4", "wfp3", "unicep", "srtf", "las", "edf",
+    "llf",
 ]  # fmt: skip
 
 
@@ -45,6 +46,8 @@ SCORES: dict[ScoreName, Score] = {
     "unicep": Score(Order.UNICEP, "longest wait / (log2(GPUs) x requested time) first", _TANG),
     "srtf": Score(Order.SRTF, "shortest predicted time left first; preempts", "Schrage, Operations Research 1968"),
     "las": Score(Order.LAS, "least attained service first; preempts", "Gu et al. (Tiresias), NSDI 2019"),
+    "edf": Score(Order.EDF, "earliest deadline first, then jobs without one", "Liu and Layland, J. ACM 1973"),
+    "llf": Score(Order.LLF, "least laxity (deadline - now - predicted time) first", "Mok, MIT 1983"),
 }
 """In the formulas r is the requested time, s the submit time (seconds) and n the number of GPUs."""
 

@@ -8,9 +8,13 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from lepton_rl.agents.attained import DiscretisedLas, Gittins
 from lepton_rl.agents.compiled import BlockingName, PlacementName, policy_name
+from lepton_rl.agents.drf import Drf
+from lepton_rl.agents.finish_time import FinishTimeFairness
 from lepton_rl.agents.genetic import Genetic
 from lepton_rl.agents.greedy import Greedy
+from lepton_rl.agents.predicted import Predicted
 from lepton_rl.agents.priority import SCORES, HeapPriority, Power, Priority, Random, Reserve, ReserveSlowdown
 from lepton_rl.agents.user_file import first_problem, load_policy
 from lepton_rl.core import Policy
@@ -53,6 +57,11 @@ def _entries() -> dict[str, _Entry]:
         "reserve": (Reserve, "as power, but long jobs leave GPUs free for short ones to come"),
         "reserve_slowdown": (ReserveSlowdown, "reserve, tuned for bounded slowdown alone"),
         "random": (Random, "an order drawn once"),
+        "dlas": (DiscretisedLas, "two queues by attained GPU-seconds, first the one with less; preempts"),
+        "gittins": (Gittins, "highest Gittins index first, from the jobs that have finished; preempts"),
+        "predicted": (Predicted, "shortest run time first, predicted from finished jobs like it"),
+        "drf": (Drf, "the user, queue or project with the smallest GPU share now goes first"),
+        "finish_time_fairness": (FinishTimeFairness, "highest rho first: late against an equal share of the cluster"),
         "greedy": (Greedy, "dominant-resource best fit, ties by least energy"),
         "genetic": (Genetic, "plans order and placement by a genetic algorithm"),
     }

@@ -29,13 +29,14 @@ ATTAINED = 13  # seconds of service before the present run
 PREDICTED = 14  # seconds that the present run is predicted to take (requested time left plus restart costs)
 FIRST_GPU = 15  # first held GPU; the chain goes on in gpus[:, NEXT]; -1 while waiting
 JOB_COLUMNS = 16
+DEADLINE = 16  # seconds, on the clock of SUBMIT; infinity where the job has none; there only where some job has one
 # detailed
-CLASS = 16  # class of the job, a column of hw.speed
-TYPES = 17  # bit t is set where GPUs of type t will do, with their memory
-FEWEST = 18  # fewest nodes that hold the job on the empty cluster
-RATE = 19  # seconds of service that a second of the present run gives
-PLAN_RATE = 20  # the same on the slowest GPUs that will do: what a plan counts with before it has chosen GPUs
-ASKS = 21  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
+CLASS = 17  # class of the job, a column of hw.speed
+TYPES = 18  # bit t is set where GPUs of type t will do, with their memory
+FEWEST = 19  # fewest nodes that hold the job on the empty cluster
+RATE = 20  # seconds of service that a second of the present run gives
+PLAN_RATE = 21  # the same on the slowest GPUs that will do: what a plan counts with before it has chosen GPUs
+ASKS = 22  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
 
 # truth: float64 (jobs, TRUTH_COLUMNS), what only the simulator knows.
 RUN = 0  # seconds of service that finish the job

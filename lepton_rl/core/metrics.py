@@ -14,6 +14,9 @@ JOULES_PER_KWH = 3.6e6
 SLOWDOWN_FLOOR = 10.0
 """Run times below this many seconds count as this long in the bounded slowdown (Feitelson 2001)."""
 
+ROUNDING_S = 1e-6
+"""A job is late from this many seconds on: sums of large times round."""
+
 FloatArray = NDArray[np.float64]
 
 
@@ -53,6 +56,7 @@ class Outcome:
     busy_gpu_seconds: float
     stranded_gpu_seconds: float
     metered: "Metered | None" = None  # of a cluster whose nodes differ
+    deadline: FloatArray | None = None  # seconds after submission, NaN none; None where no job has one
 
     @cached_property
     def jct(self) -> FloatArray:
@@ -99,6 +103,18 @@ class Outcome:
         spec = self.cluster
         return spec.gpus * power_w(self.utilization, spec.max_power_w, spec.idle_power_w)
 
+    @property
+    def tardiness(self) -> FloatArray:
+        """Seconds by which each job with a deadline missed it, 0 where it was met; empty where no job has one."""
+        if self.deadline is None:
+            return np.zeros(0)
+        late = self.jct - self.deadline
+        return np.where(late > ROUNDING_S, late, 0.0)[~np.isnan(self.deadline)]
+
+    def finish_time_fairness(self) -> FloatArray:
+        """Rho of each job: JCT over what it would be on an equal share of the cluster, see `finish_time_fairness`."""
+        return finish_time_fairness(self.submit, self.finish, self.run, self.gpus, self.cluster.gpus)
+
     def bounded_slowdown(self) -> FloatArray:
         """`max(1, (wait + run) / max(run, 10))` of each job."""
         return bounded_slowdown(self.wait, self.run)
@@ -106,7 +122,7 @@ class Outcome:
     def metrics(self) -> dict[str, float]:
         """Return every metric by name; the units are in DESCRIPTIONS."""
         jct, wait, slowdown = self.jct, self.wait, self.bounded_slowdown()
-        makespan = self.makespan
+        makespan, tardiness, rho = self.makespan, self.tardiness, self.finish_time_fairness()
         figures = {
             "mean_jct": float(jct.mean()),
             "mean_wait": float(wait.mean()),
@@ -121,6 +137,10 @@ class Outcome:
             "utilization": self.utilization,
             "fragmentation": self.fragmentation,
             "fairness": fairness(slowdown, self.groups),
+            "mean_rho": float(rho.mean()),
+            "max_rho": float(rho.max()),
+            "deadlines_met": float((tardiness == 0.0).mean()) if len(tardiness) else 1.0,
+            "mean_tardiness": float(tardiness.mean()) if len(tardiness) else 0.0,
             "preemptions": float(self.preemptions.sum()),
             "throughput": len(jct) / (makespan / SECONDS_PER_HOUR),
             "energy_kwh": self.energy_joules / JOULES_PER_KWH,
@@ -145,6 +165,10 @@ DESCRIPTIONS = {
     "utilization": "busy GPU-seconds / (GPUs x makespan)",
     "fragmentation": "free GPU-seconds on partly used nodes / (GPUs x makespan), 0 on a pool",
     "fairness": "Jain index of mean bounded slowdown between users or queues (1 = equal)",
+    "mean_rho": "mean finish-time fairness (JCT over JCT on an equal share of the cluster; Themis)",
+    "max_rho": "worst finish-time fairness of a job",
+    "deadlines_met": "share of the jobs with a deadline that met it, 1 where none has one",
+    "mean_tardiness": "mean time by which jobs with a deadline missed it, s",
     "preemptions": "running jobs stopped by a decision",
     "throughput": "jobs finished per hour",
     "energy_kwh": "energy of all GPUs over the makespan, kWh",
@@ -155,10 +179,13 @@ DESCRIPTIONS = {
 }
 
 
+PRICED = ("electricity_usd", "carbon_kg", "rent_usd")
+"""Metrics that only a cluster with prices has."""
 UNITS = {
     **dict.fromkeys(
         ("mean_jct", "mean_wait", "p50_jct", "p90_jct", "p99_jct", "p99_wait", "max_wait", "makespan"), "s"
     ),
+    "mean_tardiness": "s",
     "throughput": "jobs/h",
 }
 """Of the metrics that have one and do not end in it."""
@@ -167,6 +194,32 @@ UNITS = {
 def bounded_slowdown(wait: FloatArray, run: FloatArray, floor: float = SLOWDOWN_FLOOR) -> FloatArray:
     """Return `max(1, (wait + run) / max(run, floor))`, element by element."""
     return np.maximum(1.0, (wait + run) / np.maximum(run, floor))
+
+
+def finish_time_fairness(
+    submit: FloatArray, finish: FloatArray, run: FloatArray, gpus: FloatArray, cluster_gpus: int
+) -> FloatArray:
+    """Return `rho = JCT / (run x max(1, n N / P))` of each job (Mahajan et al., Themis, NSDI 2020).
+
+    N is the mean number of jobs in the system over the job's own life, P the cluster's GPUs: on 1/N of the cluster a
+    gang of n GPUs runs n N / P times as long where it does not fit, speed being proportional to GPUs. At 1 or below
+    the job was served no worse than by an equal share.
+    """
+    jobs = _mean_jobs_in_system(submit, finish)
+    share: FloatArray = (finish - submit) / (run * np.maximum(1.0, gpus * jobs / cluster_gpus))
+    return share
+
+
+def _mean_jobs_in_system(submit: FloatArray, finish: FloatArray) -> FloatArray:
+    """Return the time average of the number of jobs that are submitted and not finished, over each job's life."""
+    times = np.concatenate((submit, finish))
+    order = np.argsort(times, kind="stable")
+    times = times[order]
+    present = np.cumsum(np.where(order < len(submit), 1.0, -1.0))
+    area = np.concatenate(([0.0], np.cumsum(present[:-1] * np.diff(times))))
+    at = (np.interp(moment, times, area) for moment in (finish, submit))
+    mean: FloatArray = np.maximum((next(at) - next(at)) / (finish - submit), 1.0)
+    return mean
 
 
 def fairness(slowdown: FloatArray, groups: NDArray[np.int32]) -> float:

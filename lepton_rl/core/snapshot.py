@@ -80,6 +80,13 @@ class JobView:
         return self.table[:, L.USER].astype(np.int64)
 
     @property
+    def deadline(self) -> FloatArray:
+        """When the job should have finished, seconds; infinity where it has no deadline."""
+        if self.table.shape[1] > L.DEADLINE:
+            return self.table[:, L.DEADLINE]
+        return np.full(len(self.table), np.inf)
+
+    @property
     def start_time(self) -> FloatArray:
         """Start of the present run, seconds (running jobs)."""
         return self.table[:, L.START]

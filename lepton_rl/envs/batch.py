@@ -129,6 +129,8 @@ class EnvironmentBatch:
     def _prepare(self, trace: Trace) -> _Tables:
         check_fits(trace, self.cluster)
         jobs = job_table(trace, self.cluster)
+        if not self.cluster.groups:
+            jobs = jobs[:, : L.JOB_COLUMNS].copy()  # no codec reads deadlines
         unknown = np.isnan(jobs[:, L.REQUESTED])
         jobs[unknown, L.REQUESTED] = UNKNOWN_TIME
         jobs[:, L.PREDICTED] = jobs[:, L.REQUESTED]
@@ -302,6 +304,7 @@ class EnvironmentBatch:
             preemptions=self._truth[env, :, L.PREEMPTIONS].astype(np.int64),
             groups=trace.user[jobs] if (trace.user[jobs] >= 0).any() else trace.queue[jobs],
             busy_gpu_seconds=float(self._clock[env, L.BUSY_INTEGRAL]) / L.MILLI,
+            deadline=trace.deadline[jobs],
             stranded_gpu_seconds=float(self._clock[env, L.STRANDED_INTEGRAL]) / L.MILLI,
             metered=metered(self._clock[env], self.cluster),
         )

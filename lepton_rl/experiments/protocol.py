@@ -96,7 +96,7 @@ def _by_job_number(trace: Trace) -> Trace:
     order = np.argsort(trace.job_id, kind="stable")
     columns = (
         "job_id", "run_time", "requested_time", "gpus", "gpu_memory_gib", "queue", "user", "project",
-        "compute_intensity", "time_sensitivity",
+        "compute_intensity", "time_sensitivity", "deadline",
     )  # fmt: skip
     stamps = (trace.submit_time + trace.origin)[order]
     return replace(trace, submit_time=stamps, origin=0.0, **{name: getattr(trace, name)[order] for name in columns})

@@ -23,9 +23,9 @@ from lepton_rl.workloads import Dropped, Trace
 # On a run's whole length; the others are of the counted jobs alone.
 CLUSTER_METRICS = (
     "makespan", "utilization", "fragmentation", "throughput", "energy_kwh", "mean_power_w", "electricity_usd",
-    "carbon_kg", "rent_usd",
+    "carbon_kg", "rent_usd", "mean_rho", "max_rho",
 )  # fmt: skip
-HIGHER_IS_BETTER = ("utilization", "throughput", "fairness")
+HIGHER_IS_BETTER = ("utilization", "throughput", "fairness", "deadlines_met")
 
 JCT_GRID = np.geomspace(1.0, 1e9, 361)
 """Edges, in seconds, of the classes in which completion times are counted: 40 to a factor of ten."""
@@ -114,6 +114,7 @@ def counted_metrics(outcome: Outcome, counted: slice) -> dict[str, float]:
     whole = outcome.metrics()
     part = replace(
         outcome,
+        deadline=None if outcome.deadline is None else outcome.deadline[counted],
         **{
             name: getattr(outcome, name)[counted]
             for name in ("submit", "run", "gpus", "first_start", "finish", "preemptions", "groups")

@@ -24,7 +24,8 @@ _CLASSES = tuple(JOB_CLASSES)
 
 def job_table(trace: Trace, cluster: ClusterSpec) -> Floats:
     """Return what a scheduler can know of each job, rows in trace order, ids the row numbers."""
-    jobs = np.zeros((len(trace), L.JOB_COLUMNS))
+    has_deadlines = cluster.groups or not np.isnan(trace.deadline).all()
+    jobs = np.zeros((len(trace), L.DEADLINE + 1 if has_deadlines else L.JOB_COLUMNS))
     jobs[:, L.ID] = np.arange(len(trace))
     jobs[:, L.SUBMIT] = trace.submit_time
     jobs[:, L.REQUESTED] = trace.requested_time
@@ -37,6 +38,8 @@ def job_table(trace: Trace, cluster: ClusterSpec) -> Floats:
     jobs[:, L.PROJECT] = trace.project
     jobs[:, L.PREDICTED] = trace.requested_time
     jobs[:, L.FIRST_GPU] = -1
+    if has_deadlines:
+        jobs[:, L.DEADLINE] = trace.submit_time + np.nan_to_num(trace.deadline, nan=np.inf)
     return _detailed(trace, cluster, jobs) if cluster.groups else jobs
 
 
@@ -57,7 +60,7 @@ def _detailed(trace: Trace, cluster: ClusterSpec, plain: Floats) -> Floats:
         TraceError: a job names a type of GPU that does not exist.
     """
     jobs = np.zeros((len(trace), L.ASKS + len(cluster.resources)))
-    jobs[:, : L.JOB_COLUMNS] = plain
+    jobs[:, : plain.shape[1]] = plain
     names = [*trace.labels["job_class"], "general"]  # code -1 is the last
     jobs[:, L.CLASS] = np.array([_CLASSES.index(name) for name in names])[trace.job_class]
     jobs[:, L.TYPES] = _type_bits(trace, cluster, plain[:, L.MEMORY])

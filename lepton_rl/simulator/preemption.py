@@ -66,7 +66,7 @@ def fill_anew(
         elif now - jobs[job, L.START] < settings[L.QUANTUM]:
             scores[index] = -np.inf
         else:
-            scores[index] = running_score(order, jobs, job, now, hw)
+            scores[index] = running_score(order, settings, jobs, job, now, hw)
     ranked = np.argsort(scores, kind="mergesort")
     chosen = 0
     full = False

@@ -36,11 +36,20 @@ class Order(IntEnum):
     WEIGHTED = 13
     POWER = 14
     RANDOM = 15
+    EDF = 16
+    LLF = 17
+    DLAS = 18
+    GIVEN = 19
+    GIVEN_PREEMPTIVE = 20
 
 
 DYNAMIC_ORDERS = frozenset({Order.WFP3, Order.UNICEP})
-PREEMPTIVE_ORDERS = frozenset({Order.SRTF, Order.LAS})
-TIMELESS_ORDERS = frozenset({Order.FCFS, Order.SMALLEST, Order.LAS, Order.WEIGHTED, Order.RANDOM})
+PREEMPTIVE_ORDERS = frozenset({Order.SRTF, Order.LAS, Order.DLAS, Order.GIVEN_PREEMPTIVE})
+GIVEN_ORDERS = frozenset({Order.GIVEN, Order.GIVEN_PREEMPTIVE})
+"""Orders whose scores a policy in Python writes to the SCORE column of a snapshot: no whole trace runs under them."""
+TIMELESS_ORDERS = GIVEN_ORDERS | {
+    Order.FCFS, Order.SMALLEST, Order.LAS, Order.WEIGHTED, Order.RANDOM, Order.EDF, Order.DLAS,
+}  # fmt: skip
 """Orders that work without requested times."""
 RESERVE_RHO, RESERVE_T0, RESERVE_T1 = 0.70, 136.0, 51_200.0
 """The margin's figures (T0 and T1 in seconds) as tuned for bounded slowdown on training windows of lublin_256."""
@@ -62,6 +71,11 @@ RESERVE_RHO, RESERVE_T0, RESERVE_T1 = 0.70, 136.0, 51_200.0
     _WEIGHTED,
     _POWER,
     _RANDOM,
+    _EDF,
+    _LLF,
+    _DLAS,
+    _GIVEN,
+    _GIVEN_PREEMPTIVE,
 ) = (int(order) for order in Order)
 
 
@@ -74,6 +88,18 @@ def _hashed(seed: float, job: float) -> float:
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
     return float(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+
+
+@inlined
+def _queue_of(settings: Floats, jobs: Floats, job: int, served: float) -> float:
+    """0 for the first queue, 1 for the second: those of `served` x GPUs >= weight 0, GPU-seconds."""
+    return 1.0 if served * jobs[job, L.GPUS] >= settings[L.WEIGHTS] * L.MILLI else 0.0
+
+
+@inlined
+def _deadline(jobs: Floats, job: int) -> float:
+    """When the job should have finished; tables of jobs without deadlines have no column of them."""
+    return float(jobs[job, L.DEADLINE]) if jobs.shape[1] > L.DEADLINE else np.inf
 
 
 @njit
@@ -107,6 +133,14 @@ def score(order: int, settings: Floats, jobs: Floats, job: int, now: float) -> f
         return jobs[job, L.ATTAINED]
     if order == _SRTF:
         return jobs[job, L.PREDICTED]
+    if order == _EDF:
+        return _deadline(jobs, job)
+    if order == _LLF:  # deadline - now - time left: the order of those that wait is the same at any time
+        return _deadline(jobs, job) - jobs[job, L.PREDICTED]
+    if order == _DLAS:
+        return _queue_of(settings, jobs, job, jobs[job, L.ATTAINED])
+    if order in (_GIVEN, _GIVEN_PREEMPTIVE):
+        return jobs[job, L.SCORE]
     if order == _WFP3:
         return -(((now - s) / r) ** 3) * n
     if order == _UNICEP:
@@ -124,9 +158,13 @@ def score(order: int, settings: Floats, jobs: Floats, job: int, now: float) -> f
 
 
 @inlined
-def running_score(order: int, jobs: Floats, job: int, now: float, hw: Hardware) -> float:
-    """Score of a running job under a preemptive order: predicted time left, or attained service."""
+def running_score(order: int, settings: Floats, jobs: Floats, job: int, now: float, hw: Hardware) -> float:
+    """Score of a running job under a preemptive order: predicted time left, attained service, or its queue."""
     service = served(jobs, job, now, hw)
+    if order == _DLAS:
+        return _queue_of(settings, jobs, job, jobs[job, L.ATTAINED] + service)
+    if order == _GIVEN_PREEMPTIVE:
+        return jobs[job, L.SCORE]
     if order == _LAS:
         return jobs[job, L.ATTAINED] + service
     return jobs[job, L.PREDICTED] - service

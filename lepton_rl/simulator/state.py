@@ -133,6 +133,7 @@ def outcome_of(trace: Trace, cluster: ClusterSpec, state: State) -> Outcome:
         preemptions=state.truth[:, L.PREEMPTIONS].astype(np.int64),
         groups=trace.user if (trace.user >= 0).any() else trace.queue,
         busy_gpu_seconds=float(state.clock[L.BUSY_INTEGRAL]) / L.MILLI,
+        deadline=trace.deadline,
         stranded_gpu_seconds=float(state.clock[L.STRANDED_INTEGRAL]) / L.MILLI,
         metered=metered(state.clock, cluster),
     )

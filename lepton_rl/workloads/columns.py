@@ -45,6 +45,7 @@ NUMBERS = {
     "gpu_memory_gib": Rule(0.0, 1e6, default=np.nan, may_be_missing=True),
     "compute_intensity": Rule(0.0, 1e12, strict=False, default=1.0),
     "time_sensitivity": Rule(0.0, 1e12, strict=False, default=1.0),
+    "deadline": Rule(0.0, MAX_SECONDS, default=np.nan, may_be_missing=True),
 }
 CATEGORIES = ("queue", "user", "project", "job_class", "gpu_type")
 ASKED = "_per_gpu"

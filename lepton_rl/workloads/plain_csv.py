@@ -39,15 +39,16 @@ PLAIN_COLUMNS = (
     PlainColumn("time_sensitivity", "how urgent the job is, 0 or more; empty: 1", empty=1.0),
     PlainColumn("job_class", "vision, language, recommendation, speech or general: whose speeds hold; empty: general"),
     PlainColumn("gpu_type", "types of GPU that will do, joined by |, as in A100|H100; empty: any"),
+    PlainColumn("deadline", "seconds after submission by which it should have finished; empty: none", empty=np.nan),
 )
 ASKED_HELP = "of the node's NAME (cpu_cores, ram_gib, ...) that the job takes beside each of its GPUs; empty: 0"
 
 _NAMES = tuple(column.name for column in PLAIN_COLUMNS)
 _REQUIRED = tuple(column.name for column in PLAIN_COLUMNS if column.required)
 _EXAMPLE_ROWS = (
-    "1,0,3600,1,7200,16,batch,ada,vision,80,3,vision,",
-    "2,60,86400,8,172800,80,batch,grace,language,120,6,language,A100|H100",
-    "3,95.5,600,0.25,,4,interactive,ada,,,,,",
+    "1,0,3600,1,7200,16,batch,ada,vision,80,3,vision,,",
+    "2,60,86400,8,172800,80,batch,grace,language,120,6,language,A100|H100,259200",
+    "3,95.5,600,0.25,,4,interactive,ada,,,,,,900",
 )
 
 

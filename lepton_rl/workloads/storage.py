@@ -3,6 +3,7 @@
 import importlib
 import json
 import zipfile
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lepton_rl.workloads.columns import ASKED, COLUMNS
 from lepton_rl.workloads.files import read_bytes
 from lepton_rl.workloads.trace import Dropped, MachineHeader, Trace
 
-FORMAT = 2
+FORMAT = 1
 SUFFIXES = (".npz", ".parquet")
 _META = "lepton_rl"
 
@@ -76,13 +77,19 @@ def load_trace(path: Path) -> Trace:
         raise TraceError(f"{path}: not a trace saved by lepton_rl: its description is damaged") from None
 
 
+def _columns(stored: Collection[str]) -> list[str]:
+    """Return the columns to read; those that came later are not in traces saved before."""
+    later = ("deadline", "job_class", "gpu_type")
+    asked = [column for column in stored if column.endswith(ASKED)]
+    return [column for column in COLUMNS if column not in later or column in stored] + asked
+
+
 def _read_npz(path: Path) -> tuple[dict[str, Any], str]:
     read_bytes(path, limit=4)  # names a missing file or a folder before NumPy does
     try:
         # opened here: NumPy leaves a damaged file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            asked = [column for column in stored.files if column.endswith(ASKED)]
-            return {column: stored[column] for column in (*COLUMNS, *asked)}, str(stored[_META])
+            return {column: stored[column] for column in _columns(stored.files)}, str(stored[_META])
     except (KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile):
         raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None
 
@@ -92,8 +99,7 @@ def _read_parquet(path: Path) -> tuple[dict[str, Any], str]:
     pyarrow = _pyarrow()
     try:
         table = importlib.import_module("pyarrow.parquet").read_table(path)
-        asked = [column for column in table.column_names if column.endswith(ASKED)]
-        arrays = {column: table[column].to_numpy() for column in (*COLUMNS, *asked)}
+        arrays = {column: table[column].to_numpy() for column in _columns(table.column_names)}
         return arrays, table.schema.metadata[_META.encode()].decode()
     except (KeyError, TypeError, UnicodeDecodeError, OSError, pyarrow.ArrowException):
         raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None

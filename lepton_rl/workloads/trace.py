@@ -75,6 +75,7 @@ class Trace:
         time_sensitivity: weight of the job's urgency; 1 where unknown.
         job_class: codes into labels["job_class"]; which of the cluster's speeds hold; -1 is a general job.
         gpu_type: codes into labels["gpu_type"], the types of GPU that will do, joined by `|`; -1 is any.
+        deadline: seconds after its submission by which a job should have finished; NaN is none.
         labels: the names behind the codes.
         name: for tables and pictures.
         origin: seconds to add to `submit_time` for the file's own stamps.
@@ -100,6 +101,7 @@ class Trace:
     time_sensitivity: NDArray[np.float64]
     job_class: NDArray[np.int32]
     gpu_type: NDArray[np.int32]
+    deadline: NDArray[np.float64]
     labels: Mapping[str, tuple[str, ...]]
     name: str = "trace"
     origin: float = 0.0

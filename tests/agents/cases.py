@@ -1,14 +1,28 @@
 """Small workloads and clusters, drawn by hypothesis, on which policies are compared."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from lepton_rl.agents import Genetic, Greedy, HeapPriority, Power, Priority, Random, Reserve
+from lepton_rl.agents import (
+    DiscretisedLas,
+    Drf,
+    FinishTimeFairness,
+    Genetic,
+    Gittins,
+    Greedy,
+    HeapPriority,
+    Power,
+    Predicted,
+    Priority,
+    Random,
+    Reserve,
+)
 from lepton_rl.agents.compiled import RulePolicy
 from lepton_rl.agents.priority import SCORES
-from lepton_rl.core import ClusterSpec, Placement
+from lepton_rl.core import ClusterSpec, Placement, Policy
 from lepton_rl.workloads import Trace
 
 CLUSTERS = st.sampled_from(
@@ -44,6 +58,8 @@ def traces(draw: st.DrawFn, shares: bool = True, most: int = 12, burst: bool = F
             "gpu_memory_gib": column(st.sampled_from([np.nan, 8.0, 40.0, 70.0])),
             "compute_intensity": column(st.sampled_from([1.0, 2.0, 50.0])),
             "time_sensitivity": column(st.sampled_from([1.0, 3.0, 6.0])),
+            "deadline": column(st.sampled_from([np.nan, 30.0, 100.0, 5000.0])),
+            "user": draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)),
         }
     )
 
@@ -52,9 +68,9 @@ def traces(draw: st.DrawFn, shares: bool = True, most: int = 12, burst: bool = F
 def rule_policies(draw: st.DrawFn) -> RulePolicy:
     """Draw any policy that is a compiled rule, with any blocking and placement that it takes."""
     placement = draw(st.sampled_from([None, "first", "best", "worst", "consolidated"]))
-    kind = draw(st.sampled_from([*SCORES, "heap_priority", "power", "reserve", "random"]))
+    kind = draw(st.sampled_from([*SCORES, "heap_priority", "power", "reserve", "random", "dlas"]))
     blockings = ["head", "skip"]
-    if kind not in ("srtf", "las", "reserve"):
+    if kind not in ("srtf", "las", "dlas", "reserve"):
         blockings += ["easy", "conservative"]
     rules: dict[str, Any] = {"blocking": draw(st.sampled_from(blockings)), "placement": placement}
     if kind == "heap_priority":
@@ -63,9 +79,27 @@ def rule_policies(draw: st.DrawFn) -> RulePolicy:
         return Power(a=0.5, b=1.5, **rules)
     if kind == "reserve":
         return Reserve(rho=0.5, t0=20.0, t1=500.0, **rules)
+    if kind == "dlas":
+        return DiscretisedLas(threshold=draw(st.sampled_from([20.0, 75.0, 900.0])), **rules)
     if kind == "random":
         return Random(seed=draw(st.integers(0, 5)), **rules)
     return Priority.model_validate({"score": kind, **rules})
 
 
-PYTHON_POLICIES = st.sampled_from([Greedy(), Greedy(placement="worst"), Genetic(generations=1, moves=4)])
+_MAKERS: list[Callable[[], Policy]] = [
+    Greedy,
+    lambda: Greedy(placement="worst"),
+    lambda: Genetic(generations=1, moves=4),
+    Gittins,
+    lambda: Predicted(enough=1, blocking="easy"),
+    lambda: Drf(blocking="skip"),
+    FinishTimeFairness,
+]
+
+
+def _made(maker: Callable[[], Policy]) -> Policy:
+    return maker()
+
+
+PYTHON_POLICIES: st.SearchStrategy[Policy] = st.sampled_from(_MAKERS).map(_made)
+"""Made anew for each example: some of them learn while they run."""

@@ -100,7 +100,7 @@ def assert_equal(left: Snapshot, right: Snapshot) -> None:
         assert getattr(left, name) == getattr(right, name), name
     for one, other in ((left.queue, right.queue), (left.running, right.running)):
         columns = [name for name, entry in vars(type(one)).items() if isinstance(entry, property)]
-        assert len(columns) == 12
+        assert len(columns) == 13
         for name in columns:
             assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True), name
 

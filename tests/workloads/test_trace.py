@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_rl.errors import ConfigError, MissingExtra, TraceError
-from lepton_rl.workloads import COLUMNS, Dropped, MachineHeader, Trace
+from lepton_rl.workloads import COLUMNS, Dropped, MachineHeader, Trace, read_csv, write_csv
 
 # Four jobs on a 2-GPU cluster: (submit, run, gpus); they arrive at 0, 10, 10 and 40 s after the first.
 SMALL = {
@@ -283,3 +283,25 @@ def test_equality_and_repr() -> None:
     assert trace != trace[:3]
     assert trace != "small"
     assert repr(trace) == "<Trace 'small': 4 jobs over 40 s, requested times exact>"
+
+
+def test_deadlines_are_kept_by_csv_and_save(tmp_path: Path) -> None:
+    trace = Trace.from_columns(
+        {"submit_time": [5.0, 6.0], "run_time": [1.0, 2.0], "gpus": [1.0, 1.0], "deadline": [30.0, np.nan]}
+    )
+    write_csv(trace, tmp_path / "jobs.csv")
+    trace.save(tmp_path / "jobs.npz")
+    for copy in (read_csv(tmp_path / "jobs.csv"), Trace.load(tmp_path / "jobs.npz")):
+        assert copy.deadline.tolist()[0] == 30.0
+        assert np.isnan(copy.deadline[1])
+    with pytest.raises(TraceError, match="column 'deadline': 0 is not above 0"):
+        Trace.from_columns({"submit_time": [0.0], "run_time": [1.0], "gpus": [1.0], "deadline": [0.0]})
+
+
+def test_a_trace_saved_before_there_were_deadlines_is_read(tmp_path: Path) -> None:
+    trace = Trace.from_columns({"submit_time": [5.0], "run_time": [1.0], "gpus": [1.0]})
+    trace.save(tmp_path / "jobs.npz")
+    with np.load(tmp_path / "jobs.npz") as stored:
+        columns = {name: stored[name] for name in stored if name != "deadline"}
+    np.savez(tmp_path / "old.npz", **columns)
+    assert Trace.load(tmp_path / "old.npz") == trace
