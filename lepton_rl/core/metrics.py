@@ -112,7 +112,7 @@ DESCRIPTIONS = {
     "p99_bounded_slowdown": "99th percentile of bounded slowdown",
     "utilization": "busy GPU-seconds / (GPUs x makespan)",
     "fragmentation": "free GPU-seconds on partly used nodes / (GPUs x makespan), 0 on a pool",
-    "fairness": "Jain index of mean bounded slowdown between users or queues (1 = equal)",
+    "fairness": "Jain index of mean bounded slowdown between users, else queues, else jobs (1 = equal)",
     "preemptions": "running jobs stopped by a decision",
     "throughput": "jobs finished per hour",
     "energy_kwh": "energy of all GPUs over the makespan, kWh",
@@ -137,7 +137,8 @@ def bounded_slowdown(wait: FloatArray, run: FloatArray, floor: float = SLOWDOWN_
 def fairness(slowdown: FloatArray, groups: NDArray[np.int32]) -> float:
     """Jain's index of the groups' mean slowdown (Jain, Chiu, Hawe 1984): 1 when equal, 1/groups at worst.
 
-    Jobs are compared with each other where no job names its group.
+    Jobs are compared with each other where no job names its group; where some do, the others are left out. A group
+    that is alone is equal to itself: 1.
     """
     known = groups >= 0
     if not known.any():
