@@ -4,7 +4,7 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from lepton_rl.experiments.config import ClusterConfig, RunName, Section, WorkloadConfig
+from lepton_rl.experiments.config import MOST_JOBS, ClusterConfig, RunName, Section, WorkloadConfig
 from lepton_rl.experiments.loader import Clash
 from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.simulator import Timing
@@ -23,9 +23,11 @@ class WindowsConfig(Section):
         "anew; overlapping: random starts in a trace, means without intervals"
     )
     count: int = Field(ENOUGH_WINDOWS, ge=1, le=100_000, description="windows for each seed")
-    jobs: int = Field(default=1024, ge=1, description="counted jobs in each")
-    warmup: int = Field(default=0, ge=0, description="jobs before them, which the policy runs too")
-    cooldown: int = Field(default=0, ge=0, description="jobs after them, so that the counted ones do not see the end")
+    jobs: int = Field(default=1024, ge=1, le=MOST_JOBS, description="counted jobs in each")
+    warmup: int = Field(default=0, ge=0, le=MOST_JOBS, description="jobs before them, which the policy runs too")
+    cooldown: int = Field(
+        default=0, ge=0, le=MOST_JOBS, description="jobs after them, so that the counted ones do not see the end"
+    )
 
     @property
     def span(self) -> int:
@@ -100,7 +102,7 @@ class ProtocolConfig(Section):
     workload: WorkloadConfig
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     seed: int = Field(default=1, ge=0, description="of the window starts, as the published program draws them")
-    window: int = Field(default=1024, ge=1, description="jobs of a window")
+    window: int = Field(default=1024, ge=1, le=MOST_JOBS, description="jobs of a window")
     iterations: int = Field(default=10, ge=1, le=10_000, description="windows")
     policies: tuple[str, ...] = Field(
         default=("fcfs", "wfp3", "unicep", "sjf", "f1"), description="under the published rules"

@@ -39,6 +39,8 @@ __all__ = [
     "seed_for",
 ]
 
+MOST_GPUS = 1_000_000
+MOST_JOBS = 100_000_000
 _GENERATOR_KEYS = ("gpus", "jobs", "load", "parameters", "seed")
 _PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
@@ -71,26 +73,26 @@ class WorkloadConfig(Section):
         default=None, description="trace file, plain or gzip; data:REST is in the data folder"
     )
     format: str | None = Field(default=None, description="format of the file; seen from the content if left out")
-    skip: int = Field(default=0, ge=0, description="this many first jobs of the file are left out")
+    skip: int = Field(default=0, ge=0, le=10**12, description="this many first jobs of the file are left out")
     limit: int | None = Field(default=None, ge=1, description="jobs that are read, counted after `skip`")
     part: tuple[float, float] = Field(default=(0.0, 1.0), description="part of the jobs that is used, e.g. [0.7, 1.0]")
     generator: Literal["lublin", "lublin_256", "gpu_cluster"] | None = Field(
         default=None, description="synthetic jobs instead of a file"
     )
     gpus: int | None = Field(
-        default=None, ge=1, description="GPUs (processors) of the machine that jobs are generated for"
+        default=None, ge=1, le=MOST_GPUS, description="GPUs (processors) of the machine that jobs are generated for"
     )
-    jobs: int = Field(default=10_000, ge=1, description="jobs that are generated")
+    jobs: int = Field(default=10_000, ge=1, le=MOST_JOBS, description="jobs that are generated")
     load: float | None = Field(
         default=None,
-        gt=0,
+        ge=1e-6,
         le=1000,
         description="offered load of the generated jobs; 0.9 for gpu_cluster, else the model's own",
     )
     parameters: dict[str, Any] = Field(default_factory=dict, description="the generator's other parameters")
     seed: int | None = Field(default=None, ge=0, description="of the generator; the experiment's if left out")
     requested: str = Field(default="given", description="requested times: given, exact, noisy:SIGMA, tsafrir or absent")
-    scale_load: float = Field(default=1.0, gt=0, description="arrival gaps are divided by this")
+    scale_load: float = Field(default=1.0, ge=1e-6, le=1e6, description="arrival gaps are divided by this")
 
     @field_validator("format")
     @classmethod
@@ -212,14 +214,14 @@ class WorkloadConfig(Section):
 class ClusterConfig(Section):
     """Identical GPUs, as one pool (`gpus`) or on nodes (`nodes` and `gpus_per_node`)."""
 
-    gpus: int | None = Field(default=None, ge=1, le=1_000_000, description="GPUs of one pool without nodes")
-    nodes: int | None = Field(default=None, ge=1, le=1_000_000, description="nodes")
-    gpus_per_node: int | None = Field(default=None, ge=1, le=1_000_000, description="GPUs on each node")
+    gpus: int | None = Field(default=None, ge=1, le=MOST_GPUS, description="GPUs of one pool without nodes")
+    nodes: int | None = Field(default=None, ge=1, le=MOST_GPUS, description="nodes")
+    gpus_per_node: int | None = Field(default=None, ge=1, le=MOST_GPUS, description="GPUs on each node")
     gpu_memory_gib: float = Field(
         default=ClusterSpec().gpu_memory_gib, gt=0, le=1e6, description="memory of a GPU, GiB"
     )
-    idle_power_w: float = Field(default=ClusterSpec().idle_power_w, ge=0, description="power of an idle GPU, W")
-    max_power_w: float = Field(default=ClusterSpec().max_power_w, ge=0, description="power of a busy GPU, W")
+    idle_power_w: float = Field(default=ClusterSpec().idle_power_w, ge=0, le=1e6, description="power of an idle GPU, W")
+    max_power_w: float = Field(default=ClusterSpec().max_power_w, ge=0, le=1e6, description="power of a busy GPU, W")
 
     @model_validator(mode="after")
     def _one_shape(self) -> Self:
@@ -231,8 +233,8 @@ class ClusterConfig(Section):
             raise ValueError(
                 f"idle_power_w ({self.idle_power_w:g}) must not be above max_power_w ({self.max_power_w:g})"
             )
-        if (self.nodes or 1) * (self.gpus_per_node or 1) > 1_000_000:
-            raise ValueError("a cluster has at most 1,000,000 GPUs")
+        if (self.nodes or 1) * (self.gpus_per_node or 1) > MOST_GPUS:
+            raise ValueError(f"a cluster has at most {MOST_GPUS:,} GPUs")
         return self
 
     def build(self, trace: Trace | None = None) -> ClusterSpec:
