@@ -170,6 +170,9 @@ def test_configs(folder: Path, capsys: CAPTURE) -> None:
     assert run("configs copy benchmark/quickstart.yaml mine") == 0
     assert (folder / "mine" / "quickstart.yaml").is_file()
     assert run("configs copy benchmark/quickstart mine --overwrite") == 0
+    assert run("configs copy benchmark/quickstart mine/of/bench.yaml") == 0
+    assert (folder / "mine/of/bench.yaml").read_text() == (folder / "mine/quickstart.yaml").read_text()
+    assert run("configs copy benchmark/quickstart mine/of/bench.yaml") == 2
 
 
 def test_settings_of_a_policy_on_the_command_line(folder: Path, capsys: CAPTURE) -> None:

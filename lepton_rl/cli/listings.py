@@ -77,13 +77,15 @@ def list_configs() -> None:
 @configs.command("copy")
 def copy_config(
     name: Annotated[str, typer.Argument(help="As `configs list` prints it, e.g. benchmark/quickstart.yaml.")],
-    folder: Annotated[Path, output_argument("DIR", "Folder to copy into.")] = Path(),
+    to: Annotated[
+        Path, output_argument("DIR", "Folder to copy into, or a name of its own that ends in .yaml.")
+    ] = Path(),
     overwrite: Overwrite = False,
 ) -> None:
-    """Copy an experiment file into a folder, to change it.
+    """Copy an experiment file, to change it.
 
     Example: lepton-rl configs copy benchmark/quickstart.yaml experiments
     """
     from lepton_rl.experiments.shipped import copy_shipped
 
-    note(f"copied to {copy_shipped(name, folder, overwrite)}")
+    note(f"copied to {copy_shipped(name, to, overwrite)}")

@@ -164,7 +164,7 @@ DESCRIPTIONS = {
     "p99_bounded_slowdown": "99th percentile of bounded slowdown",
     "utilization": "busy GPU-seconds / (GPUs x makespan)",
     "fragmentation": "free GPU-seconds on partly used nodes / (GPUs x makespan), 0 on a pool",
-    "fairness": "Jain index of mean bounded slowdown between users or queues (1 = equal)",
+    "fairness": "Jain index of mean bounded slowdown between users, else queues, else jobs (1 = equal)",
     "mean_rho": "mean finish-time fairness (JCT over JCT on an equal share of the cluster; Themis)",
     "max_rho": "worst finish-time fairness of a job",
     "deadlines_met": "share of the jobs with a deadline that met it, 1 where none has one",
@@ -225,7 +225,8 @@ def _mean_jobs_in_system(submit: FloatArray, finish: FloatArray) -> FloatArray:
 def fairness(slowdown: FloatArray, groups: NDArray[np.int32]) -> float:
     """Jain's index of the groups' mean slowdown (Jain, Chiu, Hawe 1984): 1 when equal, 1/groups at worst.
 
-    Jobs are compared with each other where no job names its group.
+    Jobs are compared with each other where no job names its group; where some do, the others are left out. A group
+    that is alone is equal to itself: 1.
     """
     known = groups >= 0
     if not known.any():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton_rl.envs.picture import draw
 from lepton_rl.errors import counted
 
 if TYPE_CHECKING:
@@ -13,14 +14,6 @@ if TYPE_CHECKING:
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _SHOWN_JOBS = 12
 _SHOWN_NODES = 32
-_CELL = 10  # pixels of a GPU's square, its border included
-_WIDTH = 640
-
-_BACKGROUND = np.array((250, 250, 248), np.uint8)
-_FREE = np.array((222, 224, 226), np.uint8)
-_USED = np.array((38, 110, 180), np.uint8)
-_WAITING = np.array((214, 138, 52), np.uint8)
-_STARTABLE = np.array((74, 154, 92), np.uint8)
 
 
 def render_ansi(batch: "EnvironmentBatch", env: int = 0) -> str:
@@ -49,28 +42,5 @@ def render_ansi(batch: "EnvironmentBatch", env: int = 0) -> str:
 
 
 def render_rgb(batch: "EnvironmentBatch", env: int = 0) -> NDArray[np.uint8]:
-    """Return the state of one environment as an RGB picture (height, width, 3).
-
-    From top to bottom: the utilisation as a bar; one square a GPU, blue by load; one bar a visible job, as long as
-    its share of the cluster (square root), green when it could start now, orange when not.
-    """
-    view = batch.view(env)
-    per_line = (_WIDTH - 20) // _CELL
-    lines = -(-len(view.gpu_load) // per_line)
-    grid_top = 30
-    queue_top = grid_top + lines * _CELL + 10
-    height = queue_top + batch.codec.window * 4 + 10
-    picture = np.empty((height, _WIDTH, 3), np.uint8)
-    picture[:] = _BACKGROUND
-    span = _WIDTH - 20
-    picture[10:20, 10 : 10 + span] = _FREE
-    picture[10:20, 10 : 10 + round(span * float(view.gpu_load.mean()))] = _USED
-    for gpu, load in enumerate(view.gpu_load):
-        top = grid_top + gpu // per_line * _CELL
-        left = 10 + gpu % per_line * _CELL
-        picture[top : top + _CELL - 2, left : left + _CELL - 2] = (_FREE * (1 - load) + _USED * load).astype(np.uint8)
-    for slot in range(min(len(view.queue_gpus), batch.codec.window)):
-        top = queue_top + slot * 4
-        length = max(round(span * float(np.sqrt(view.queue_gpus[slot] / batch.cluster.gpus))), 2)
-        picture[top : top + 3, 10 : 10 + length] = _STARTABLE if view.queue_fits[slot] else _WAITING
-    return picture
+    """Return the state of one environment as an RGB picture (height, width, 3), as `envs.picture` draws it."""
+    return draw(batch.view(env), batch.cluster, batch.codec.window)

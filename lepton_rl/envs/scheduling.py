@@ -62,7 +62,7 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         jobs: Counted jobs of an episode.
         warmup: Jobs before them that a heuristic runs.
         relative_to_heuristic: Divide rewards by the heuristic's cost on the same jobs.
-        render_mode: "ansi" (text) or "rgb_array" (picture) of queue, GPUs and utilisation.
+        render_mode: "ansi" (text) or "rgb_array" (picture) of queue, GPUs, utilisation and power.
 
     Raises:
         ConfigError: an argument has the wrong type or value.

@@ -5,8 +5,8 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from lepton_rl.agents.optimum import MOST_JOBS, Objective
-from lepton_rl.experiments.config import ClusterConfig, RunName, Section, WorkloadConfig
+from lepton_rl.agents.optimum import Objective
+from lepton_rl.experiments.config import MOST_JOBS, ClusterConfig, RunName, Section, WorkloadConfig
 from lepton_rl.experiments.loader import Clash, InputPath
 from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.simulator import Timing
@@ -37,9 +37,11 @@ class WindowsConfig(Section):
         "anew; overlapping: random starts in a trace, means without intervals"
     )
     count: int = Field(ENOUGH_WINDOWS, ge=1, le=100_000, description="windows for each seed")
-    jobs: int = Field(default=1024, ge=1, description="counted jobs in each")
-    warmup: int = Field(default=0, ge=0, description="jobs before them, which the policy runs too")
-    cooldown: int = Field(default=0, ge=0, description="jobs after them, so that the counted ones do not see the end")
+    jobs: int = Field(default=1024, ge=1, le=MOST_JOBS, description="counted jobs in each")
+    warmup: int = Field(default=0, ge=0, le=MOST_JOBS, description="jobs before them, which the policy runs too")
+    cooldown: int = Field(
+        default=0, ge=0, le=MOST_JOBS, description="jobs after them, so that the counted ones do not see the end"
+    )
     together: bool = Field(default=False, description="all jobs of a window are submitted with its first")
 
     @property
@@ -80,7 +82,7 @@ class BenchmarkConfig(Section):
     workloads: tuple[BenchmarkWorkload, ...] = Field(min_length=1)
     policies: tuple[PolicyConfig, ...] = Field(min_length=1)
     optimum: OptimumConfig | None = Field(
-        default=None, description=f"each policy's gap to the optimum of windows of {MOST_JOBS} jobs or fewer"
+        default=None, description=f"each policy's gap to the optimum of windows of {MOST_SOLVED} jobs or fewer"
     )
     preemption_cost: float = Field(
         default=0.0, ge=0, le=MOST_PREEMPTION_COST, description="seconds that a preemption adds"
@@ -109,9 +111,9 @@ class BenchmarkConfig(Section):
             return self
         for workload in self.workloads:
             windows = workload.windows
-            if windows.span > MOST_JOBS or windows.span != windows.jobs:
+            if windows.span > MOST_SOLVED or windows.span != windows.jobs:
                 raise ValueError(
-                    f"the optimum is for windows of {MOST_JOBS} jobs or fewer without warmup and cooldown; "
+                    f"the optimum is for windows of {MOST_SOLVED} jobs or fewer without warmup and cooldown; "
                     f"{workload.label} has {windows.span}"
                     + (f", {windows.jobs} of them counted" if windows.span != windows.jobs else "")
                 )
@@ -134,7 +136,7 @@ class ProtocolConfig(Section):
     workload: WorkloadConfig
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     seed: int = Field(default=1, ge=0, description="of the window starts, as the published program draws them")
-    window: int = Field(default=1024, ge=1, description="jobs of a window")
+    window: int = Field(default=1024, ge=1, le=MOST_JOBS, description="jobs of a window")
     iterations: int = Field(default=10, ge=1, le=10_000, description="windows")
     policies: tuple[str, ...] = Field(
         default=("fcfs", "wfp3", "unicep", "sjf", "f1"), description="under the published rules"

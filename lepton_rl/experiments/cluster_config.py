@@ -106,8 +106,8 @@ class ClusterConfig(Section):
     gpu_memory_gib: float = Field(
         default=ClusterSpec().gpu_memory_gib, gt=0, le=1e6, description="memory of a GPU, GiB"
     )
-    idle_power_w: float = Field(default=ClusterSpec().idle_power_w, ge=0, description="power of an idle GPU, W")
-    max_power_w: float = Field(default=ClusterSpec().max_power_w, ge=0, description="power of a busy GPU, W")
+    idle_power_w: float = Field(default=ClusterSpec().idle_power_w, ge=0, le=1e6, description="power of an idle GPU, W")
+    max_power_w: float = Field(default=ClusterSpec().max_power_w, ge=0, le=1e6, description="power of a busy GPU, W")
     groups: tuple[GroupConfig, ...] = Field(default=(), description="nodes that differ, group by group")
     gpu_types: dict[str, dict[str, float]] = Field(
         default_factory=dict, description="figures of GPU types of your own, by their name"
@@ -143,7 +143,7 @@ class ClusterConfig(Section):
                 f"idle_power_w ({self.idle_power_w:g}) must not be above max_power_w ({self.max_power_w:g})"
             )
         if (self.nodes or 1) * (self.gpus_per_node or 1) > MOST_GPUS:
-            raise ValueError("a cluster has at most 1,000,000 GPUs")
+            raise ValueError(f"a cluster has at most {MOST_GPUS:,} GPUs")
         return self
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from lepton_rl.errors import ConfigError, TraceError, nearest
-from lepton_rl.experiments.cluster_config import ClusterConfig
+from lepton_rl.experiments.cluster_config import MOST_GPUS, ClusterConfig
 from lepton_rl.experiments.loader import InputPath, Section, load, or_value_error, resolved_yaml
 from lepton_rl.workloads import (
     FORMATS,
@@ -39,6 +39,7 @@ __all__ = [
     "seed_for",
 ]
 
+MOST_JOBS = 100_000_000
 _GENERATOR_KEYS = ("gpus", "jobs", "load", "parameters", "seed")
 _PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
@@ -71,26 +72,26 @@ class WorkloadConfig(Section):
         default=None, description="trace file, plain or gzip; data:REST is in the data folder"
     )
     format: str | None = Field(default=None, description="format of the file; seen from the content if left out")
-    skip: int = Field(default=0, ge=0, description="this many first jobs of the file are left out")
+    skip: int = Field(default=0, ge=0, le=10**12, description="this many first jobs of the file are left out")
     limit: int | None = Field(default=None, ge=1, description="jobs that are read, counted after `skip`")
     part: tuple[float, float] = Field(default=(0.0, 1.0), description="part of the jobs that is used, e.g. [0.7, 1.0]")
     generator: Literal["lublin", "lublin_256", "gpu_cluster"] | None = Field(
         default=None, description="synthetic jobs instead of a file"
     )
     gpus: int | None = Field(
-        default=None, ge=1, description="GPUs (processors) of the machine that jobs are generated for"
+        default=None, ge=1, le=MOST_GPUS, description="GPUs (processors) of the machine that jobs are generated for"
     )
-    jobs: int = Field(default=10_000, ge=1, description="jobs that are generated")
+    jobs: int = Field(default=10_000, ge=1, le=MOST_JOBS, description="jobs that are generated")
     load: float | None = Field(
         default=None,
-        gt=0,
+        ge=1e-6,
         le=1000,
         description="offered load of the generated jobs; 0.9 for gpu_cluster, else the model's own",
     )
     parameters: dict[str, Any] = Field(default_factory=dict, description="the generator's other parameters")
     seed: int | None = Field(default=None, ge=0, description="of the generator; the experiment's if left out")
     requested: str = Field(default="given", description="requested times: given, exact, noisy:SIGMA, tsafrir or absent")
-    scale_load: float = Field(default=1.0, gt=0, description="arrival gaps are divided by this")
+    scale_load: float = Field(default=1.0, ge=1e-6, le=1e6, description="arrival gaps are divided by this")
 
     @field_validator("format")
     @classmethod

@@ -36,8 +36,13 @@ def shipped_configs() -> list[ShippedConfig]:
     raise ConfigError("this installation of lepton_rl holds no experiment files")
 
 
-def copy_shipped(name: str, folder: Path, overwrite: bool = False) -> Path:
-    """Copy one of the files into a folder, which is made if needed, and return its path there.
+def copy_shipped(name: str, to: Path, overwrite: bool = False) -> Path:
+    """Copy one of the files and return the copy's path.
+
+    Args:
+        name: as `shipped_configs` has it, or shorter where that says which.
+        to: a folder, which is made if needed; or, if it ends in .yaml and is no folder, the copy itself.
+        overwrite: replace a copy that is there.
 
     Raises:
         ConfigError: no file has that name, or it cannot be written.
@@ -51,9 +56,9 @@ def copy_shipped(name: str, folder: Path, overwrite: bool = False) -> Path:
         close = nearest(name.removesuffix(".yaml"), [*bare, *(Path(full).name for full in bare)])
         said = f"{name!r} may be {' or '.join(short)}" if short else f"no file is called {name!r}{close}"
         raise ConfigError(f"{said}; see: lepton-rl configs list")
-    target = folder / Path(name).name
+    target = to if to.suffix == ".yaml" and not to.is_dir() else to / Path(name).name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         check_output_file(target, overwrite)
         target.write_text(found[name].text, encoding="utf-8")
     except OSError as error:

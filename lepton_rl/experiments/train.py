@@ -1,6 +1,7 @@
 """`lepton-rl train FILE`: one experiment file in, a run folder with a policy bundle out (see `training_folder`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,8 @@ def train(
         folder.check_resumable()
     else:
         folder.check_free(overwrite)
-    setup = _prepare(config, strict)
+    with _saying_what_takes_memory():
+        setup = _prepare(config, strict)
     device = _device(config.training.device)
     make_folder(folder.path)
     with alone_in(folder.path):
@@ -86,7 +88,8 @@ def train(
             folder.check_free(overwrite)  # once more: another may have come first
             folder.claim({"name": config.name, "seed": config.seed, "device": device})
         try:
-            _Training(config, folder, setup, device, console).run(resume)
+            with _saying_what_takes_memory():
+                _Training(config, folder, setup, device, console).run(resume)
         except KeyboardInterrupt:
             folder.close("interrupted")
             raise
@@ -94,6 +97,17 @@ def train(
             folder.close("failed")
             raise
     return folder.path
+
+
+@contextmanager
+def _saying_what_takes_memory() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise ConfigError(
+            "there is not enough memory for this training: lower what is largest of training.environments, "
+            "agent.n_steps, agent.buffer_size, agent.batch_size, observation.window, episode.jobs and workload.jobs"
+        ) from None
 
 
 def _prepare(config: TrainConfig, strict: bool) -> _Setup:

@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 from lepton_rl.agents.network import NetworkName
 from lepton_rl.agents.sb3 import AlgorithmName
 from lepton_rl.envs import Codec, Objective
-from lepton_rl.experiments.config import ClusterConfig, RunName, WorkloadConfig
+from lepton_rl.experiments.config import MOST_JOBS, ClusterConfig, RunName, WorkloadConfig
 from lepton_rl.experiments.loader import Section, or_value_error
 
-Rate = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
 Pair = tuple[float, float]
 
 # What each algorithm reads; the rest of AgentConfig must then be left out.
@@ -33,6 +33,8 @@ _READS: dict[AlgorithmName, tuple[str, ...]] = {
         "exploration_final",
     ),
 }
+_MOST_ROLLOUT = 10_000_000  # steps: tens of gigabytes of observations
+_N_STEPS = {"a2c": 5, "dqn": 1}  # SB3's defaults; PPO's is 2048
 _SB3_NAMES = {
     "value_coefficient": "vf_coef",
     "train_every": "train_freq",
@@ -44,8 +46,8 @@ _SB3_NAMES = {
 class EpisodeConfig(Section):
     """Length of an episode."""
 
-    jobs: int = Field(256, ge=1, description="counted jobs of an episode")
-    warmup: int = Field(0, ge=0, description="jobs before them that a heuristic runs")
+    jobs: int = Field(256, ge=1, le=MOST_JOBS, description="counted jobs of an episode")
+    warmup: int = Field(0, ge=0, le=MOST_JOBS, description="jobs before them that a heuristic runs")
 
 
 class ObservationConfig(Section):
@@ -64,10 +66,10 @@ class ObservationConfig(Section):
 class ObjectiveConfig(Section):
     """What is minimised, per job."""
 
-    slowdown: float = Field(1.0, ge=0, description="weight of the mean bounded slowdown")
-    wait_hours: float = Field(2.5, ge=0, description="weight of the mean wait in hours")
-    jct_hours: float = Field(0.0, ge=0, description="weight of the mean JCT in hours")
-    energy_kwh: float = Field(0.0, ge=0, description="weight of the energy per job in kWh")
+    slowdown: Weight = Field(1.0, description="weight of the mean bounded slowdown")
+    wait_hours: Weight = Field(2.5, description="weight of the mean wait in hours")
+    jct_hours: Weight = Field(0.0, description="weight of the mean JCT in hours")
+    energy_kwh: Weight = Field(0.0, description="weight of the energy per job in kWh")
     relative_to_heuristic: bool = Field(True, description="divide rewards by the heuristic's cost on the same jobs")
 
     def build(self) -> Objective:
@@ -89,23 +91,25 @@ class AgentConfig(Section):
     critic_width: int = Field(64, ge=1, le=8192, description="units of the critic's layers, and of the mlp's")
     learning_rate: Rate | tuple[Rate, Rate] = Field((1e-3, 1e-4), description="step size, or its first and last value")
     gamma: float = Field(0.9997, gt=0, le=1, description="discount per decision; near 1, or jobs get parked")
-    reward_scale: float = Field(10.0, gt=0, description="rewards are multiplied by it for the critic's sake")
-    n_steps: int | None = Field(None, ge=1, description="steps of each environment in a rollout")
-    batch_size: int | None = Field(None, ge=1, description="minibatch")
-    n_epochs: int | None = Field(None, ge=1, description="passes over a rollout")
+    reward_scale: float = Field(10.0, gt=0, le=1e6, description="rewards are multiplied by it for the critic's sake")
+    n_steps: int | None = Field(None, ge=1, le=1_000_000, description="steps of each environment in a rollout")
+    batch_size: int | None = Field(None, ge=1, le=_MOST_ROLLOUT, description="minibatch")
+    n_epochs: int | None = Field(None, ge=1, le=1000, description="passes over a rollout")
     gae_lambda: float | None = Field(None, ge=0, le=1, description="of generalised advantage estimation")
-    clip_range: float | None = Field(None, gt=0, description="of PPO")
-    target_kl: float | None = Field(None, gt=0, description="stop an update beyond this divergence")
-    entropy: Share | tuple[Share, Share] | None = Field(
+    clip_range: float | None = Field(None, gt=0, le=1e6, description="of PPO")
+    target_kl: float | None = Field(None, gt=0, le=1e6, description="stop an update beyond this divergence")
+    entropy: Weight | tuple[Weight, Weight] | None = Field(
         None, description="entropy coefficient, or its first and last value"
     )
-    value_coefficient: float | None = Field(None, ge=0, description="weight of the value loss")
-    max_grad_norm: float | None = Field(None, gt=0, description="gradient clipping")
-    buffer_size: int | None = Field(None, ge=1, description="replayed steps (dqn)")
-    learning_starts: int | None = Field(None, ge=0, description="steps before the first update (dqn)")
-    train_every: int | None = Field(None, ge=1, description="steps of each environment between updates (dqn)")
-    gradient_steps: int | None = Field(None, ge=1, description="updates each time (dqn)")
-    target_update_every: int | None = Field(None, ge=1, description="steps between target updates (dqn)")
+    value_coefficient: Weight | None = Field(None, description="weight of the value loss")
+    max_grad_norm: float | None = Field(None, gt=0, le=1e6, description="gradient clipping")
+    buffer_size: int | None = Field(None, ge=1, le=100_000_000, description="replayed steps (dqn)")
+    learning_starts: int | None = Field(None, ge=0, le=10**12, description="steps before the first update (dqn)")
+    train_every: int | None = Field(
+        None, ge=1, le=1_000_000, description="steps of each environment between updates (dqn)"
+    )
+    gradient_steps: int | None = Field(None, ge=1, le=1_000_000, description="updates each time (dqn)")
+    target_update_every: int | None = Field(None, ge=1, le=10**12, description="steps between target updates (dqn)")
     exploration_fraction: float | None = Field(None, ge=0, le=1, description="part of training that explores (dqn)")
     exploration_final: float | None = Field(None, ge=0, le=1, description="exploration that stays (dqn)")
 
@@ -146,19 +150,19 @@ class AgentConfig(Section):
 class TrainingConfig(Section):
     """How long and where."""
 
-    environments: int = Field(64, ge=1, description="environments stepped together")
-    total_steps: int = Field(1_000_000, ge=1, description="environment steps in all")
+    environments: int = Field(64, ge=1, le=16_384, description="environments stepped together")
+    total_steps: int = Field(1_000_000, ge=1, le=10**12, description="environment steps in all")
     evaluate_every: int = Field(100_000, ge=1, description="steps between evaluations on held-out windows")
     checkpoint_every: int = Field(100_000, ge=1, description="steps between checkpoints")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch computes")
-    threads: int = Field(1, ge=1, description="threads of torch; one is fastest on shared cores")
+    threads: int = Field(1, ge=1, le=1024, description="threads of torch; one is fastest on shared cores")
 
 
 class ValidationConfig(Section):
     """Held-out windows that choose the best weights; never those of a benchmark."""
 
-    windows: int = Field(16, ge=1, description="windows")
-    fraction: float = Field(0.2, gt=0, lt=1, description="last part of the workload kept for them")
+    windows: int = Field(16, ge=1, le=16_384, description="windows")
+    fraction: float = Field(0.2, ge=0.001, le=0.999, description="last part of the workload kept for them")
     workload: WorkloadConfig | None = Field(None, description="another workload to draw them from")
     objective: ObjectiveConfig | None = Field(
         None, description="what the best weights are chosen by, where it is not what is trained on"
@@ -178,6 +182,19 @@ class TrainConfig(Section):
     agent: AgentConfig = AgentConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _rollout_fits(self) -> Self:
+        n_steps, environments = (
+            self.agent.n_steps or _N_STEPS.get(self.agent.algorithm, 2048),
+            self.training.environments,
+        )
+        if n_steps * environments > _MOST_ROLLOUT:
+            raise ValueError(
+                f"a rollout of agent.n_steps={n_steps} in training.environments={environments} is too large to be "
+                f"held: together they make {_MOST_ROLLOUT:,} steps at most"
+            )
+        return self
 
     @model_validator(mode="after")
     def _held_out(self) -> Self:

@@ -113,3 +113,12 @@ def test_one_of_a_thing_is_no_plural(folder: Path, capsys: CAPTURE) -> None:
     assert capsys.readouterr().err == "made.csv: 1 job\n"
     assert run("traces generate gpu --jobs 2 --gpus 1 --requested noisy:1 --out made.swf") == 0
     assert re.fullmatch(r"made\.swf: 2 jobs, offered load [\d.]+ on 1 GPU\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("queue", "fairness"), [("", 0.9), ("batch", 1.0)])
+def test_fairness_is_between_jobs_where_nobody_is_known(
+    queue: str, fairness: float, folder: Path, capsys: CAPTURE
+) -> None:
+    (folder / "two.csv").write_text(f"submit_time,run_time,gpus,queue\n0,10,1,{queue}\n0,10,1,{queue}\n")
+    assert run("simulate --trace two.csv --gpus 1 --policy fcfs --json") == 0
+    assert json.loads(capsys.readouterr().out)["fairness"] == pytest.approx(fairness)  # slowdowns 1 and 2

@@ -300,24 +300,6 @@ def test_text_of_a_large_state_is_cut() -> None:
     assert text[-1] == "... 18 more jobs"
 
 
-def test_picture() -> None:
-    env = small("rgb_array")
-    picture = env.render()
-    assert picture.dtype == np.uint8
-    assert picture.shape == (30 + 10 + 10 + 3 * 4 + 10, 640, 3)
-    blue, grey, green, orange = (38, 110, 180), (222, 224, 226), (74, 154, 92), (214, 138, 52)
-    gpu_colours = [tuple(picture[31, 11 + 10 * gpu].tolist()) for gpu in range(4)]
-    assert gpu_colours[1:] == [grey, blue, blue]
-    assert gpu_colours[0] == (130, 167, 203)  # half of it
-    assert tuple(picture[15, 10].tolist()) == blue  # the bar of the utilisation, 62 % of 620
-    assert tuple(picture[15, 10 + 386].tolist()) == blue
-    assert tuple(picture[15, 10 + 390].tolist()) == grey
-    assert tuple(picture[50, 12].tolist()) == orange  # asks for two GPUs, one is free
-    assert tuple(picture[54, 12].tolist()) == green
-    while not env.step(skip_choice(env.action_masks()))[2]:
-        assert env.render().shape == picture.shape
-
-
 def test_without_a_render_mode_there_is_no_picture() -> None:
     env = SchedulingEnv(workload(7), CLUSTER, jobs=5)
     env.reset()

@@ -67,7 +67,7 @@ def test_no_purpose_shares_a_seed_with_another() -> None:
         ({"path": "a", "part": (0.5, 0.5)}, "0 <= first < second <= 1"),
         ({"path": "a", "format": "swg"}, "did you mean 'swf'"),
         ({"path": "a", "requested": "nois:1"}, "no such mode"),
-        ({"path": "a", "scale_load": 0}, "must be greater than 0"),
+        ({"path": "a", "scale_load": 0}, "must be greater than or equal to 0.000001"),
         ({"generator": "lublin", "gpus": 8, "parameters": {"cycle": 3}}, "must be a list of numbers"),
         ({"generator": "gpu_cluster", "gpus": 8, "parameters": {"users": 1.5}}, "must be a whole number"),
     ],

@@ -385,3 +385,11 @@ def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path: Path, capsys:
         (folder / "run.json").write_text(text)
         with pytest.raises(ConfigError, match=r"run\.json is damaged"):
             train(file, short, out=folder, resume=True)
+
+
+def test_too_little_memory_is_said_in_one_sentence(tmp_path: Path) -> None:
+    file = write_experiment(tmp_path, "dqn")
+    sizes = ["agent.buffer_size=100000000", "observation.window=4096"]  # 28 TB
+    with pytest.raises(ConfigError, match=r"not enough memory for this training: lower .* agent\.buffer_size"):
+        train(file, sizes, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
