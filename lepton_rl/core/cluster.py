@@ -5,16 +5,22 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action
 from lepton_rl.core.hardware.gpu_type import GpuType
 from lepton_rl.core.hardware.locality import Locality
+from lepton_rl.core.physics import power_w
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import ConfigError, counted
 
 NO_SLOWDOWN = Locality()
 MAX_TYPES = 50
 """The types that a job may run on are the bits of a float64's whole number."""
+MAX_OFFER = 2_000_000
+"""Of one thing on one node: its thousandths are an int32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +50,8 @@ class NodeGroup:
         if not 1 <= self.racks <= self.nodes:
             raise ConfigError(f"{counted(self.nodes, 'node')} can stand in 1 to {self.nodes} racks, not {self.racks}")
         for name, amount in self.offers:
-            if not 0 <= amount < math.inf:
-                raise ConfigError(f"a node offers 0 or more {name}, not {amount}")
+            if not 0 <= amount <= MAX_OFFER:
+                raise ConfigError(f"a node offers 0 to {MAX_OFFER:,} {name}, not {amount:,}")
 
     @property
     def gpus(self) -> int:
@@ -98,13 +104,18 @@ class ClusterSpec:
             locality: what spreading a gang over nodes and racks costs; nothing if None.
 
         Raises:
-            ConfigError: there is no group, or more types than the tables hold.
+            ConfigError: there is no group, two types have one name, or there are more types than the tables hold.
         """
         if not groups:
             raise ConfigError("a cluster needs at least one group of nodes")
-        names = {group.gpu.name for group in groups}
-        if len(names) > MAX_TYPES:
-            raise ConfigError(f"a cluster has at most {MAX_TYPES} types of GPU, not {len(names)}")
+        types: dict[str, GpuType] = {}
+        for group in groups:
+            if types.setdefault(group.gpu.name, group.gpu) != group.gpu:
+                raise ConfigError(
+                    f"two groups have GPUs called {group.gpu.name!r} with different figures; rename one of the types"
+                )
+        if len(types) > MAX_TYPES:
+            raise ConfigError(f"a cluster has at most {MAX_TYPES} types of GPU, not {len(types)}")
         gpus = sum(group.gpus for group in groups)
         return cls(
             nodes=sum(group.nodes for group in groups),
@@ -146,6 +157,18 @@ class ClusterSpec:
             return tuple(range(0, self.gpus, self.gpus_per_node))
         counts = [group.gpus_per_node for group in self.groups for _ in range(group.nodes)]
         return (0, *accumulate(counts[:-1]))
+
+    def gpu_draw_w(self, load: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the draw of each GPU under its load (0 to 1), `idle + (max - idle) x load` of its type, watts.
+
+        Both of shape (GPUs,).
+        """
+        if not self.groups:
+            return power_w(load, self.max_power_w, self.idle_power_w)
+        watts = [(group.gpu.idle_power_w, group.gpu.max_power_w) for group in self.groups]
+        idle, most = np.repeat(np.array(watts), [group.gpus for group in self.groups], axis=0).T
+        draw: NDArray[np.float64] = idle + (most - idle) * load
+        return draw
 
     @property
     def gpu_memory_mib(self) -> int:
