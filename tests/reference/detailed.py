@@ -136,6 +136,7 @@ class DetailedCluster(Cluster):
         self.free_memory = [self.machine(gpu).type.memory_gib for gpu in range(len(self.node_of))]
         self.free = WHOLE * len(self.node_of)
         self._answers = {}
+        self._fewest: dict[Hashable, int] = {}  # by wish, of the empty cluster
 
     def machine(self, gpu: int) -> Node:
         return self.machines[self.node_of[gpu]]
@@ -252,6 +253,9 @@ class DetailedCluster(Cluster):
 
     def _fewest_nodes(self, job: DetailedJob) -> int:
         """Fewest nodes that hold the job on the empty cluster."""
-        empty = DetailedCluster(self.groups, "best")
-        largest_first = sorted((len(offer) for offer in empty.offered(job)), reverse=True)
-        return next(nodes for nodes in range(len(largest_first) + 1) if sum(largest_first[:nodes]) >= job.gpus)
+        if job.wish not in self._fewest:
+            empty = DetailedCluster(self.groups, "best")
+            largest_first = sorted((len(offer) for offer in empty.offered(job)), reverse=True)
+            counts = range(len(largest_first) + 1)
+            self._fewest[job.wish] = next(nodes for nodes in counts if sum(largest_first[:nodes]) >= job.gpus)
+        return self._fewest[job.wish]
