@@ -24,7 +24,7 @@ class Horizon:
 
     jobs: Floats  # (running + window, JOB_COLUMNS)
     running: int
-    placing: bool  # whether it matters which GPUs a job gets: several nodes, or shares
+    placing: bool  # whether it matters which GPUs a job gets: several nodes, what they offer, or shares
     run_end: Floats  # (2, running + window): scratch heap; predicted ends of the running jobs, ascending
     run_job: Ints32  # (2, running + window): their rows
     gpus: Ints32  # (GPUs, GPU_COLUMNS)
@@ -47,8 +47,9 @@ class Horizon:
             area = snapshot.jobs[rows, L.GPUS] * snapshot.jobs[rows, L.PREDICTED]
             rows = np.sort(rows[np.argsort(area, kind="stable")[:window]])
         jobs = snapshot.jobs[np.concatenate((np.arange(running), rows))]
-        ends = predicted_ends(jobs[:running], snapshot.time)
+        ends = predicted_ends(jobs[:running], snapshot.time, snapshot.hw)
         by_end = np.argsort(ends, kind="stable")
+        placing = snapshot.hw is not None or len(snapshot.nodes) > 1 or bool((jobs[running:, L.GPUS] < L.MILLI).any())
         run_end = np.zeros((2, len(jobs)))
         run_job = np.zeros((3, len(jobs)), np.int32)
         run_end[1, :running] = ends[by_end]
@@ -56,7 +57,7 @@ class Horizon:
         return cls(
             jobs=jobs,
             running=running,
-            placing=len(snapshot.nodes) > 1 or bool((jobs[running:, L.GPUS] < L.MILLI).any()),
+            placing=placing,
             run_end=run_end,
             run_job=run_job,
             gpus=snapshot.gpus.copy(),  # kernels are compiled for writeable arrays
@@ -75,13 +76,13 @@ class Horizon:
         return len(self.jobs) - self.running
 
 
-def predicted_ends(running: Floats, now: float) -> Floats:
+def predicted_ends(running: Floats, now: float, hw: Hardware = None) -> Floats:
     """Return when the running jobs (layout.JOB_COLUMNS) are expected to end, seconds, later than now.
 
     A job that has outrun its prediction is given twice as long, again and again, as expired predictions are
     raised by growing steps in Tsafrir et al., IEEE TPDS 2007.
     """
-    predicted = np.maximum(running[:, L.PREDICTED], 1.0)
+    predicted = np.maximum(running[:, L.PREDICTED] if hw is None else running[:, L.PREDICTED] / running[:, L.RATE], 1.0)
     served = now - running[:, L.START]
     overrun = np.maximum(served / predicted, 0.5)
     doublings = np.floor(np.log2(overrun)) + 1.0  # 0 before the predicted end, 1 from it on

@@ -92,7 +92,8 @@ def _change_room(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, node: int,
     """Take what the job asks for beside so many GPUs of a node; a negative number gives it back."""
     if hw is not None:
         for resource in range(nodes.shape[1] - L.ROOM):
-            nodes[node, L.ROOM + resource] -= int(jobs[job, L.ASKS + resource]) * gpus_held
+            if nodes[node, L.ROOM + resource] != L.UNCOUNTED:
+                nodes[node, L.ROOM + resource] -= int(jobs[job, L.ASKS + resource]) * gpus_held
 
 
 @inlined

@@ -6,18 +6,24 @@ from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action
 from lepton_rl.core.hardware.gpu_type import GpuType
 from lepton_rl.core.hardware.locality import Locality, SpreadCurve
 from lepton_rl.core.hardware.power_limit import PowerCurve
 from lepton_rl.core.hardware.tariffs import HourlySeries
+from lepton_rl.core.physics import power_w
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import ConfigError, counted
 
 NO_SLOWDOWN = Locality()
 MAX_TYPES = 50
 """The types that a job may run on are the bits of a float64's whole number."""
+MAX_OFFER = 2_000_000
+"""Of one thing on one node: its thousandths are an int32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +57,8 @@ class NodeGroup:
         if not 1 <= self.racks <= self.nodes:
             raise ConfigError(f"{counted(self.nodes, 'node')} can stand in 1 to {self.nodes} racks, not {self.racks}")
         for name, amount in self.offers:
-            if not 0 <= amount < math.inf:
-                raise ConfigError(f"a node offers 0 or more {name}, not {amount}")
+            if not 0 <= amount <= MAX_OFFER:
+                raise ConfigError(f"a node offers 0 to {MAX_OFFER:,} {name}, not {amount:,}")
         if self.power_limit_w is not None:
             self.gpu.checked_power_limit_w(self.power_limit_w)
         if self.rent_usd_per_hour is not None and not 0 <= self.rent_usd_per_hour < math.inf:
@@ -141,13 +147,19 @@ class ClusterSpec:
             tariffs: price and carbon of electricity; unknown if None.
 
         Raises:
-            ConfigError: there is no group, or more types than the tables hold.
+            ConfigError: there is no group, two types have one name, or there are more types than the tables hold.
         """
         if not groups:
             raise ConfigError("a cluster needs at least one group of nodes")
-        names = {group.limited_gpu.name for group in groups}
-        if len(names) > MAX_TYPES:
-            raise ConfigError(f"a cluster has at most {MAX_TYPES} types of GPU, not {len(names)}")
+        types: dict[str, GpuType] = {}
+        for group in groups:
+            kind = group.limited_gpu
+            if types.setdefault(kind.name, kind) != kind:
+                raise ConfigError(
+                    f"two groups have GPUs called {kind.name!r} with different figures; rename one of the types"
+                )
+        if len(types) > MAX_TYPES:
+            raise ConfigError(f"a cluster has at most {MAX_TYPES} types of GPU, not {len(types)}")
         gpus = sum(group.gpus for group in groups)
         return cls(
             nodes=sum(group.nodes for group in groups),
@@ -197,6 +209,18 @@ class ClusterSpec:
             return tuple(range(0, self.gpus, self.gpus_per_node))
         counts = [group.gpus_per_node for group in self.groups for _ in range(group.nodes)]
         return (0, *accumulate(counts[:-1]))
+
+    def gpu_draw_w(self, load: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the draw of each GPU under its load (0 to 1), `idle + (max - idle) x load` of its type, watts.
+
+        Both of shape (GPUs,).
+        """
+        if not self.groups:
+            return power_w(load, self.max_power_w, self.idle_power_w)
+        watts = [(group.limited_gpu.idle_power_w, group.limited_gpu.max_power_w) for group in self.groups]
+        idle, most = np.repeat(np.array(watts), [group.gpus for group in self.groups], axis=0).T
+        draw: NDArray[np.float64] = idle + (most - idle) * load
+        return draw
 
     @property
     def gpu_memory_mib(self) -> int:

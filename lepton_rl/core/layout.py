@@ -66,7 +66,9 @@ COUNT = 4  # its GPUs
 TYPE = 5  # their type, a row of hw.speed
 MEMORY_EACH = 6  # MiB of each
 RACK = 7
-ROOM = 8  # free CPU (thousandths of a core), RAM (MiB) and named accelerators, one column each
+ROOM = 8  # free CPU, RAM and named accelerators in thousandths, one column each
+UNCOUNTED = 2**31 - 1
+"""ROOM of a node for what its group does not name."""
 
 # totals: int64 (TOTAL_COLUMNS,)
 FREE_WHOLE = 0  # wholly free GPUs of the cluster

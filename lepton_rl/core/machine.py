@@ -10,9 +10,6 @@ from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.core.hardware.tables import IDLE_MW, LOAD_MW, Hardware, HardwareTables
 from lepton_rl.core.hardware.tariffs import HourlySeries
 
-UNCOUNTED = np.iinfo(np.int32).max
-"""ROOM of a node for what its group does not name: no job comes near it."""
-
 
 def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
     """Return (gpus, nodes, bits, totals) of the cluster with nothing running on it."""
@@ -34,7 +31,7 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
                 rack + index * group.racks // group.nodes,
             )  # fmt: skip
             nodes[node, L.ROOM :] = [
-                round(offers[name] * L.MILLI) if name in offers else UNCOUNTED for name in cluster.resources
+                round(offers[name] * L.MILLI) if name in offers else L.UNCOUNTED for name in cluster.resources
             ]
             gpus[gpu : gpu + group.gpus_per_node] = (L.MILLI, memory, -1, node)
             for word in range(bits.shape[1]):

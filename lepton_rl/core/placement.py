@@ -46,8 +46,9 @@ def _room_for(jobs: Floats, job: int, node: int, nodes: Ints32, most: int) -> in
     """GPUs of a node, at most `most`, beside which there is all that the job asks for (CPU, RAM, accelerators)."""
     for resource in range(nodes.shape[1] - L.ROOM):
         ask = int(jobs[job, L.ASKS + resource])
-        if ask > 0:
-            most = min(most, int(nodes[node, L.ROOM + resource]) // ask)
+        room = int(nodes[node, L.ROOM + resource])
+        if ask > 0 and room != L.UNCOUNTED:
+            most = min(most, room // ask)
     return most
 
 

@@ -11,8 +11,7 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Start
 from lepton_rl.core.allocation import held_gpus, hold_gpu, hold_share, node_of, release, set_rate, share_memory
 from lepton_rl.core.hardware.tables import Hardware
-from lepton_rl.core.physics import power_w
-from lepton_rl.core.placement import Placement, place, takes_type
+from lepton_rl.core.placement import Placement, available, place, takes_type
 from lepton_rl.core.progress import served
 from lepton_rl.errors import IllegalAction
 
@@ -151,7 +150,7 @@ class Snapshot:
     @property
     def gpu_power_w(self) -> FloatArray:
         """Draw of each GPU, idle + (max - idle) x load, watts, shape (GPUs,)."""
-        return power_w(self.gpu_load, self.cluster.max_power_w, self.cluster.idle_power_w)
+        return self.cluster.gpu_draw_w(self.gpu_load)
 
     def gpus_of(self, job: int) -> tuple[int, ...]:
         """Return the GPUs that a running job holds."""
@@ -233,7 +232,7 @@ def take_gpus(
     needed = max(demand // L.MILLI, 1)
     if action.gpus is None:
         if not place(int(placement), jobs, row, gpus, nodes, bits, totals, hw):
-            raise IllegalAction(_why_not_placed(action.job, demand, placement, totals))
+            raise IllegalAction(_why_not_placed(action.job, jobs, row, placement, nodes, totals, hw))
         return
     chosen = action.gpus
     if len(set(chosen)) != len(chosen) or len(chosen) != needed:
@@ -277,16 +276,29 @@ def _check_nodes(
         if not takes_type(jobs, row, node, nodes, hw):
             raise IllegalAction(f"job {job} cannot run on the type of GPU, or in the GPU memory, of node {node}")
         asked = jobs[row, L.ASKS :] * np.count_nonzero(on == node)
-        if (asked > nodes[node, L.ROOM :]).any():
+        room = nodes[node, L.ROOM :]
+        if ((asked > room) & (room != L.UNCOUNTED)).any():
             raise IllegalAction(f"job {job} asks for more CPU, RAM or accelerators than node {node} has free")
 
 
-def _why_not_placed(job: int, demand: int, placement: Placement, totals: NDArray[np.int64]) -> str:
-    free = int(totals[L.FREE_WHOLE])
+def _why_not_placed(
+    job: int,
+    jobs: FloatArray,
+    row: int,
+    placement: Placement,
+    nodes: NDArray[np.int32],
+    totals: NDArray[np.int64],
+    hw: Hardware,
+) -> str:
+    demand = int(jobs[row, L.GPUS])
+    suiting = "" if hw is None else " of a type and on nodes that suit it"
     if demand < L.MILLI:
-        return f"job {job} needs {demand / L.MILLI:g} of a GPU, none has that much free (with its memory)"
+        return f"job {job} needs {demand / L.MILLI:g} of a GPU{suiting}, none has that much free (with its memory)"
     count = demand // L.MILLI
+    free = int(totals[L.FREE_WHOLE])
+    if hw is not None:
+        free = sum(available(jobs, row, node, nodes, hw) for node in range(len(nodes)))
     if count > free:
-        return f"job {job} needs {count} GPUs, {free} are free"
+        return f"job {job} needs {count} GPUs{suiting}, {free} are free"
     rule = placement.name.lower()
     return f"job {job} needs {count} GPUs on the fewest nodes ({rule}), {free} are free but spread too thin"

@@ -12,7 +12,6 @@ from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.machine import empty_cluster, hardware_tables
 from lepton_rl.core.metrics import Outcome
-from lepton_rl.core.physics import power_w
 from lepton_rl.envs.batch_kernel import (
     ENERGY_BUSY,
     ENERGY_IDLE,
@@ -250,7 +249,7 @@ class EnvironmentBatch:
             warmup_cost = (
                 self._prices[env, : counts[L.ARRIVED], SUBMISSION].sum()
                 + tally[ENERGY_IDLE] * (clock[L.NOW] - tables.trace.submit_time[first])
-                + tally[ENERGY_BUSY] * clock[L.BUSY_INTEGRAL]
+                + tally[ENERGY_BUSY] * clock[L.BUSY_INTEGRAL if self._hw is None else L.ENERGY]
             )
         due, cost = (
             any_visible_fits(jobs, queue, gpus, nodes, totals, self._hw, counts, self._rules, self.codec.window),
@@ -344,7 +343,7 @@ class EnvironmentBatch:
         fits = np.zeros(len(waiting), np.bool_)
         visible = min(len(waiting), self.codec.window)
         fits[:visible] = self._mask[env, :visible]
-        draw = power_w(load, self.cluster.max_power_w, self.cluster.idle_power_w)
+        draw = self.cluster.gpu_draw_w(load)
         return EnvironmentView(
             time=now,
             gpu_load=load,

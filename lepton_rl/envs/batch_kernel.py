@@ -12,6 +12,7 @@ from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fits, place
+from lepton_rl.core.progress import seconds_for
 from lepton_rl.envs.features import encode_basic, encode_full, encode_nodes
 from lepton_rl.envs.look_ahead import look_ahead
 from lepton_rl.envs.window import F_GPUS, follow_queue
@@ -23,12 +24,13 @@ from lepton_rl.simulator.waiting import remove
 WAITING = 0  # cost of a second of waiting
 SUBMISSION = 1  # cost that no decision changes, charged on arrival
 REFUND = 2  # given back at the start for each second of waiting that the slowdown's floor forgives
-PRICE_COLUMNS = 3
+RUNNING = 3  # part of WAITING that a second of running costs too
+PRICE_COLUMNS = 4
 
 # tally: float64 (TALLY_COLUMNS,)
 WAITING_RATE = 0  # cost of a second with the present queue
 ENERGY_IDLE = 1  # cost of a second of the empty cluster's power
-ENERGY_BUSY = 2  # further cost of a second of one held milli-GPU
+ENERGY_BUSY = 2  # further cost of a second of one held milli-GPU; where nodes differ, cost of a joule
 RETURN = 3  # rewards of the episode so far
 STEPS = 4
 INVALID = 5  # actions that named no startable job and were taken as waiting
@@ -45,14 +47,14 @@ def _pay_to_next_event(
 ) -> tuple[bool, float]:  # fmt: skip
     """Move to the next event; return whether there was one and what the time until it cost."""
     before = clock[L.NOW]
-    held = totals[L.HELD]
+    drawing = float(totals[L.HELD]) if hw is None else totals[L.POWER] * 1e-6
     arrived = counts[L.ARRIVED]
     moved = move_to_next_event(
         jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings
     )
     if not moved:
         return False, 0.0
-    rate = tally[WAITING_RATE] + tally[ENERGY_IDLE] + tally[ENERGY_BUSY] * held
+    rate = tally[WAITING_RATE] + tally[ENERGY_IDLE] + tally[ENERGY_BUSY] * drawing
     cost = rate * (clock[L.NOW] - before)
     for job in range(arrived, counts[L.ARRIVED]):
         tally[WAITING_RATE] += prices[job, WAITING]
@@ -109,8 +111,15 @@ def start_job(
     tally[WAITING_RATE] -= prices[job, WAITING]
     if counts[L.FRONT] == counts[L.BACK]:
         tally[WAITING_RATE] = 0.0  # what rounding has left
-    forgiven = min(now - jobs[job, L.SUBMIT], SLOWDOWN_FLOOR - truth[job, L.RUN])
-    return -prices[job, REFUND] * forgiven if forgiven > 0.0 else 0.0
+    waited = now - jobs[job, L.SUBMIT]
+    cost = 0.0
+    if hw is not None:  # what the run takes beyond its run time is a wait to the metrics; what it saves shortens one
+        beyond = seconds_for(truth[job, L.REMAINING], jobs, job, hw) - truth[job, L.RUN]
+        known = max(waited + beyond, 0.0)
+        cost = prices[job, RUNNING] * beyond + (prices[job, WAITING] - prices[job, RUNNING]) * (known - waited)
+        waited = known
+    forgiven = min(waited, SLOWDOWN_FLOOR - truth[job, L.RUN])
+    return cost - prices[job, REFUND] * forgiven if forgiven > 0.0 else cost
 
 
 @inlined

@@ -7,7 +7,7 @@ import numpy as np
 from lepton_rl.core.arrays import Floats
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import JOULES_PER_KWH, SECONDS_PER_HOUR, SLOWDOWN_FLOOR, Outcome
-from lepton_rl.envs.batch_kernel import PRICE_COLUMNS, REFUND, SUBMISSION, WAITING
+from lepton_rl.envs.batch_kernel import PRICE_COLUMNS, REFUND, RUNNING, SUBMISSION, WAITING
 from lepton_rl.errors import ConfigError
 
 
@@ -44,13 +44,19 @@ class Objective:
         prices = np.zeros((len(run), PRICE_COLUMNS))
         floor = np.maximum(run, SLOWDOWN_FLOOR)
         prices[:, WAITING] = self.slowdown / floor + (self.wait_hours + self.jct_hours) / SECONDS_PER_HOUR
+        prices[:, RUNNING] = self.jct_hours / SECONDS_PER_HOUR
         prices[:, SUBMISSION] = self.slowdown + self.jct_hours * run / SECONDS_PER_HOUR
         # Below the floor a job's slowdown stays 1 until wait + run reaches it: that waiting is refunded.
         prices[:, REFUND] = np.where(run < SLOWDOWN_FLOOR, self.slowdown / SLOWDOWN_FLOOR, 0.0)
         return prices / counted
 
     def energy_rates(self, cluster: ClusterSpec, counted: int) -> tuple[float, float]:
-        """Return the cost of a second of the idle cluster, and of a second of one held milli-GPU."""
+        """Return the cost of a second of the idle cluster, and of a second of one held milli-GPU.
+
+        Where nodes differ, nothing and the cost of a joule: there the cluster's draw is metered.
+        """
         per_joule = self.energy_kwh / JOULES_PER_KWH / counted
+        if cluster.groups:
+            return 0.0, per_joule
         span = cluster.max_power_w - cluster.idle_power_w
         return per_joule * cluster.idle_power_w * cluster.gpus, per_joule * span / 1000.0

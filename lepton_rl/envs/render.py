@@ -19,7 +19,7 @@ _SHOWN_NODES = 32
 def render_ansi(batch: "EnvironmentBatch", env: int = 0) -> str:
     """Return the state of one environment as a few lines of text."""
     view = batch.view(env)
-    load = view.gpu_load.reshape(batch.cluster.nodes, -1)
+    load = np.split(view.gpu_load, batch.cluster.first_gpus[1:])
     lines = [
         f"time {view.time:,.0f} s   utilisation {view.gpu_load.mean():.0%}   power {view.power_w / 1000:.1f} kW   "
         f"running {view.running}   waiting {len(view.queue_gpus)}"

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from lepton_rl.agents.optimum import MOST_JOBS as MOST_SOLVED
 from lepton_rl.agents.optimum import Objective
 from lepton_rl.experiments.config import MOST_JOBS, ClusterConfig, RunName, Section, WorkloadConfig
 from lepton_rl.experiments.loader import Clash, InputPath

@@ -102,8 +102,13 @@ def cdf_figure(summary: WorkloadSummary, edges: NDArray[np.float64]) -> "Figure"
     return figure
 
 
-def gantt_figure(schedules: Sequence[Schedule], gpus: int, gpus_per_node: int, begin: float, end: float) -> "Figure":
-    """Draw schedules under each other: GPUs downwards, time to the right, one colour for each job."""
+def gantt_figure(
+    schedules: Sequence[Schedule], gpus: int, first_gpus: Sequence[int], begin: float, end: float
+) -> "Figure":
+    """Draw schedules under each other: GPUs downwards, a line above each node's first, time to the right.
+
+    Each job has one colour.
+    """
     figure = _figure(10.4, 0.7 + 2.5 * len(schedules))
     rows = figure.subplots(len(schedules), 1, sharex=True, squeeze=False)[:, 0]
     palette = _job_colours()
@@ -115,9 +120,9 @@ def gantt_figure(schedules: Sequence[Schedule], gpus: int, gpus_per_node: int, b
         colours = palette[picture % len(palette)]
         colours[picture < 0] = 0.965
         axes.imshow(colours, aspect="auto", extent=(0, span, gpus, 0), interpolation="nearest")
-        if 1 < gpus // gpus_per_node <= 64:
-            for node in range(1, gpus // gpus_per_node):
-                axes.axhline(node * gpus_per_node, color="white", linewidth=0.5)
+        if len(first_gpus) <= 64:
+            for first in first_gpus[1:]:
+                axes.axhline(first, color="white", linewidth=0.5)
         axes.set_ylabel("GPU")
         axes.set_title(schedule.title, loc="left", fontsize=10)
         axes.tick_params(length=0)

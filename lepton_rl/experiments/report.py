@@ -175,7 +175,7 @@ def _gantt(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> _Pictu
     begin = float(counted.submit_time[0])
     arrivals = max(float(counted.submit_time[-1]) - begin, float(counted.run_time.max()) / 100, 1.0)
     cluster: ClusterSpec = windows.cluster
-    chart = gantt_figure(schedules, cluster.gpus, cluster.gpus_per_node, begin, begin + _TAIL_SHOWN * arrivals)
+    chart = gantt_figure(schedules, cluster.gpus, cluster.first_gpus, begin, begin + _TAIL_SHOWN * arrivals)
     path = folder / f"gantt-{file_part(summary.workload)}.png"
     _save(chart, path)
     note = (

@@ -67,7 +67,7 @@ def _detailed(trace: Trace, cluster: ClusterSpec, plain: Floats) -> Floats:
     jobs[:, L.RATE] = 1.0
     for column, name in enumerate(cluster.resources):
         if name in trace.asks:
-            jobs[:, L.ASKS + column] = np.ceil(trace.asks[name] * L.MILLI)
+            jobs[:, L.ASKS + column] = np.ceil(np.round(trace.asks[name] * L.MILLI, 3))  # 2.007 x 1000 is above 2007
     kinds, member = _kinds(jobs)
     nodes, hw = empty_cluster(cluster)[1], hardware_tables(cluster)
     assert hw is not None

@@ -1,8 +1,13 @@
 """The shape of a cluster, and what is refused."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from lepton_rl.core import ClusterSpec
+from lepton_rl.core.cluster import NodeGroup
+from lepton_rl.core.hardware import gpu_type
 from lepton_rl.errors import ConfigError
 
 
@@ -28,3 +33,23 @@ def test_a_pool_is_one_node() -> None:
 def test_impossible_clusters_are_refused(settings: dict[str, float], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         ClusterSpec(**settings)  # type: ignore[arg-type]
+
+
+def test_two_types_of_one_name_are_refused() -> None:
+    mine, theirs = gpu_type("T4"), replace(gpu_type("T4"), memory_gib=15.0)
+    with pytest.raises(ConfigError, match="two groups have GPUs called 'T4' with different figures"):
+        ClusterSpec.of_groups((NodeGroup(1, 1, mine), NodeGroup(1, 1, theirs)))
+    assert len(ClusterSpec.of_groups((NodeGroup(1, 1, mine), NodeGroup(2, 1, mine))).types) == 1
+
+
+@pytest.mark.parametrize(("amount", "written"), [(-1.0, "-1.0"), (float("nan"), "nan"), (3e6, "3,000,000.0")])
+def test_a_node_offers_what_can_be_counted(amount: float, written: str) -> None:
+    with pytest.raises(ConfigError, match=f"a node offers 0 to 2,000,000 ram_mib, not {written}"):
+        NodeGroup(1, 1, gpu_type("T4"), (("ram_mib", amount),))
+
+
+def test_each_gpu_draws_what_its_type_does() -> None:
+    cluster = ClusterSpec.of_groups((NodeGroup(2, 1, gpu_type("T4")), NodeGroup(1, 2, gpu_type("H100-SXM5"))))
+    # T4: 10.8 W idle, 70 W at most; H100 SXM5: 72 W and 700 W.
+    assert cluster.gpu_draw_w(np.array([0.0, 1.0, 0.5, 1.0])) == pytest.approx([10.8, 70.0, 386.0, 700.0])
+    assert ClusterSpec.pool(2).gpu_draw_w(np.array([0.0, 0.5])) == pytest.approx([50.0, 225.0])

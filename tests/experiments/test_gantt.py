@@ -10,6 +10,7 @@ from lepton_rl.agents import make_policy
 from lepton_rl.core import Action, ClusterSpec, Snapshot
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.gantt import Segment, raster, record
+from lepton_rl.experiments.plots import Schedule, gantt_figure
 from lepton_rl.simulator import Timing
 from lepton_rl.workloads import Trace, gpu_cluster
 
@@ -53,3 +54,10 @@ def test_the_picture_shows_jobs_where_they_ran() -> None:
     assert np.array_equal(picture[1], picture[2])
     assert set(picture[1, :5]) == {-1}
     assert raster(segments, 3, 0.0, 20.0, columns=20, most_rows=2).shape == (2, 20)
+
+
+def test_a_line_stands_above_the_first_gpu_of_each_node() -> None:
+    pytest.importorskip("matplotlib")
+    schedule = Schedule("nodes of 2, 3 and 1 GPUs", [Segment(0, 0.0, 10.0, (0,))])
+    axes = gantt_figure([schedule], 6, (0, 2, 5), 0.0, 20.0).axes[0]
+    assert [np.asarray(line.get_ydata()).tolist() for line in axes.lines] == [[2, 2], [5, 5]]

@@ -58,16 +58,18 @@ R5 Preemptive orders (srtf, las; blocking head or skip). At each pass:
 
 Energy: each GPU draws idle_w + (max_w - idle_w) * load, load = the share of it that is held, from the first
 submit to the last finish.
+
+R6 Nodes that differ: see `detailed`. Here every GPU gives a second of service in a second.
 """
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 Blocking = Literal["head", "skip", "easy", "conservative"]
 Placement = Literal["first", "best", "worst", "consolidated"]
-Demand = tuple[float, float | None]  # jobs of equal gpus and memory_gib fit in the same places
 
 WHOLE = 1000  # thousandths of a GPU
 MEMORY_SLACK_GIB = 1e-6
@@ -94,6 +96,11 @@ class Job:
         """Thousandths of a GPU in all."""
         return round(self.gpus * WHOLE)
 
+    @property
+    def wish(self) -> Hashable:
+        """Jobs of equal wishes fit in the same places."""
+        return self.gpus, self.memory_gib
+
 
 @dataclass(frozen=True)
 class Result:
@@ -113,7 +120,8 @@ class Progress:
     job: Job
     number: int  # submit order
     cost: float  # seconds that each preemption adds
-    attained: float = 0.0  # seconds held in earlier run segments
+    attained: float = 0.0  # seconds of service in earlier run segments
+    rate: float = 1.0  # seconds of service that a second of this run segment gives
     preemptions: int = 0
     first_start: float = math.nan
     segment_start: float = math.nan
@@ -122,13 +130,13 @@ class Progress:
     is_running: bool = False
 
     def attained_by(self, now: float) -> float:
-        return self.attained + (now - self.segment_start if self.is_running else 0.0)
+        return self.attained + ((now - self.segment_start) * self.rate if self.is_running else 0.0)
 
     def remaining_requested(self, now: float) -> float:
         return self.job.requested + self.preemptions * self.cost - self.attained_by(now)
 
     def predicted_end(self, now: float) -> float:
-        return max(now, self.segment_start + self.remaining_requested(self.segment_start))
+        return max(now, self.segment_start + self.remaining_requested(self.segment_start) / self.rate)
 
 
 def _log_submit(job: Job) -> float:
@@ -172,22 +180,45 @@ PREEMPTIVE_SCORES: dict[str, Callable[[Progress, float], float]] = {
 class Cluster:
     """Free share and free memory of each GPU, and where a job would go."""
 
-    def __init__(self, nodes: int, gpus_per_node: int, gpu_memory_gib: float, placement: Placement) -> None:
+    def __init__(
+        self,
+        nodes: int,
+        gpus_per_node: int,
+        gpu_memory_gib: float,
+        placement: Placement,
+        idle_w: float = 50.0,
+        max_w: float = 400.0,
+    ) -> None:
         self.nodes = nodes
         self.gpus_per_node = gpus_per_node
         self.gpu_memory_gib = gpu_memory_gib
         self.placement = placement
+        self.idle_w = idle_w
+        self.max_w = max_w
         self.free_share = [WHOLE] * (nodes * gpus_per_node)
         self.free_memory = [gpu_memory_gib] * (nodes * gpus_per_node)
         self.free = WHOLE * nodes * gpus_per_node  # always sum(free_share)
-        self._answers: dict[Demand, list[int] | None] = {}  # valid until something changes
+        self._answers: dict[Hashable, list[int] | None] = {}  # by wish; valid until something changes
 
-    def copy(self) -> "Cluster":
-        twin = Cluster(self.nodes, self.gpus_per_node, self.gpu_memory_gib, self.placement)
+    def copy(self) -> Self:
+        twin = copy.copy(self)
         twin.free_share = list(self.free_share)
         twin.free_memory = list(self.free_memory)
-        twin.free = self.free
+        twin._answers = {}
         return twin
+
+    def power_w(self) -> float:
+        """What all GPUs draw now."""
+        load = sum(WHOLE - share for share in self.free_share) / WHOLE
+        return self.idle_w * len(self.free_share) + (self.max_w - self.idle_w) * load
+
+    def rate(self, job: Job, gpus: list[int]) -> float:
+        """Seconds of service that the job gets in a second on these GPUs."""
+        return 1.0
+
+    def planned_rate(self, job: Job) -> float:
+        """The rate that a plan counts with before the job has GPUs."""
+        return 1.0
 
     def holds(self, job: Job) -> tuple[int, float]:
         """Thousandths and GiB that the job holds on each of its GPUs."""
@@ -220,11 +251,9 @@ class Cluster:
         """The GPUs that the placement rule gives to the job now, ascending, or None when it does not fit."""
         if job.demand > self.free:
             return None
-        demand = (job.gpus, job.memory_gib)
-        if demand not in self._answers:
-            found = self._find_share(job) if job.is_share else self._find_gang(int(job.gpus))
-            self._answers[demand] = found
-        return self._answers[demand]
+        if job.wish not in self._answers:
+            self._answers[job.wish] = self._find_share(job) if job.is_share else self._find_gang(job)
+        return self._answers[job.wish]
 
     def _find_share(self, job: Job) -> list[int] | None:
         share, memory = self.holds(job)
@@ -233,6 +262,9 @@ class Cluster:
             for gpu in range(len(self.free_share))
             if self.free_share[gpu] >= share and self.free_memory[gpu] >= memory - MEMORY_SLACK_GIB
         ]
+        return self._choose_for_share(with_room)
+
+    def _choose_for_share(self, with_room: list[int]) -> list[int] | None:
         if not with_room:
             return None
         if self.placement == "first":
@@ -241,7 +273,8 @@ class Cluster:
             return [max(with_room, key=lambda gpu: (self.free_share[gpu], -gpu))]
         return [min(with_room, key=lambda gpu: (self.free_share[gpu], gpu))]
 
-    def _find_gang(self, size: int) -> list[int] | None:
+    def _find_gang(self, job: Job) -> list[int] | None:
+        size = int(job.gpus)
         free_of = [  # the wholly free GPUs of each node
             [
                 gpu
@@ -308,8 +341,7 @@ class Simulation:
         self.waiting: list[Progress] = []
         self.running: list[Progress] = []
         self.now = self.arrivals[0].job.submit
-        self.load_seconds = 0.0  # integral of the load of all GPUs
-        self.empty_seconds = 0.0  # GPUs times duration
+        self.joules = 0.0
 
     def simulate(self) -> None:
         coming = list(reversed(self.arrivals))
@@ -325,8 +357,7 @@ class Simulation:
         assert not self.waiting
 
     def _pass_time(self, until: float) -> None:
-        self.load_seconds += (self.capacity - self.cluster.free) / WHOLE * (until - self.now)
-        self.empty_seconds += self.capacity / WHOLE * (until - self.now)
+        self.joules += self.cluster.power_w() * (until - self.now)
         self.now = until
 
     # One job starts, leaves or is preempted.
@@ -338,7 +369,8 @@ class Simulation:
         if math.isnan(progress.first_start):
             progress.first_start = self.now
         remaining = progress.job.run + progress.preemptions * progress.cost - progress.attained
-        progress.finish = self.now + remaining
+        progress.rate = self.cluster.rate(progress.job, gpus)
+        progress.finish = self.now + remaining / progress.rate
         progress.is_running = True
         self.waiting.remove(progress)
         self.running.append(progress)
@@ -396,20 +428,20 @@ class Simulation:
             return
         head = queue.pop(0)
         shadow, later = self._shadow(head.job)
-        refused: set[Demand] = set()  # demands that would delay the head
+        refused: set[Hashable] = set()  # wishes that would delay the head
         for progress in queue:
             job = progress.job
             gpus = self.cluster.find(job)
             if gpus is None:
                 continue
-            ends_in_time = self.now + progress.remaining_requested(self.now) <= shadow
+            ends_in_time = self.now + progress.remaining_requested(self.now) / self.cluster.rate(job, gpus) <= shadow
             if not ends_in_time:
-                if (job.gpus, job.memory_gib) in refused:
-                    continue  # nothing has started since an equal demand was refused
+                if job.wish in refused:
+                    continue  # nothing has started since an equal wish was refused
                 later.take(job, gpus)
                 if later.find(head.job) is None:
                     later.give(job, gpus)
-                    refused.add((job.gpus, job.memory_gib))
+                    refused.add(job.wish)
                     continue
             self._start(progress, gpus)
             refused.clear()
@@ -431,7 +463,8 @@ class Simulation:
         # What is promised: (from, until, demand), running jobs first, then the reservations.
         promised = [(self.now, progress.predicted_end(self.now), progress.job.demand) for progress in self.running]
         for progress in self._in_order(self.waiting):
-            demand, duration = progress.job.demand, progress.remaining_requested(self.now)
+            demand = progress.job.demand
+            duration = progress.remaining_requested(self.now) / self.cluster.planned_rate(progress.job)
             start = self._earliest(promised, demand, duration)
             promised.append((start, start + duration, demand))
             if start == self.now:
@@ -491,9 +524,24 @@ def simulate(
 
     `order` is a name of R2 or R5, or a function of (job, now) that gives the score.
     """
-    cluster = Cluster(nodes, gpus_per_node, gpu_memory_gib, placement)
     for job in jobs:
-        if cluster.find(job) is None or (job.memory_gib or 0.0) > gpu_memory_gib:
+        if (job.memory_gib or 0.0) > gpu_memory_gib:
+            raise ValueError(f"job {job.id} asks for more memory than a GPU has")
+    cluster = Cluster(nodes, gpus_per_node, gpu_memory_gib, placement, idle_w, max_w)
+    return simulate_on(cluster, jobs, order, blocking, preemption_cost, quantum)
+
+
+def simulate_on(
+    cluster: Cluster,
+    jobs: Sequence[Job],
+    order: str | Callable[[Job, float], float],
+    blocking: Blocking,
+    preemption_cost: float = 0.0,
+    quantum: float = 0.0,
+) -> Result:
+    """Run all jobs to their end on an empty cluster of whatever kind."""
+    for job in jobs:
+        if cluster.find(job) is None:
             raise ValueError(f"job {job.id} does not fit into the empty cluster")
     if order in PREEMPTIVE_SCORES and blocking not in ("head", "skip"):
         raise ValueError(f"{order} is preemptive and cannot be combined with {blocking} backfilling")
@@ -503,11 +551,10 @@ def simulate(
         return Result([], [], [], [], 0.0)
     simulation = Simulation(jobs, cluster, order, blocking, preemption_cost, quantum)
     simulation.simulate()
-    energy = idle_w * simulation.empty_seconds + (max_w - idle_w) * simulation.load_seconds
     return Result(
         start=[progress.first_start for progress in simulation.given],
         finish=[progress.finish for progress in simulation.given],
         preemptions=[progress.preemptions for progress in simulation.given],
         allocation=[progress.gpus for progress in simulation.given],
-        energy_joules=energy,
+        energy_joules=simulation.joules,
     )
