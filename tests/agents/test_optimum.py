@@ -106,9 +106,8 @@ def test_what_cannot_be_solved_is_refused() -> None:
         optimum(plain_trace(run_time=[1.0] * 13, gpus=[1.0] * 13), ClusterSpec.pool(2))
     with pytest.raises(TraceError, match=r"job 2 asks for 0\.5 of one"):
         optimum(plain_trace(run_time=[1.0, 1.0], gpus=[1.0, 0.5]), ClusterSpec.pool(2))
+    together = replace(lublin(12, 8, 0, 2.0), submit_time=np.zeros(12))
     with pytest.raises(ConfigError, match=r"no proof of the optimal mean_jct of 12 jobs was found within 0\.001 s"):
-        together = lublin(12, 8, 0, 2.0)
-        together = replace(together, submit_time=np.zeros(12))
         optimum(together, ClusterSpec.pool(8), limit_s=0.001)
 
 
