@@ -56,8 +56,10 @@ def rule_names(policy: Policy, placement: Placement = Placement.FIRST) -> RuleNa
     if isinstance(policy, CompiledPolicy):
         rule = policy.rule(placement)
         return RuleNames(rule.blocking.name.lower(), rule.placement.name.lower())
-    own = (getattr(policy, setting, None) for setting in ("blocking", "placement"))
-    return RuleNames(*(name if isinstance(name, str) else None for name in own))
+    blocking, own = getattr(policy, "blocking", None), getattr(policy, "placement", None)
+    if isinstance(blocking, str):  # scores in Python, with the rules of a compiled pass
+        return RuleNames(blocking, own if isinstance(own, str) else placement.name.lower())
+    return RuleNames(None, own if isinstance(own, str) else None)
 
 
 class RulePolicy(BaseModel, frozen=True, extra="forbid"):

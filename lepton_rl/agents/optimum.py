@@ -97,6 +97,19 @@ def optimum(trace: Trace, cluster: ClusterSpec, objective: Objective = "mean_jct
     return Optimum(order, simulated.outcome(), instance.resolution_s, instance.is_rounded)
 
 
+def solver() -> Any:
+    """Return OR-tools' CP-SAT.
+
+    Raises:
+        MissingExtra: OR-tools is not installed.
+    """
+    try:
+        from ortools.sat.python import cp_model
+    except ImportError:
+        raise missing_extra("ortools", "solve") from None
+    return cp_model
+
+
 def check_solvable(trace: Trace) -> None:
     """Refuse a workload that the solver does not take.
 
@@ -166,10 +179,7 @@ def _instance(trace: Trace, cluster: ClusterSpec) -> _Instance:
 
 def _solved(instance: _Instance, objective: Objective, begin: Ints, limit_s: float, name: str) -> Ints:
     """Return optimal starts, in steps; `begin` is a feasible schedule to begin from."""
-    try:
-        from ortools.sat.python import cp_model
-    except ImportError:
-        raise missing_extra("ortools", "solve") from None
+    cp_model = solver()
     model = cp_model.CpModel()
     release, run = instance.release.tolist(), instance.run.tolist()
     starts = [
@@ -183,16 +193,16 @@ def _solved(instance: _Instance, objective: Objective, begin: Ints, limit_s: flo
     for start, hint in zip(starts, begin.tolist(), strict=True):
         model.add_hint(start, hint)
     model.minimize(_cost(model, instance, objective, starts))
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1  # one worker: the same search each time
-    solver.parameters.random_seed = 0
-    solver.parameters.max_time_in_seconds = limit_s
-    if solver.status_name(solver.solve(model)) != "OPTIMAL":
+    search = cp_model.CpSolver()
+    search.parameters.num_workers = 1  # one worker: the same search each time
+    search.parameters.random_seed = 0
+    search.parameters.max_time_in_seconds = limit_s
+    if search.status_name(search.solve(model)) != "OPTIMAL":
         raise ConfigError(
             f"{name}: no proof of the optimal {objective} of {len(run)} jobs was found within {limit_s:g} s; "
             "take fewer jobs, or a larger limit_s"
         )
-    return np.array([solver.value(start) for start in starts], np.int64)
+    return np.array([search.value(start) for start in starts], np.int64)
 
 
 def _cost(model: Any, instance: _Instance, objective: Objective, starts: list[Any]) -> Any:

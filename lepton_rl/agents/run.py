@@ -63,8 +63,8 @@ def check_requested_times(policy: Policy, trace: Trace, setting: str = "--reques
         backfilling = f" with blocking {blocking}" if blocking in ("easy", "conservative") else ""
         raise TraceError(
             f"{policy_name(policy)}{backfilling} needs requested times and {trace.name} has none; set {setting} to "
-            "exact or noisy:SIGMA, or use one that needs none: fcfs, smallest, las, heap_priority or random without "
-            "backfilling, or greedy"
+            "exact or noisy:SIGMA, or use one that needs none: fcfs, smallest, edf, las, dlas, gittins, drf, "
+            "heap_priority or random without backfilling, predicted, or greedy"
         )
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lepton_rl.agents import CompiledPolicy, RuleNames, check_requested_times, rule_names
 from lepton_rl.agents.bundle import LearnedPolicy
-from lepton_rl.agents.optimum import check_solvable, steps_per_second
+from lepton_rl.agents.optimum import check_solvable, solver, steps_per_second
 from lepton_rl.core import Policy
 from lepton_rl.errors import ConfigError, LeptonError, MissingExtra, counted, nearest, shown
 from lepton_rl.experiments.benchmark_config import (
@@ -143,6 +143,8 @@ def _protocol(tree: Node, base: Path, seed: int | None, strict: bool) -> Prepare
 
 def _comparison(config: BenchmarkConfig, tree: Node, strict: bool) -> Prepared:
     built = {policy.label: policy.build() for policy in config.policies}
+    if config.optimum is not None:
+        solver()  # a missing one is named before anything runs
     contenders = _contenders(config, built, tree)
     windows = {workload.label: make_windows(workload, config.seeds, strict) for workload in config.workloads}
     for index, workload in enumerate(config.workloads):

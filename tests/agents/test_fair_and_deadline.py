@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lepton_rl.agents import Drf, FinishTimeFairness, Priority, run_policy
-from lepton_rl.core import ClusterSpec, Start
+from lepton_rl.agents import Drf, FinishTimeFairness, Priority, RuleNames, rule_names, run_policy
+from lepton_rl.core import ClusterSpec, Placement, Start
 from lepton_rl.core.metrics import finish_time_fairness
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import SimulatedCluster
@@ -62,6 +62,11 @@ def test_the_poorest_waits_for_its_job_to_fit_unless_others_may_pass() -> None:
     trace = plain_trace(submit_time=[0.0, 1.0, 1.0], run_time=[10.0, 10.0, 5.0], gpus=[2.0, 4.0, 1.0], user=[1, 0, 1])
     assert run_policy(Drf(), trace, ClusterSpec.pool(4)).first_start.tolist() == [0.0, 10.0, 20.0]
     assert run_policy(Drf(blocking="skip"), trace, ClusterSpec.pool(4)).first_start.tolist() == [0.0, 10.0, 1.0]
+
+
+def test_the_rules_in_force_are_named() -> None:
+    assert rule_names(Drf(blocking="skip"), Placement.BEST) == RuleNames("skip", "best")
+    assert rule_names(Drf(placement="worst")) == RuleNames("head", "worst")
 
 
 @pytest.mark.parametrize(
