@@ -13,7 +13,7 @@ import numpy as np
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles
 from lepton_rl.core.hardware.tables import IDLE_MW, LOAD_MW, Hardware
-from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.jit import inlined, njit, njit_summing
 from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fits
 from lepton_rl.envs.fast_log import fast_log
@@ -101,7 +101,8 @@ C_WAIT = 0
 C_SLOWDOWN = 1
 C_UNTIL_FIT = 2
 C_OVERRUN = 3
-CHANGING_COLUMNS = 4
+C_FOUND = 4  # not of a job: the completion that frees so many GPUs, -1 where it has not been looked for
+CHANGING_COLUMNS = 5
 
 
 # inputs: float64 (STATIC_INPUTS, jobs) and logarithms: float32 (STATIC_LOGARITHMS, jobs), column by column: contiguous
@@ -214,6 +215,15 @@ def _log_seconds(seconds: float) -> float:
     return fast_log(1.0 + max(seconds, 0.0)) * (1.0 / LOG_TIME)
 
 
+@njit_summing
+def _remaining_work(ends: Floats, demands: Ints32, running: int, now: float) -> float:
+    """Predicted milli-GPU seconds left on the running jobs."""
+    work = 0.0
+    for index in range(running):
+        work += demands[index] * max(ends[index] - now, 0.0)
+    return work
+
+
 @njit
 def _predicted_free(
     run_end: Floats, run_job: Ints32, running: int, free_milli: int, now: float, free_after: Floats, context: Singles,
@@ -224,9 +234,7 @@ def _predicted_free(
     for index in range(running):
         free += run_job[L.PREDICTED_DEMAND, index]
         free_after[index] = free
-    work = 0.0
-    for index in range(running):
-        work += run_job[L.PREDICTED_DEMAND, index] * max(run_end[L.PREDICTED_ENDS, index] - now, 0.0)
+    work = _remaining_work(run_end[L.PREDICTED_ENDS], run_job[L.PREDICTED_DEMAND], running, now)
     context[8] = _log_seconds(run_end[L.PREDICTED_ENDS, 0] - now) if running > 0 else 0.0
     context[9] = math.log1p(work / (L.MILLI * gpus)) / LOG_TIME
 
@@ -243,6 +251,17 @@ def _when_free(free_after: Floats, running: int, demand: float) -> int:
         else:
             low = middle + 1
     return low
+
+
+@inlined
+def _when_free_once(free_after: Floats, running: int, demand: float, found: Singles) -> int:
+    """As `_when_free`; looks once for each whole number of GPUs, of which jobs ask for few different ones."""
+    whole = int(demand) // L.MILLI
+    if whole >= found.shape[0] or whole * L.MILLI != demand:
+        return _when_free(free_after, running, demand)
+    if found[whole] < 0.0:
+        found[whole] = _when_free(free_after, running, demand)
+    return int(found[whole])
 
 
 @inlined
@@ -264,10 +283,13 @@ def _encode_logarithms(
         floor = max(time, SLOWDOWN_FLOOR)
         slowdown = max((now - facts[place, F_SUBMIT] + time) / floor, 1.0)
         changing[C_SLOWDOWN, place] = fast_log(slowdown) * 0.125
+    found = changing[C_FOUND]
+    for whole in range(found.shape[0]):
+        found[whole] = -1.0
     for place in range(visible):
         until = 0.0
         if not mask[place] and running > 0:
-            until = run_end[L.PREDICTED_ENDS, _when_free(free_after, running, facts[place, F_GPUS])] - now
+            until = run_end[L.PREDICTED_ENDS, _when_free_once(free_after, running, facts[place, F_GPUS], found)] - now
         changing[C_UNTIL_FIT, place] = until
     for place in range(visible):
         changing[C_UNTIL_FIT, place] = _log_seconds(changing[C_UNTIL_FIT, place])
