@@ -54,17 +54,13 @@ def _about(cluster: "ClusterSpec") -> dict[str, Any]:
 
     gpus = cluster.gpus
     reference = cluster.reference
-    rents = [(group.gpus, group.gpu.price_usd_per_hour) for group in cluster.groups]
     return {
         "nodes": cluster.nodes,
         "gpus": gpus,
         "idle_power_w": cluster.idle_power_w * gpus,
         "max_power_w": cluster.max_power_w * gpus,
-        "rent_usd_per_hour": (
-            sum(count * price for count, price in rents if price is not None)
-            if rents and all(price is not None for _, price in rents)
-            else None
-        ),
+        "rent_usd_per_hour": cluster.rent_usd_per_hour,
+        "rent_unknown_of": list(dict.fromkeys(group.gpu.name for group in cluster.groups if group.rent is None)),
         "reference": reference.name if reference else None,
         "groups": [
             {
@@ -102,11 +98,9 @@ def _print(file: str, about: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(soft_wrap=True)
-    rent = about["rent_usd_per_hour"]
     console.print(
         f"{file}: {counted(about['gpus'], 'GPU')} on {counted(about['nodes'], 'node')}, "
-        f"{about['idle_power_w'] / 1e3:.4g} kW idle, {about['max_power_w'] / 1e3:.4g} kW at most, "
-        + ("rent unknown" if rent is None else f"rent {rent:,.2f} USD/h"),
+        f"{about['idle_power_w'] / 1e3:.4g} kW idle, {about['max_power_w'] / 1e3:.4g} kW at most, " + _rent(about),
         highlight=False,
     )
     keys = list(dict.fromkeys(key for group in about["groups"] for key in group))
@@ -129,6 +123,13 @@ def _print(file: str, about: dict[str, Any]) -> None:
         if len(curve) > 1:
             points = ", ".join(f"{count}: {slowdown:.3g}" for count, slowdown in curve.items())
             console.print(f"slowdown of a gang by the {spread} that it spans: {points}", highlight=False)
+
+
+def _rent(about: dict[str, Any]) -> str:
+    if about["rent_usd_per_hour"] is not None:
+        return f"rent {about['rent_usd_per_hour']:,.2f} USD/h"
+    unknown = ", ".join(about["rent_unknown_of"])
+    return f"rent of {unknown} unknown (rent_usd_per_hour gives it)" if unknown else "no rent"
 
 
 def _cell(value: Any) -> str:

@@ -255,7 +255,7 @@ def _say_what_is_odd(simulation: "Simulation", chosen: bool) -> None:
             f"{trace.name}: the header names MaxNodes {header.max_nodes} and MaxProcs {header.max_procs}; "
             f"the cluster has {simulation.outcome.cluster} (--gpus chooses)"
         )
-    for text in trace.losses:
+    for text in simulation.notes:
         note(text)
 
 

@@ -1,6 +1,5 @@
 """Many environments as one set of arrays: the engine behind every face of the environment."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.machine import empty_cluster, hardware_tables
 from lepton_rl.core.metrics import Outcome
+from lepton_rl.envs.arena import Arena
 from lepton_rl.envs.batch_kernel import (
     ENERGY_BUSY,
     ENERGY_IDLE,
@@ -65,29 +65,6 @@ class EnvironmentView:
     queue_time: Floats  # (waiting,), requested
     queue_wait: Floats  # (waiting,)
     queue_fits: NDArray[np.bool_]  # (waiting,)
-
-
-class _Arena:
-    """Zeroed arrays side by side in large blocks of memory, each at the start of a cache line.
-
-    NumPy asks for huge pages for large blocks alone; with small pages a step spends a part of its time on addresses.
-    """
-
-    _BLOCK = 1 << 23
-    _LINE = 64
-
-    def __init__(self) -> None:
-        self._left = np.empty(0, np.uint8)
-
-    def zeros(self, shape: tuple[int, ...], kind: type) -> NDArray[Any]:
-        size = math.prod(shape) * np.dtype(kind).itemsize
-        skip = -self._left.ctypes.data % self._LINE
-        if len(self._left) < skip + size:
-            self._left = np.zeros(max(size + self._LINE, self._BLOCK), np.uint8)
-            skip = -self._left.ctypes.data % self._LINE
-        array: NDArray[Any] = self._left[skip : skip + size].view(kind).reshape(shape)
-        self._left = self._left[skip + size :]
-        return array
 
 
 class EnvironmentBatch:
@@ -151,7 +128,7 @@ class EnvironmentBatch:
         self._empty = empty_cluster(cluster)
         gpus, nodes, bits, totals = self._empty
         window, groups = codec.window, codec.shapes(cluster)["load"][0]
-        room = _Arena()
+        room = Arena()
         self._jobs = room.zeros((count, length, self._tables[0].jobs.shape[1]), np.float64)
         self._truth = room.zeros((count, length, L.TRUTH_COLUMNS), np.float64)
         self._prices = room.zeros((count, length, PRICE_COLUMNS), np.float64)

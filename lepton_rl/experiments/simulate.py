@@ -65,6 +65,15 @@ class Simulation:
             ],
         }
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the trace or read otherwise than written, and hours of the run with prices below 0."""
+        prices = self.outcome.cluster.tariffs.electricity
+        if prices is None:
+            return self.trace.losses
+        report = prices.until(float(self.outcome.finish.max())).negative_report()
+        return (*self.trace.losses, report) if report else self.trace.losses
+
     def write_jobs(self, path: Path) -> None:
         """Write one CSV row for each job; times are seconds after the file's first submission."""
         try:

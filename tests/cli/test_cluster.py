@@ -41,6 +41,16 @@ def test_simulate_on_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "electricity_usd" not in plain
 
 
+def test_prices_below_zero_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "jobs.csv").write_text("submit_time,run_time,gpus\n0,5000,1\n")
+    (folder / "prices.csv").write_text(
+        "time,price_usd_per_mwh\n2023-01-01 00:00,10\n2023-01-01 01:00,-20\n2023-01-01 02:00,-30\n"
+    )
+    (folder / "c.yaml").write_text(FILE.replace("electricity: 100", "electricity: prices.csv"))
+    assert main(["simulate", "--trace", "jobs.csv", "--policy", "sjf", "--cluster", "c.yaml"]) == 0
+    assert "prices: 1 hour of 2 below 0 (counted from 0: 1), down to -20" in capsys.readouterr().err
+
+
 def test_wrong_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "c.yaml").write_text(FILE)
     (folder / "empty.yaml").write_text("gpu_memory_gib: 16\n")

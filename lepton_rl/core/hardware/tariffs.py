@@ -72,6 +72,10 @@ class HourlySeries:
                 f"{np.ceil(seconds / SECONDS_PER_HOUR):,.0f} are needed; give a longer one, or a shorter workload"
             )
 
+    def until(self, seconds: float) -> "HourlySeries":
+        """Return the hours that begin before `seconds`, at least the first."""
+        return HourlySeries.of(self.values[: max(math.ceil(seconds / SECONDS_PER_HOUR), 1)], self.name)
+
     def integral(self, begin: float, end: float) -> float:
         """Return the integral over [begin, end], unit x seconds.
 
