@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +19,16 @@ _QUANTILES = {
     "mean_jct": ("p50_jct", "p99_jct"),
 }
 _TITLES = {"mean_bounded_slowdown": "Bounded slowdown", "mean_jct": "Job completion time, s"}
-_OTHERS = ("mean_wait", "p99_wait", "max_wait", "utilization", "fragmentation", "fairness", "energy_kwh")
-_OTHER_HEADS = (
-    "mean wait, s",
-    "p99 wait, s",
-    "max wait, s",
-    "utilization",
-    "fragmentation",
-    "fairness",
-    "energy, kWh",
-)
+_OTHERS = {
+    "mean_wait": "mean wait, s",
+    "p99_wait": "p99 wait, s",
+    "max_wait": "max wait, s",
+    "utilization": "utilization",
+    "fragmentation": "fragmentation",
+    "fairness": "fairness",
+    "energy_kwh": "energy, kWh",
+}
+_COSTS = {"electricity_usd": "electricity, USD", "carbon_kg": "carbon, kg", "rent_usd": "rent, USD"}
 _OPTIMAL = 1e-5  # per cent; the solver rounds slowdowns' weights to less
 _NARROWEST = 120  # characters; a table is not squeezed below that
 
@@ -65,10 +65,6 @@ def tables(summary: WorkloadSummary) -> list[TextTable]:
         return [_by_rule(summary, metric) for metric in HEADLINES]
     learned = frozenset(i for i, contender in enumerate(summary.contenders) if contender in summary.learned)
     found = [_headline(summary, metric, learned) for metric in HEADLINES]
-    rows = tuple(
-        (contender.label, *(figure(summary.estimate(contender, metric).mean) for metric in _OTHERS))
-        for contender in summary.contenders
-    )
     middle = tuple(
         (
             contender.label,
@@ -81,13 +77,23 @@ def tables(summary: WorkloadSummary) -> list[TextTable]:
     )
     what = "Interquartile means [95 % interval]" if summary.block is not None else "Interquartile means"
     heads = ("policy", *(METRICS[metric] for metric in HEADLINES))
+    costs = {metric: head for metric, head in _COSTS.items() if metric in summary.metrics}
     gaps = [] if summary.optimum is None else [_gaps(summary, summary.optimum[1], learned)]
     return [
         *gaps,
         *found,
         TextTable(what, heads, middle, None, learned),
-        TextTable("Other means", ("policy", *_OTHER_HEADS), rows, None, learned),
+        _means("Other means", _OTHERS, summary, learned),
+        *([_means("Means of costs", costs, summary, learned)] if costs else []),
     ]
+
+
+def _means(title: str, heads: Mapping[str, str], summary: WorkloadSummary, learned: frozenset[int]) -> TextTable:
+    rows = tuple(
+        (contender.label, *(figure(summary.estimate(contender, metric).mean) for metric in heads))
+        for contender in summary.contenders
+    )
+    return TextTable(title, ("policy", *heads.values()), rows, None, learned)
 
 
 def figure(value: float | None) -> str:
