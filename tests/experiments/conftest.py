@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from lepton_rl.workloads import data_folder
-
 BENCHMARK = """\
 name: small
 workloads:
@@ -18,15 +16,6 @@ workloads:
 policies: [fcfs, sjf, {name: sjf, blocking: easy}, random]
 processes: 1
 """
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    """The folder of real traces; the test is skipped where there is none."""
-    folder = data_folder()
-    if folder is None:
-        pytest.skip("no folder of real traces: set LEPTON_RL_DATA, or put it at ../shared/data")
-    return folder
 
 
 @pytest.fixture

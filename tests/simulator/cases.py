@@ -154,6 +154,14 @@ def cases(draw: st.DrawFn, exact: bool = False, whole: bool = False, clairvoyant
     return Case(jobs, cluster)
 
 
+def assert_matches(found: Outcome, expected: reference.Result, order: str) -> None:
+    """Hold a run to the reference: times and preemptions to the bit, energy to rounding."""
+    assert found.finish.tolist() == expected.finish, order
+    assert found.first_start.tolist() == expected.start, order
+    assert found.preemptions.tolist() == expected.preemptions, order
+    assert math.isclose(found.energy_joules, expected.energy_joules, rel_tol=1e-12), order
+
+
 def same_schedule(left: Outcome, right: Outcome) -> bool:
     """Whether two outcomes are equal to the last bit."""
     return (

@@ -1,6 +1,5 @@
 """The compiled simulator, on each of its faces, against the plain-Python reference and published figures."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +19,7 @@ from tests.simulator.cases import (
     PLACEMENTS,
     PREEMPTIVE,
     Case,
+    assert_matches,
     cases,
     rule_of,
     same_schedule,
@@ -56,10 +56,7 @@ def assert_agree(
     """The whole-trace run and the loop of decisions against the reference."""
     expected = case.expected(order, blocking, placement, cost, quantum)
     found = case.found(order, blocking, placement, cost, quantum)
-    assert found.finish.tolist() == expected.finish, order
-    assert found.first_start.tolist() == expected.start, order
-    assert found.preemptions.tolist() == expected.preemptions, order
-    assert math.isclose(found.energy_joules, expected.energy_joules, rel_tol=1e-12), order
+    assert_matches(found, expected, order)
 
     cluster = SimulatedCluster(case.trace, case.cluster, Placement[placement.upper()], Timing(cost, quantum))
     policy = Decides(rule_of(order, blocking, placement))

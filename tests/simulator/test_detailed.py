@@ -18,7 +18,17 @@ from lepton_rl.simulator.jobs import fit_to_cluster, runnable
 from tests.reference import simulator as reference
 from tests.reference.detailed import DetailedJob
 from tests.reference.simulator import WHOLE
-from tests.simulator.cases import BLOCKINGS, ORDERS, PLACEMENTS, PREEMPTIVE, Case, cases, rule_of, same_schedule
+from tests.simulator.cases import (
+    BLOCKINGS,
+    ORDERS,
+    PLACEMENTS,
+    PREEMPTIVE,
+    Case,
+    assert_matches,
+    cases,
+    rule_of,
+    same_schedule,
+)
 from tests.simulator.detailed_cases import (
     FAST,
     PLAIN,
@@ -88,10 +98,7 @@ def assert_agree(
     """The whole-trace run and the loop of decisions against the reference."""
     expected = case.expected(order, blocking, placement, cost, quantum)
     found = case.found(order, blocking, placement, cost, quantum)
-    assert found.finish.tolist() == expected.finish, order
-    assert found.first_start.tolist() == expected.start, order
-    assert found.preemptions.tolist() == expected.preemptions, order
-    assert math.isclose(found.energy_joules, expected.energy_joules, rel_tol=1e-12), order
+    assert_matches(found, expected, order)
 
     cluster = SimulatedCluster(case.trace, case.cluster, Placement[placement.upper()], Timing(cost, quantum))
     allocation = loop(case, cluster, rule_of(order, blocking, placement))
