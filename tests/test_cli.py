@@ -156,7 +156,9 @@ def test_policies(capsys: CAPTURE) -> None:
     names = {line.split()[0] for line in out.splitlines() if line}
     assert {"fcfs", "genetic", "greedy", "heap_priority", "reserve"} <= names
     assert "none" not in out
-    assert "All but greedy also take placement=first|best|worst|consolidated;" in out
+    words = " ".join(out.split())
+    assert "All but greedy, least_loaded, energy, cheapest, greenest, " in words
+    assert " weighted_placement also take placement=first|best|worst|consolidated;" in words
     assert run("policies --json") == 0
     assert json.loads(capsys.readouterr().out)["policies"][0]["settings"]
 

@@ -1,6 +1,7 @@
 """Policies: heuristics, planners, and the registry that makes one from a name, a file or a bundle."""
 
 from lepton_rl.agents.attained import DiscretisedLas, Gittins, gittins_index
+from lepton_rl.agents.cheapest import Cheapest
 from lepton_rl.agents.compiled import (
     BlockingName,
     CompiledPolicy,
@@ -10,10 +11,17 @@ from lepton_rl.agents.compiled import (
     policy_name,
     rule_names,
 )
+from lepton_rl.agents.dot_product import DotProduct
 from lepton_rl.agents.drf import Drf
+from lepton_rl.agents.energy import Energy
+from lepton_rl.agents.fgd import Fgd
 from lepton_rl.agents.finish_time import FinishTimeFairness
 from lepton_rl.agents.genetic import Genetic, Plan
+from lepton_rl.agents.gpu_clustering import GpuClustering
+from lepton_rl.agents.gpu_packing import GpuPacking
 from lepton_rl.agents.greedy import Greedy
+from lepton_rl.agents.greenest import Greenest
+from lepton_rl.agents.least_loaded import LeastLoaded
 from lepton_rl.agents.optimum import MOST_JOBS, Optimum, optimum
 from lepton_rl.agents.predicted import Predicted
 from lepton_rl.agents.priority import (
@@ -31,20 +39,29 @@ from lepton_rl.agents.priority import (
 )
 from lepton_rl.agents.registry import PolicyInfo, Setting, make_policy, policies, with_rules
 from lepton_rl.agents.run import check_requested_times, run_on, run_policy
+from lepton_rl.agents.weighted_placement import WeightedPlacement
 
 __all__ = [
     "MOST_JOBS",
     "SCORES",
     "SLOWDOWN_TUNING",
     "BlockingName",
+    "Cheapest",
     "CompiledPolicy",
     "DiscretisedLas",
+    "DotProduct",
     "Drf",
+    "Energy",
+    "Fgd",
     "FinishTimeFairness",
     "Genetic",
     "Gittins",
+    "GpuClustering",
+    "GpuPacking",
     "Greedy",
+    "Greenest",
     "HeapPriority",
+    "LeastLoaded",
     "Optimum",
     "PlacementName",
     "Plan",
@@ -59,6 +76,7 @@ __all__ = [
     "RulePolicy",
     "Score",
     "Setting",
+    "WeightedPlacement",
     "check_requested_times",
     "gittins_index",
     "heap_order",

@@ -57,6 +57,8 @@ def rule_names(policy: Policy, placement: Placement = Placement.FIRST) -> RuleNa
         rule = policy.rule(placement)
         return RuleNames(rule.blocking.name.lower(), rule.placement.name.lower())
     blocking, own = getattr(policy, "blocking", None), getattr(policy, "placement", None)
+    if isinstance(blocking, str) and getattr(policy, "chooses_gpus", False):
+        return RuleNames(blocking, None)
     if isinstance(blocking, str):  # scores in Python, with the rules of a compiled pass
         return RuleNames(blocking, own if isinstance(own, str) else placement.name.lower())
     return RuleNames(None, own if isinstance(own, str) else None)

@@ -9,14 +9,23 @@ from typing import Any, Literal, cast, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from lepton_rl.agents.attained import DiscretisedLas, Gittins
+from lepton_rl.agents.cheapest import Cheapest
 from lepton_rl.agents.compiled import BlockingName, PlacementName, policy_name
+from lepton_rl.agents.dot_product import DotProduct
 from lepton_rl.agents.drf import Drf
+from lepton_rl.agents.energy import Energy
+from lepton_rl.agents.fgd import Fgd
 from lepton_rl.agents.finish_time import FinishTimeFairness
 from lepton_rl.agents.genetic import Genetic
+from lepton_rl.agents.gpu_clustering import GpuClustering
+from lepton_rl.agents.gpu_packing import GpuPacking
 from lepton_rl.agents.greedy import Greedy
+from lepton_rl.agents.greenest import Greenest
+from lepton_rl.agents.least_loaded import LeastLoaded
 from lepton_rl.agents.predicted import Predicted
 from lepton_rl.agents.priority import SCORES, HeapPriority, Power, Priority, Random, Reserve, ReserveSlowdown
 from lepton_rl.agents.user_file import first_problem, load_policy
+from lepton_rl.agents.weighted_placement import WeightedPlacement
 from lepton_rl.core import Policy
 from lepton_rl.errors import ConfigError, UnknownPolicy, nearest
 
@@ -63,6 +72,15 @@ def _entries() -> dict[str, _Entry]:
         "drf": (Drf, "the user, queue or project with the smallest GPU share now goes first"),
         "finish_time_fairness": (FinishTimeFairness, "highest rho first: late against an equal share of the cluster"),
         "greedy": (Greedy, "dominant-resource best fit, ties by least energy"),
+        "least_loaded": (LeastLoaded, "each job on the node of which the smallest part is held"),
+        "energy": (Energy, "each job on the type of GPU that spends the fewest joules on it"),
+        "cheapest": (Cheapest, "each job where the rent of its GPUs until it is done is least"),
+        "greenest": (Greenest, "each job on the type of GPU whose run from now on causes the least carbon"),
+        "dotprod": (DotProduct, "each job where the dot product of demand and free resources is smallest"),
+        "gpu_packing": (GpuPacking, "GPUs in use first, then free ones of nodes in use, then idle nodes"),
+        "gpu_clustering": (GpuClustering, "jobs of like demand on the same nodes"),
+        "fgd": (Fgd, "each job where the fragmentation expected by typical demands grows least"),
+        "weighted_placement": (WeightedPlacement, "load, availability and energy of the nodes in one weighted score"),
         "genetic": (Genetic, "plans order and placement by a genetic algorithm"),
     }
     return entries | {name: _Entry(model, summary, {}) for name, (model, summary) in others.items()}

@@ -1,6 +1,7 @@
 """`lepton-rl policies` and `lepton-rl configs`: what there is."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,9 +51,8 @@ def policies(
     choices = {setting.name: setting.type for info in known() for setting in info.settings if setting.default == "none"}
     for name, words in choices.items():
         without = ", ".join(info.name for info in known() if name not in _open_settings(info))
-        typer.echo(
-            f"\nAll but {without} also take {name}={words.removesuffix('|none')}; without it, the cluster's: first."
-        )
+        taken = f"also take {name}={words.removesuffix('|none')}; without it, the cluster's: first."
+        typer.echo("\n" + fill(f"All but {without} {taken}", 100, break_on_hyphens=False))
 
 
 def _open_settings(info: "PolicyInfo") -> list[str]:

@@ -235,7 +235,7 @@ class ClusterSpec:
 
 
 def describe_cluster(cluster: ClusterSpec) -> dict[str, Any]:
-    """Return a cluster as plain data, for a bundle; tariffs, which no decision reads, are left out."""
+    """Return a cluster as plain data, for a bundle; tariffs, which no bundle reads, are left out."""
     plain = asdict(replace(cluster, tariffs=NO_TARIFFS))
     names = ("nodes", "gpus_per_node", "gpu_memory_gib", "idle_power_w", "max_power_w")
     if not cluster.groups:

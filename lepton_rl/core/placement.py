@@ -53,6 +53,14 @@ def _room_for(jobs: Floats, job: int, node: int, nodes: Ints32, most: int) -> in
 
 
 @inlined
+def takes_share(jobs: Floats, job: int, node: int, nodes: Ints32, hw: Hardware) -> bool:
+    """Whether a share may go to the node: its type of GPU will do, and it has what the job asks for beside the GPU."""
+    if hw is None:
+        return True
+    return bool(takes_type(jobs, job, node, nodes, hw) and _room_for(jobs, job, node, nodes, 1) == 1)
+
+
+@inlined
 def available(jobs: Floats, job: int, node: int, nodes: Ints32, hw: Hardware) -> int:
     """Wholly free GPUs that a gang could take on a node."""
     free = int(nodes[node, L.WHOLE])

@@ -7,18 +7,27 @@ import numpy as np
 from hypothesis import strategies as st
 
 from lepton_rl.agents import (
+    Cheapest,
     DiscretisedLas,
+    DotProduct,
     Drf,
+    Energy,
+    Fgd,
     FinishTimeFairness,
     Genetic,
     Gittins,
+    GpuClustering,
+    GpuPacking,
     Greedy,
+    Greenest,
     HeapPriority,
+    LeastLoaded,
     Power,
     Predicted,
     Priority,
     Random,
     Reserve,
+    WeightedPlacement,
 )
 from lepton_rl.agents.compiled import RulePolicy
 from lepton_rl.agents.priority import SCORES
@@ -94,6 +103,15 @@ _MAKERS: list[Callable[[], Policy]] = [
     lambda: Predicted(enough=1, blocking="easy"),
     lambda: Drf(blocking="skip"),
     FinishTimeFairness,
+    LeastLoaded,
+    lambda: Energy(order="sjf"),
+    Cheapest,
+    Greenest,
+    DotProduct,
+    lambda: GpuPacking(blocking="head"),
+    GpuClustering,
+    Fgd,
+    WeightedPlacement,
 ]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_rl.agents import Genetic, Greedy, run_policy
+from lepton_rl.agents import Genetic, Greedy, make_policy, run_policy
 from lepton_rl.agents.planning import predicted_ends
 from lepton_rl.core import ClusterSpec, Placement, Policy, Start
 from lepton_rl.core.cluster import NodeGroup
@@ -28,6 +28,11 @@ POLICIES: dict[str, Policy] = {
     "genetic": Genetic(window=4),
     "genetic consolidated": Genetic(placement="consolidated"),
 }
+PLACING = (
+    "least_loaded", "energy", "cheapest", "greenest", "dotprod", "gpu_packing", "gpu_clustering", "fgd",
+    "weighted_placement",
+)  # fmt: skip
+POLICIES |= {name: make_policy(name) for name in PLACING}
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -42,18 +47,42 @@ def test_decisions_are_legal_and_leave_nothing_behind(case: DetailedCase, name: 
     assert not np.isnan(cluster.outcome().finish).any()
 
 
+@pytest.mark.parametrize("name", ["greedy", *PLACING])
 @settings(max_examples=40)
 @given(case=detailed_cases())
-def test_greedy_leaves_no_job_that_fits(case: DetailedCase) -> None:
+def test_no_job_that_fits_is_left(case: DetailedCase, name: str) -> None:
     cluster = SimulatedCluster(case.trace, case.cluster)
     while cluster.advance():
-        for action in Greedy().decide(cluster.snapshot()):
+        for action in POLICIES[name].decide(cluster.snapshot()):
             cluster.apply(action)
         snapshot = cluster.snapshot()
         room = reference_cluster(case.cluster)
         for number in snapshot.running:
             room.take(case.jobs[number], list(snapshot.gpus_of(number)))
         assert all(room.find(case.jobs[number]) is None for number in snapshot.queue)
+
+
+@pytest.mark.parametrize("name", PLACING)
+@settings(max_examples=20)
+@given(case=detailed_cases())
+def test_the_same_decisions_again(case: DetailedCase, name: str) -> None:
+    """At every instant, from a policy that has decided before and from a new one; and on a run of its own."""
+    cluster, policy = SimulatedCluster(case.trace, case.cluster), make_policy(name)
+    while cluster.advance():
+        actions = policy.decide(cluster.snapshot())
+        assert policy.decide(cluster.snapshot()) == actions
+        for action in actions:
+            cluster.apply(action)
+    again = run_policy(make_policy(name), case.trace, case.cluster)
+    assert again.finish.tolist() == cluster.outcome().finish.tolist()
+
+
+@pytest.mark.parametrize("name", PLACING)
+@settings(max_examples=20)
+@given(case=detailed_cases())
+def test_head_starts_jobs_in_order(case: DetailedCase, name: str) -> None:
+    outcome = run_policy(make_policy(name, blocking="head"), case.trace, case.cluster)
+    assert (np.diff(outcome.first_start) >= 0).all()
 
 
 def test_a_plan_knows_when_running_jobs_end_and_how_fast_the_next_are() -> None:

@@ -50,6 +50,15 @@ NAMES = [
     "drf",
     "finish_time_fairness",
     "greedy",
+    "least_loaded",
+    "energy",
+    "cheapest",
+    "greenest",
+    "dotprod",
+    "gpu_packing",
+    "gpu_clustering",
+    "fgd",
+    "weighted_placement",
     "genetic",
 ]
 
