@@ -1,8 +1,8 @@
 """What an experiment file, or a file of its own, says of a cluster."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -19,10 +19,11 @@ from lepton_rl.core.hardware import (
     make_gpu_type,
 )
 from lepton_rl.errors import ConfigError, shown
-from lepton_rl.experiments.loader import InputPath, Section, or_value_error
+from lepton_rl.experiments.loader import InputPath, Misplaced, Section, or_value_error
 from lepton_rl.workloads import Trace, resolve_data_path
 from lepton_rl.workloads.tariffs import read_carbon_intensity, read_electricity_prices
 
+Built = TypeVar("Built")
 MOST_GPUS = 1_000_000
 HOURS_OF_FLAT_TARIFF = 24 * 366 * 20
 Price = Annotated[float, Field(ge=-1e4, le=1e5)]
@@ -67,6 +68,12 @@ class GroupConfig(Section):
         """What each node has beside its GPUs."""
         named = {"cpu_cores": self.cpu_cores, "ram_gib": self.ram_gib, **self.accelerators}
         return tuple((name, amount) for name, amount in named.items() if amount is not None)
+
+    def build(self, own: Mapping[str, GpuType]) -> NodeGroup:
+        """Return the group; `own` are the file's types of GPU."""
+        kind = _named(self.gpu, own)
+        limit, rent = self.power_limit_w, self.rent_usd_per_hour
+        return NodeGroup(self.nodes, self.gpus_per_node, kind, self.offers, self.racks, limit, rent)
 
 
 class CurveConfig(Section):
@@ -181,24 +188,14 @@ class ClusterConfig(Section):
         return ClusterSpec(*shape, self.gpu_memory_gib, self.idle_power_w, self.max_power_w)
 
     def _of_groups(self, tariffs: Tariffs) -> ClusterSpec:
-        own = {name: make_gpu_type(name, figures) for name, figures in self.gpu_types.items()}
-        groups = tuple(
-            NodeGroup(
-                group.nodes,
-                group.gpus_per_node,
-                _named(group.gpu, own),
-                group.offers,
-                group.racks,
-                group.power_limit_w,
-                group.rent_usd_per_hour,
-            )
-            for group in self.groups
-        )
+        own = {name: _at(("gpu_types", name), make_gpu_type, name, figures) for name, figures in self.gpu_types.items()}
+        groups = tuple(_at(("groups", i), group.build, own) for i, group in enumerate(self.groups))
+        reference = _at(("reference",), _named, self.reference, own) if self.reference else None
         if isinstance(self.locality, LocalityConfig):
             locality = self.locality.build()
         else:
             locality = default_locality() if self.locality == "measured" else Locality()
-        return ClusterSpec.of_groups(groups, _named(self.reference, own) if self.reference else None, locality, tariffs)
+        return ClusterSpec.of_groups(groups, reference, locality, tariffs)
 
     def _tariffs(self) -> Tariffs:
         return Tariffs(
@@ -219,6 +216,14 @@ class ClusterConfig(Section):
                 )
             return HourlySeries.of(series.values[self.first_hour :], series.name)
         return HourlySeries.of(np.full(HOURS_OF_FLAT_TARIFF, given), name)
+
+
+def _at(path: Sequence[int | str], build: Callable[..., Built], *arguments: Any) -> Built:
+    """Build a part of the cluster; what is wrong with it gets its place in the file."""
+    try:
+        return build(*arguments)
+    except ConfigError as error:
+        raise Misplaced(str(error), path) from None
 
 
 def _named(name: str, own: Mapping[str, GpuType]) -> GpuType:

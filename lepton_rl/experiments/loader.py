@@ -75,6 +75,9 @@ def checked(tree: Node, base: Path, model: type[Model]) -> Model:
             raise ConfigError(other) from None
         if isinstance(wrong := problems[0].get("ctx", {}).get("error"), Clash):
             raise clash(tree, str(problems[0]["loc"][0]), str(wrong), wrong.entries) from None
+        if isinstance(wrong, Misplaced):
+            _, path, place = tree.at((*problems[0]["loc"], *wrong.path))
+            raise ConfigError(f"{place}: {'.'.join(path)}: {wrong}") from None
         raise ConfigError(_sentence(problems, tree, model)) from None
 
 
@@ -100,6 +103,14 @@ def or_value_error(check: Callable[[], object]) -> None:
         check()
     except LeptonError as error:
         raise ValueError(str(error)) from None
+
+
+class Misplaced(ValueError):
+    """In a validator of the whole: what is wrong at a place below it, by keys and indices."""
+
+    def __init__(self, text: str, path: Sequence[int | str]) -> None:
+        super().__init__(text)
+        self.path = path
 
 
 class Clash(ValueError):

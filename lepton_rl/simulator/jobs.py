@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.core.hardware.catalogue import gpu_type
+from lepton_rl.core.hardware.catalogue import gpu_type, gpu_types
 from lepton_rl.core.hardware.gpu_type import LIMITED
 from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit
 from lepton_rl.core.machine import empty_cluster, hardware_tables
 from lepton_rl.core.placement import fits, nodes_needed
-from lepton_rl.errors import ConfigError, TraceError, counted
+from lepton_rl.errors import ConfigError, TraceError, counted, nearest
 from lepton_rl.workloads import Dropped, Trace
 from lepton_rl.workloads.trace import EXAMPLES
 
@@ -84,7 +84,7 @@ def fit_to_cluster(trace: Trace, cluster: ClusterSpec, strict: bool = False) -> 
     With `strict`, such a job is an error; so is a trace of which nothing is left.
     """
     if not cluster.groups:
-        return trace.fit_to(cluster.gpus, strict, cluster.gpu_memory_gib)
+        return _with_notes(trace.fit_to(cluster.gpus, strict, cluster.gpu_memory_gib), cluster)
     fitting = _with_notes(trace.fit_to(cluster.gpus, strict), cluster)
     runs = runnable(fitting, cluster)
     stuck = np.flatnonzero(~runs)
@@ -122,14 +122,32 @@ def wish(trace: Trace, row: int) -> str:
 
 
 def _with_notes(trace: Trace, cluster: ClusterSpec) -> Trace:
-    """Say which columns the cluster knows nothing of."""
-    notes = tuple(
-        f"{name}_per_gpu is not counted: no node group offers {name}"
-        for name in trace.asks
-        if name not in cluster.resources
-    )
+    """Say which columns the cluster knows nothing of, and which types of GPU nobody does."""
+    asked = [name for name, array in trace.asks.items() if array.any() and name not in cluster.resources]
+    notes = [f"{name}_per_gpu is not counted: no node group offers {name}" for name in asked]
+    if not cluster.groups and (trace.gpu_type >= 0).any():
+        notes.append("gpu_type is not looked at: the cluster's GPUs are of one type without a name")
+    elif cluster.groups:
+        notes += _unknown_types(trace, cluster)
     new = tuple(note for note in notes if note not in trace.notes)
     return replace(trace, notes=(*trace.notes, *new)) if new else trace
+
+
+def _unknown_types(trace: Trace, cluster: ClusterSpec) -> list[str]:
+    """Return a sentence for each type of GPU that neither the cluster nor the catalogue knows."""
+    own = [kind.name.partition(LIMITED)[0] for kind in cluster.types]
+    known = [*own, *(kind.name for kind in gpu_types())]
+    words = {word.strip() for text in trace.labels["gpu_type"] for word in text.split("|")}
+    unknown = [word for word in sorted(words) if word not in known and not _is_in_catalogue(word)]
+    return [f"no GPU type is called {word!r}{nearest(word, known)}" for word in unknown]
+
+
+def _is_in_catalogue(name: str) -> bool:
+    try:
+        gpu_type(name)
+    except ConfigError:
+        return False
+    return True
 
 
 def _type_bits(trace: Trace, cluster: ClusterSpec, memory_mib: Floats) -> Floats:

@@ -125,18 +125,17 @@ def check_job_ids(values: ArrayLike, locate: Locate) -> NDArray[np.int64]:
     return numbers.astype(np.int64)
 
 
-def check_job_classes(names: Sequence[str], trace: str) -> None:
+def check_job_classes(names: Sequence[str], codes: NDArray[np.int32], locate: Locate) -> None:
     """Refuse classes of job for which GPU types have no speed."""
     if not names:
         return
     from lepton_rl.core.hardware.speed import JOB_CLASSES  # with numba, which most traces do not need
 
-    for name in names:
+    for code, name in enumerate(names):
         if name not in JOB_CLASSES:
-            raise TraceError(
-                f"{trace}: column 'job_class': there is no class {name!r}{nearest(name, JOB_CLASSES)}; "
-                f"known: {', '.join(JOB_CLASSES)}"
-            )
+            row = int((codes == code).argmax())
+            close = nearest(name, JOB_CLASSES)
+            raise fail(locate(row), "job_class", f"there is no class {name!r}{close}; known: {', '.join(JOB_CLASSES)}")
 
 
 def as_codes(

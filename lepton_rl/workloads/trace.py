@@ -173,7 +173,7 @@ class Trace:
         for column in check.CATEGORIES:
             values = columns.get(column, np.full(jobs, -1))
             table[column], names[column] = check.as_codes(column, values, (labels or {}).get(column), place)
-        check.check_job_classes(names["job_class"], name)
+        check.check_job_classes(names["job_class"], table["job_class"], place)
         asked = [column for column in columns if column.endswith(check.ASKED)]
         for column in asked:
             table[column] = check.as_numbers(column, columns[column], place)
