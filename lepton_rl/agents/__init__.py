@@ -1,5 +1,6 @@
 """Policies: heuristics, planners, and the registry that makes one from a name, a file or a bundle."""
 
+from lepton_rl.agents.allocation_lp import Allocation, allocate
 from lepton_rl.agents.attained import DiscretisedLas, Gittins, gittins_index
 from lepton_rl.agents.compiled import (
     BlockingName,
@@ -12,6 +13,7 @@ from lepton_rl.agents.compiled import (
 )
 from lepton_rl.agents.drf import Drf
 from lepton_rl.agents.finish_time import FinishTimeFairness
+from lepton_rl.agents.gavel import GavelMaxMin, GavelMaxThroughput
 from lepton_rl.agents.genetic import Genetic, Plan
 from lepton_rl.agents.greedy import Greedy
 from lepton_rl.agents.optimum import MOST_JOBS, Optimum, optimum
@@ -31,16 +33,20 @@ from lepton_rl.agents.priority import (
 )
 from lepton_rl.agents.registry import PolicyInfo, Setting, make_policy, policies, with_rules
 from lepton_rl.agents.run import check_requested_times, run_on, run_policy
+from lepton_rl.agents.shares import ShareProblem, max_min_shares, max_throughput_shares
 
 __all__ = [
     "MOST_JOBS",
     "SCORES",
     "SLOWDOWN_TUNING",
+    "Allocation",
     "BlockingName",
     "CompiledPolicy",
     "DiscretisedLas",
     "Drf",
     "FinishTimeFairness",
+    "GavelMaxMin",
+    "GavelMaxThroughput",
     "Genetic",
     "Gittins",
     "Greedy",
@@ -59,10 +65,14 @@ __all__ = [
     "RulePolicy",
     "Score",
     "Setting",
+    "ShareProblem",
+    "allocate",
     "check_requested_times",
     "gittins_index",
     "heap_order",
     "make_policy",
+    "max_min_shares",
+    "max_throughput_shares",
     "optimum",
     "policies",
     "policy_name",

@@ -12,6 +12,7 @@ from lepton_rl.agents.attained import DiscretisedLas, Gittins
 from lepton_rl.agents.compiled import BlockingName, PlacementName, policy_name
 from lepton_rl.agents.drf import Drf
 from lepton_rl.agents.finish_time import FinishTimeFairness
+from lepton_rl.agents.gavel import GavelMaxMin, GavelMaxThroughput
 from lepton_rl.agents.genetic import Genetic
 from lepton_rl.agents.greedy import Greedy
 from lepton_rl.agents.predicted import Predicted
@@ -62,6 +63,11 @@ def _entries() -> dict[str, _Entry]:
         "predicted": (Predicted, "shortest run time first, predicted from finished jobs like it"),
         "drf": (Drf, "the user, queue or project with the smallest GPU share now goes first"),
         "finish_time_fairness": (FinishTimeFairness, "highest rho first: late against an equal share of the cluster"),
+        "gavel_max_min": (GavelMaxMin, "max-min fair shares of GPU types, kept to over time"),
+        "gavel_max_throughput": (
+            GavelMaxThroughput,
+            "shares of GPU types with the most work done, kept to over time",
+        ),
         "greedy": (Greedy, "dominant-resource best fit, ties by least energy"),
         "genetic": (Genetic, "plans order and placement by a genetic algorithm"),
     }

@@ -10,6 +10,8 @@ from lepton_rl.agents import (
     DiscretisedLas,
     Drf,
     FinishTimeFairness,
+    GavelMaxMin,
+    GavelMaxThroughput,
     Genetic,
     Gittins,
     Greedy,
@@ -94,6 +96,9 @@ _MAKERS: list[Callable[[], Policy]] = [
     lambda: Predicted(enough=1, blocking="easy"),
     lambda: Drf(blocking="skip"),
     FinishTimeFairness,
+    GavelMaxMin,
+    lambda: GavelMaxMin(blocking="head", placement="consolidated"),
+    lambda: GavelMaxThroughput(preempt=True, round_time=20.0),
 ]
 
 
