@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_rl.agents import HeapPriority, Priority, heap_order, run_policy, weighted_priority
+from lepton_rl.agents import HeapPriority, Priority, allocate, heap_order, run_policy, weighted_priority
 from lepton_rl.core import ClusterSpec
 from lepton_rl.core.physics import (
     demand_ratio,
@@ -154,6 +154,18 @@ class TestW4UtilisationAndEnergy:
         outcome = run_policy(Priority(score="fcfs"), trace, spec)
         assert outcome.metrics()["utilization"] == 0.75
         assert outcome.energy_joules == pytest.approx(4 * energy_joules(power_w(0.75, 300, 50), 3600))
+
+
+class TestW6LinearProgram:
+    """One task on 10 GPUs of 100 GFLOP/s; the text maximises a constant under limits that are upside down."""
+
+    @pytest.mark.parametrize(("demand", "utilisation"), [(10.0, 0.01), (100.0, 0.1)])
+    def test_a_tenth_each(self, demand: float, utilisation: float) -> None:
+        found = allocate([demand], [100.0] * 10)
+        assert found.parts[0] == pytest.approx([0.1] * 10)
+        assert found.loads == pytest.approx([utilisation] * 10)
+        assert found.utilization == pytest.approx(utilisation)
+        assert f"| utilisation of the pool, T = {demand:g} | | **{100 * utilisation:g} %** |" in PAGE
 
 
 class TestW7Balancer:

@@ -1,5 +1,6 @@
 """Policies: heuristics, planners, and the registry that makes one from a name, a file or a bundle."""
 
+from lepton_rl.agents.allocation_lp import Allocation, allocate
 from lepton_rl.agents.attained import DiscretisedLas, Gittins, gittins_index
 from lepton_rl.agents.cheapest import Cheapest
 from lepton_rl.agents.compiled import (
@@ -16,6 +17,7 @@ from lepton_rl.agents.drf import Drf
 from lepton_rl.agents.energy import Energy
 from lepton_rl.agents.fgd import Fgd
 from lepton_rl.agents.finish_time import FinishTimeFairness
+from lepton_rl.agents.gavel import GavelMaxMin, GavelMaxThroughput
 from lepton_rl.agents.genetic import Genetic, Plan
 from lepton_rl.agents.gpu_clustering import GpuClustering
 from lepton_rl.agents.gpu_packing import GpuPacking
@@ -39,12 +41,14 @@ from lepton_rl.agents.priority import (
 )
 from lepton_rl.agents.registry import PolicyInfo, Setting, make_policy, policies, with_rules
 from lepton_rl.agents.run import check_requested_times, run_on, run_policy
+from lepton_rl.agents.shares import ShareProblem, max_min_shares, max_throughput_shares
 from lepton_rl.agents.weighted_placement import WeightedPlacement
 
 __all__ = [
     "MOST_JOBS",
     "SCORES",
     "SLOWDOWN_TUNING",
+    "Allocation",
     "BlockingName",
     "Cheapest",
     "CompiledPolicy",
@@ -54,6 +58,8 @@ __all__ = [
     "Energy",
     "Fgd",
     "FinishTimeFairness",
+    "GavelMaxMin",
+    "GavelMaxThroughput",
     "Genetic",
     "Gittins",
     "GpuClustering",
@@ -76,11 +82,15 @@ __all__ = [
     "RulePolicy",
     "Score",
     "Setting",
+    "ShareProblem",
     "WeightedPlacement",
+    "allocate",
     "check_requested_times",
     "gittins_index",
     "heap_order",
     "make_policy",
+    "max_min_shares",
+    "max_throughput_shares",
     "optimum",
     "policies",
     "policy_name",

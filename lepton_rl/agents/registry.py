@@ -16,6 +16,7 @@ from lepton_rl.agents.drf import Drf
 from lepton_rl.agents.energy import Energy
 from lepton_rl.agents.fgd import Fgd
 from lepton_rl.agents.finish_time import FinishTimeFairness
+from lepton_rl.agents.gavel import GavelMaxMin, GavelMaxThroughput
 from lepton_rl.agents.genetic import Genetic
 from lepton_rl.agents.gpu_clustering import GpuClustering
 from lepton_rl.agents.gpu_packing import GpuPacking
@@ -71,6 +72,11 @@ def _entries() -> dict[str, _Entry]:
         "predicted": (Predicted, "shortest run time first, predicted from finished jobs like it"),
         "drf": (Drf, "the user, queue or project with the smallest GPU share now goes first"),
         "finish_time_fairness": (FinishTimeFairness, "highest rho first: late against an equal share of the cluster"),
+        "gavel_max_min": (GavelMaxMin, "max-min fair shares of GPU types, kept to over time"),
+        "gavel_max_throughput": (
+            GavelMaxThroughput,
+            "shares of GPU types with the most work done, kept to over time",
+        ),
         "greedy": (Greedy, "dominant-resource best fit, ties by least energy"),
         "least_loaded": (LeastLoaded, "each job on the node of which the smallest part is held"),
         "energy": (Energy, "each job on the type of GPU that spends the fewest joules on it"),

@@ -64,7 +64,7 @@ def check_requested_times(policy: Policy, trace: Trace, setting: str = "--reques
         raise TraceError(
             f"{policy_name(policy)}{backfilling} needs requested times and {trace.name} has none; set {setting} to "
             "exact or noisy:SIGMA, or use one that needs none: fcfs, smallest, edf, las, dlas, gittins, drf, "
-            "heap_priority or random without backfilling, predicted, or greedy"
+            "heap_priority or random without backfilling, predicted, gavel_max_min, gavel_max_throughput, or greedy"
         )
 
 

@@ -188,7 +188,8 @@ def fits(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, totals:
             return False
         if rule == _CONSOLIDATED:
             fewest = fewest_nodes(jobs, job, gpus, nodes, hw, count)
-            return nodes_needed(jobs, job, nodes, hw, count) <= fewest
+            needed = nodes_needed(jobs, job, nodes, hw, count)
+            return needed <= fewest and needed <= nodes.shape[0]
         if hw is None:
             return True
         return _offers(jobs, job, nodes, hw, count)

@@ -14,6 +14,8 @@ from lepton_rl.agents import (
     Energy,
     Fgd,
     FinishTimeFairness,
+    GavelMaxMin,
+    GavelMaxThroughput,
     Genetic,
     Gittins,
     GpuClustering,
@@ -112,6 +114,9 @@ _MAKERS: list[Callable[[], Policy]] = [
     GpuClustering,
     Fgd,
     WeightedPlacement,
+    GavelMaxMin,
+    lambda: GavelMaxMin(blocking="head", placement="consolidated"),
+    lambda: GavelMaxThroughput(preempt=True, round_time=20.0),
 ]
 
 

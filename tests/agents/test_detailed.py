@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_rl.agents import Genetic, Greedy, make_policy, run_policy
+from lepton_rl.agents import GavelMaxMin, GavelMaxThroughput, Genetic, Greedy, make_policy, run_policy
 from lepton_rl.agents.planning import predicted_ends
 from lepton_rl.core import ClusterSpec, Placement, Policy, Start
 from lepton_rl.core.cluster import NodeGroup
@@ -27,6 +27,12 @@ POLICIES: dict[str, Policy] = {
     "greedy spread": Greedy(placement="worst"),
     "genetic": Genetic(window=4),
     "genetic consolidated": Genetic(placement="consolidated"),
+    "max-min": GavelMaxMin(),
+    "max-min head": GavelMaxMin(blocking="head"),
+    "max-min in turns": GavelMaxMin(preempt=True, round_time=2.0),
+    "max-min consolidated": GavelMaxMin(placement="consolidated", blocking="head"),
+    "max-throughput": GavelMaxThroughput(),
+    "max-throughput in turns": GavelMaxThroughput(preempt=True, round_time=2.0, blocking="head"),
 }
 PLACING = (
     "least_loaded", "energy", "cheapest", "greenest", "dotprod", "gpu_packing", "gpu_clustering", "fgd",

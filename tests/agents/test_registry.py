@@ -49,6 +49,8 @@ NAMES = [
     "predicted",
     "drf",
     "finish_time_fairness",
+    "gavel_max_min",
+    "gavel_max_throughput",
     "greedy",
     "least_loaded",
     "energy",
