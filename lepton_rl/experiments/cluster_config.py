@@ -41,8 +41,8 @@ class GroupConfig(Section):
     )
     ram_gib: float | None = Field(default=None, ge=0, le=2e6, description="RAM of each, GiB; not counted if left out")
     accelerators: dict[str, float] = Field(default_factory=dict, description="others of each, by name: {fpga: 2}")
-    racks: int = Field(default=1, ge=1, description="racks that the nodes stand in")
-    power_limit_w: float | None = Field(default=None, gt=0, description="power limit of each GPU, W")
+    racks: int = Field(default=1, ge=1, le=MOST_GPUS, description="racks that the nodes stand in")
+    power_limit_w: float | None = Field(default=None, gt=0, le=1e6, description="power limit of each GPU, W")
     rent_usd_per_hour: float | None = Field(
         default=None, ge=0, le=1e6, description="rent of one GPU; the type's own, where it is known, if left out"
     )
@@ -132,7 +132,9 @@ class ClusterConfig(Section):
     carbon: InputPath | Intensity | None = Field(
         default=None, description="hourly carbon intensities (a file), or one intensity, gCO2eq/kWh"
     )
-    first_hour: int = Field(default=0, ge=0, description="hour of these files at which the workload's time 0 lies")
+    first_hour: int = Field(
+        default=0, ge=0, le=10_000_000, description="hour of these files at which the workload's time 0 lies"
+    )
 
     @model_validator(mode="after")
     def _one_shape(self) -> Self:

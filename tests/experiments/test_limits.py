@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig
+from lepton_rl.experiments.cluster_config import ClusterConfig, GroupConfig
 from lepton_rl.experiments.loader import load
 from lepton_rl.experiments.train_config import TrainConfig
 
@@ -19,8 +20,11 @@ workloads: [{generator: gpu_cluster, gpus: 8, windows: {kind: independent}}]
 policies: [fcfs]
 """
 PROTOCOL = "name: p\nprotocol: rlscheduler\nworkload: {generator: gpu_cluster, gpus: 8}\n"
-FILES: dict[type[BaseModel], str] = {TrainConfig: TRAIN, BenchmarkConfig: COMPARISON, ProtocolConfig: PROTOCOL}
-UNLIMITED = {"seed", "limit", "quantum", "evaluate_every", "checkpoint_every"}
+CLUSTER = "groups: [{nodes: 1, gpus_per_node: 1, gpu: A100}]\n"
+FILES: dict[type[BaseModel], str] = {
+    TrainConfig: TRAIN, BenchmarkConfig: COMPARISON, ProtocolConfig: PROTOCOL, ClusterConfig: CLUSTER,
+}  # fmt: skip
+UNLIMITED = {"seed", "limit", "quantum", "evaluate_every", "checkpoint_every", "limit_s"}
 """Where more than enough means all of it, or never."""
 
 
@@ -31,6 +35,10 @@ def numbers(model: type[BaseModel], before: str = "") -> Iterator[str]:
         inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if name == "workloads":
             yield from numbers(get_args(field.annotation)[0], "workloads.0.")
+        elif name == "groups" and not before:
+            yield from numbers(GroupConfig, "groups.0.")
+        elif name in ("groups", "locality", "accelerators"):  # of a cluster file's own test
+            continue
         elif inner and not before.startswith("validation"):  # its workload and objective are the same as above
             yield from numbers(inner[0], f"{before}{name}.")
         elif not inner and kinds & {int, float} and name not in ("part", "seeds"):
