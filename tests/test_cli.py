@@ -272,7 +272,7 @@ def test_evaluate_runs_on_the_cluster_that_the_bundle_was_trained_for(folder: Pa
         assert ("cluster: 2 x 4 GPUs, for which the bundle was trained" in err) == (size == "")
         shape = {"": [2, 4], "--gpus 8": [1, 8]}.get(size, [1, 9])
         assert list(found["cluster"].values())[:2] == shape
-            assert found["against"]["fcfs"]["cluster"] == found["cluster"]
+        assert found["against"]["fcfs"]["cluster"] == found["cluster"]
     assert power[""] == pytest.approx(8 * 300.0)
     assert power["--gpus 8"] == pytest.approx(8 * 300.0)  # another size of the same GPUs
     assert power["--nodes 1 --gpus-per-node 9"] == pytest.approx(8 * 300.0 + 30.0)
