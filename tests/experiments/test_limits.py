@@ -24,7 +24,7 @@ CLUSTER = "groups: [{nodes: 1, gpus_per_node: 1, gpu: A100}]\n"
 FILES: dict[type[BaseModel], str] = {
     TrainConfig: TRAIN, BenchmarkConfig: COMPARISON, ProtocolConfig: PROTOCOL, ClusterConfig: CLUSTER,
 }  # fmt: skip
-UNLIMITED = {"seed", "limit", "quantum", "evaluate_every", "checkpoint_every", "limit_s"}
+UNLIMITED = {"seed", "limit", "quantum", "evaluate_every", "checkpoint_every"}
 """Where more than enough means all of it, or never."""
 
 
