@@ -5,23 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lepton_rl.cli.options import command_group
 from lepton_rl.cli.printing import only_results_on_stdout, print_json
 from lepton_rl.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from lepton_rl.core import ClusterSpec
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    help="Describe clusters.",
-    epilog="Example: lepton-rl cluster describe configs/cluster/mixed.yaml",
-)
-
-
-@app.callback(invoke_without_command=True)
-def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+app = command_group("Describe clusters.", "Example: lepton-rl cluster describe configs/cluster/mixed.yaml")
 
 
 @app.command()

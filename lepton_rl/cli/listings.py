@@ -6,23 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lepton_rl.cli.options import Overwrite, output_argument
+from lepton_rl.cli.options import Overwrite, command_group, output_argument
 from lepton_rl.cli.printing import note, print_json
 
 if TYPE_CHECKING:
     from lepton_rl.agents import PolicyInfo
 
-configs = typer.Typer(
-    rich_markup_mode=None,
-    help="List the experiment files that come with lepton_rl, and copy them.",
-    epilog="Example: lepton-rl configs copy benchmark/quickstart.yaml",
+configs = command_group(
+    "List the experiment files that come with lepton_rl, and copy them.",
+    "Example: lepton-rl configs copy benchmark/quickstart.yaml",
 )
-
-
-@configs.callback(invoke_without_command=True)
-def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 def policies(

@@ -9,6 +9,18 @@ Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace with jobs
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 
 
+def command_group(help: str, epilog: str) -> typer.Typer:
+    """Return a group of commands that prints its help where none of them is named."""
+    app = typer.Typer(rich_markup_mode=None, help=help, epilog=epilog)
+
+    @app.callback(invoke_without_command=True)
+    def show_help(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    return app
+
+
 def output_option(help: str) -> Any:
     """Return an option that names a file or folder to write; an empty text would mean the working directory."""
     return typer.Option(parser=_named, metavar="PATH", help=help)

@@ -6,21 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from lepton_rl.cli.options import Overwrite, output_option
+from lepton_rl.cli.options import Overwrite, command_group, output_option
 from lepton_rl.cli.printing import note, print_json
 from lepton_rl.errors import ConfigError, counted
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    help="Describe workload files, and make new ones.",
-    epilog="Example: lepton-rl traces describe jobs.swf --gpus 256,512",
+app = command_group(
+    "Describe workload files, and make new ones.", "Example: lepton-rl traces describe jobs.swf --gpus 256,512"
 )
-
-
-@app.callback(invoke_without_command=True)
-def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 @app.command()

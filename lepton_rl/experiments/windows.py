@@ -164,6 +164,8 @@ def _generated(config: BenchmarkWorkload, seed: int) -> tuple[Trace, ...]:
         raise ConfigError(
             f"{config.label}: jobs of {largest:g} GPUs are generated for a cluster of {cluster.gpus}; lower gpus"
         )
+    for trace in traces:  # a window keeps its number of jobs: what cannot run is no job of it
+        fit_to_cluster(trace, cluster, strict=True)
     return _as_submitted(traces, config)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lepton_rl.agents import make_policy, run_policy
 from lepton_rl.core import ClusterSpec
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, TraceError
 from lepton_rl.experiments.benchmark_config import BenchmarkWorkload
 from lepton_rl.experiments.loader import options
 from lepton_rl.experiments.windows import counted_metrics, make_windows
@@ -108,3 +108,15 @@ def test_jobs_of_a_window_come_together_on_request(jobs_file: str) -> None:
     for first, second in zip(apart, together, strict=True):
         assert second.submit_time.tolist() == [first.submit_time[0]] * 10
         assert second.run_time.tolist() == first.run_time.tolist()
+
+
+def test_generated_jobs_that_the_cluster_cannot_hold_are_named_before_anything_runs() -> None:
+    data = {"generator": "gpu_cluster", "gpus": 8, "windows": {"kind": "independent", "count": 50, "jobs": 40}}
+    small = BenchmarkWorkload.model_validate(data | {"cluster": {"groups": [GROUP | {"gpu": "T4"}]}})
+    with pytest.raises(TraceError, match=r"no node group can ever run .* GiB of GPU memory"):
+        make_windows(small, [0])
+    large = BenchmarkWorkload.model_validate(data | {"cluster": {"groups": [GROUP | {"gpu": "A100"}]}})
+    assert len(make_windows(large, [0]).traces[0]) == 50
+
+
+GROUP = {"nodes": 2, "gpus_per_node": 4}
