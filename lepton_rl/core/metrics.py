@@ -42,6 +42,15 @@ class Metered:
 
 
 @dataclass(frozen=True, eq=False)
+class Disturbed:
+    """What failures and migrations did to each job; arrays of shape (jobs,)."""
+
+    strikes: NDArray[np.int64]  # failures of a GPU on which it ran
+    migrations: NDArray[np.int64]
+    lost_seconds: FloatArray  # seconds of service that failures undid
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """When each job of a workload started and finished; arrays of shape (jobs,), times in seconds."""
 
@@ -56,6 +65,7 @@ class Outcome:
     busy_gpu_seconds: float
     stranded_gpu_seconds: float
     metered: "Metered | None" = None  # of a cluster whose nodes differ
+    disturbed: "Disturbed | None" = None  # of the same
     deadline: FloatArray | None = None  # seconds after submission, NaN none; None where no job has one
 
     @cached_property
