@@ -319,9 +319,7 @@ def release(
 
 
 @inlined
-def _change_up(
-    gpu: int, node: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, change: int
-) -> None:
+def _change_up(gpu: int, node: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, change: int) -> None:
     """Book that a GPU on which nothing runs is up (1) or down (-1) from now on."""
     if nodes[node, L.BUSY] > 0:
         totals[L.STRANDED] += L.MILLI * change
@@ -382,6 +380,20 @@ def holds(jobs: Floats, job: int, gpus: Ints32, first: int, count: int) -> bool:
             return True
         gpu = -1 if share else int(gpus[gpu, L.NEXT])
     return False
+
+
+@njit
+def held_on(jobs: Floats, job: int, gpus: Ints32, node: int) -> int:
+    """Milli-GPU that a running job holds on a node of a detailed cluster."""
+    gpu = int(jobs[job, L.FIRST_GPU])
+    if jobs[job, L.GPUS] < L.MILLI:
+        return int(jobs[job, L.GPUS]) if gpus[gpu, L.NODE] == node else 0
+    milli = 0
+    while gpu >= 0:
+        if gpus[gpu, L.NODE] == node:
+            milli += L.MILLI
+        gpu = int(gpus[gpu, L.NEXT])
+    return milli
 
 
 @njit

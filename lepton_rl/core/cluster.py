@@ -321,8 +321,8 @@ def _check_dynamics(dynamics: Dynamics, groups: tuple[NodeGroup, ...]) -> None:
         hottest = gpu.throttle_temperature_c - gpu.thermal_resistance_c_per_w * needed
         if not -50 <= inlet < hottest:
             raise ConfigError(
-                f"cooling air of {inlet:g} degrees Celsius is outside what {gpu.name} runs in, -50 to {hottest:.0f}: at "
-                f"its throttle temperature of {gpu.throttle_temperature_c:g} it must still draw more than {needed:.0f} W"
+                f"{gpu.name} runs in cooling air of -50 to {hottest:.0f} degrees Celsius, not {inlet:g}: at its throttle "
+                f"temperature of {gpu.throttle_temperature_c:g} it must still draw more than {needed:.0f} W"
             )
 
 
@@ -370,9 +370,7 @@ def _dynamics(data: Mapping[str, Any]) -> Dynamics:
         interference=Interference(sharing["coefficient"], tuple((a, b, t) for a, b, t in sharing["pairs"])),
         inlet_temperature_c=data["inlet_temperature_c"],
         faults=Faults(**faults),
-        reservations=tuple(
-            Reservation(r["begin_s"], r["end_s"], tuple(r["nodes"])) for r in data["reservations"]
-        ),
+        reservations=tuple(Reservation(r["begin_s"], r["end_s"], tuple(r["nodes"])) for r in data["reservations"]),
     )
 
 

@@ -85,10 +85,11 @@ TYPE = 5  # their type, a row of hw.speed
 MEMORY_EACH = 6  # MiB of each
 RACK = 7
 GPUS_DOWN = 8  # GPUs that a failure keeps down
-LASTS = 9  # whole seconds until the node is reserved, UNCOUNTED where it never is
+LASTS = 9  # whole seconds until the node is reserved: RESERVED while it is, UNCOUNTED where it never will be
 ROOM = 10  # free CPU, RAM and named accelerators in thousandths, one column each
 UNCOUNTED = 2**31 - 1
 """ROOM of a node for what its group does not name; LASTS of a node that is not reserved."""
+RESERVED = -1
 
 # totals: int64 (TOTAL_COLUMNS,)
 FREE_WHOLE = 0  # wholly free GPUs of the cluster

@@ -1,12 +1,14 @@
 """A cluster as compiled functions hold it: the empty allocation, and the tables of a cluster whose nodes differ."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import empty_allocation
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.core.hardware.dynamics import Interference
+from lepton_rl.core.hardware.dynamics import Interference, Reservation
 from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.core.hardware.tables import CURVE_COLUMNS, HEAT_FIGURES, IDLE_MW, LOAD_MW, Hardware, HardwareTables
 from lepton_rl.core.hardware.tariffs import HourlySeries
@@ -83,7 +85,6 @@ def hardware_tables(cluster: ClusterSpec) -> Hardware:
             )  # fmt: skip
     times, units = dynamics.faults.events(cluster.first_gpus, cluster.gpus)
     speed = [[kind.speed[name] / reference.speed[name] for name in JOB_CLASSES] for kind in cluster.types]
-    reserved = [(r.begin_s, r.end_s, node) for r in dynamics.reservations for node in r.nodes]
     return HardwareTables(
         speed=np.array(speed) * dynamics.faults.rate,
         power_mw=power,
@@ -100,7 +101,7 @@ def hardware_tables(cluster: ClusterSpec) -> Hardware:
         fault_gpus=units,
         checkpoint_interval=float(dynamics.faults.checkpoint_interval_s),
         restart_cost=float(dynamics.faults.restart_cost_s),
-        reservations=np.array(reserved, np.float64).reshape(-1, 3),
+        reservations=_reserved(dynamics.reservations),
         followers_from=np.zeros(1, np.int64),
         followers=np.zeros(0, np.int64),
     )
@@ -112,6 +113,17 @@ def clock_columns(cluster: ClusterSpec) -> int:
         return L.CLOCK_COLUMNS
     heat = 0 if cluster.dynamics.inlet_temperature_c is None else L.HEAT_COLUMNS * cluster.gpus
     return L.DETAILED_CLOCK_COLUMNS + heat
+
+
+def _reserved(reservations: Sequence[Reservation]) -> Floats:
+    """Begin, end and node of each time that a node is reserved; what overlaps or touches is one."""
+    spells: list[list[float]] = []
+    for node, begin, end in sorted((node, r.begin_s, r.end_s) for r in reservations for node in r.nodes):
+        if spells and spells[-1][2] == node and begin <= spells[-1][1]:
+            spells[-1][1] = max(spells[-1][1], end)
+        else:
+            spells.append([begin, end, node])
+    return np.array(spells, np.float64).reshape(-1, 3)
 
 
 def _pairs(interference: Interference) -> Floats:

@@ -158,6 +158,11 @@ class Outcome:
         }
         if self.metered is not None:
             figures |= self.metered.costs(self.cluster, makespan)
+        if self.disturbed is not None:
+            figures["migrations"] = float(self.disturbed.migrations.sum())
+            if self.cluster.dynamics.faults.is_on:
+                lost = float(self.disturbed.lost_seconds @ self.gpus)
+                figures |= {"strikes": float(self.disturbed.strikes.sum()), "lost_gpu_hours": lost / SECONDS_PER_HOUR}
         return figures
 
 
@@ -186,6 +191,9 @@ DESCRIPTIONS = {
     "electricity_usd": "cost of that energy at each hour's price, USD",
     "carbon_kg": "carbon of that energy at each hour's intensity, kg CO2eq",
     "rent_usd": "rent of all GPUs over the makespan, USD",
+    "migrations": "running jobs moved to other GPUs",
+    "strikes": "running jobs that lost a GPU to a failure",
+    "lost_gpu_hours": "GPU-hours of service that failures undid",
 }
 
 

@@ -58,6 +58,8 @@ def lasts_for(jobs: Floats, job: int, node: int, nodes: Ints32, hw: Hardware) ->
     """Whether the job is planned to end before the node is reserved."""
     if hw is None or nodes[node, L.LASTS] == L.UNCOUNTED:
         return True
+    if nodes[node, L.LASTS] == L.RESERVED:
+        return False
     return bool(planned_seconds(jobs, job, hw) <= nodes[node, L.LASTS])  # not without a requested time
 
 

@@ -223,8 +223,10 @@ class Snapshot:
             else:
                 check_quantum(action, self.time - jobs[row, L.START], self.quantum)
                 if isinstance(action, Migrate):
-                    move_gpus(action, jobs, row, self.placement, gpus, nodes, bits, totals, self.hw, self.time)
-                    jobs[row, L.PREDICTED] += self.migration_cost
+                    move_gpus(
+                        action, jobs, row, self.placement, gpus, nodes, bits, totals, self.hw, self.time,
+                        self.migration_cost,
+                    )  # fmt: skip
                 else:
                     service = served(jobs, row, self.time, self.hw)
                     release(jobs, row, gpus, gpus, nodes, bits, totals, self.hw)
@@ -307,10 +309,12 @@ def move_gpus(
     totals: NDArray[np.int64],
     hw: Hardware,
     now: float,
+    cost: float,
 ) -> float:
     """Give a running job the GPUs that the action names, or that the placement finds once it has left its own.
 
-    Returns the seconds of service that it was given until now, which are counted as attained.
+    It owes `cost` seconds more from then on. Returns the seconds of service that it was given until now, which are
+    counted as attained.
 
     Raises:
         IllegalAction: it cannot be moved there; nothing has changed.
@@ -319,6 +323,7 @@ def move_gpus(
     own = tuple(out[: held_gpus(jobs, row, gpus, out)].tolist())
     before = jobs[row].copy()
     service = settle(jobs, row, now, hw)
+    jobs[row, L.PREDICTED] += cost
     release(jobs, row, gpus, gpus, nodes, bits, totals, hw)
     try:
         take_gpus(Start(action.job, action.gpus), jobs, row, placement, gpus, nodes, bits, totals, hw)
@@ -413,7 +418,7 @@ def _check_nodes(
             left = int(nodes[node, L.LASTS])
             raise IllegalAction(
                 f"job {job} is planned to run {planned_seconds(jobs, row, hw):g} s; node {node} is "
-                + (f"reserved in {left} s" if left else "reserved now")
+                + ("reserved now" if left == L.RESERVED else f"reserved in {left} s")
             )
         asked = jobs[row, L.ASKS :] * np.count_nonzero(on == node)
         room = nodes[node, L.ROOM :]

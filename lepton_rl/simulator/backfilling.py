@@ -3,7 +3,7 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import copy_allocation, copy_gpus, milli_up, release
+from lepton_rl.core.allocation import copy_allocation, copy_gpus, held_on, milli_up, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
@@ -176,8 +176,11 @@ def _split_profile(times: Floats, free: Floats, size: int, time: float) -> int:
 
 
 @njit
-def _take_reserved(times: Floats, free: Floats, size: int, nodes: Ints32, hw: Hardware) -> int:
-    """Take reserved nodes out of the profile; return its new size."""
+def _take_reserved(
+    times: Floats, free: Floats, size: int, jobs: Floats, run_end: Floats, run_job: Ints32, running: int,
+    gpus: Ints32, nodes: Ints32, hw: Hardware,
+) -> int:  # fmt: skip
+    """Take reserved nodes out of the profile, but not twice what running jobs hold there; return its new size."""
     if hw is None:
         return size
     now = times[0]
@@ -192,6 +195,12 @@ def _take_reserved(times: Floats, free: Floats, size: int, nodes: Ints32, hw: Ha
         for step in range(size):
             if begin <= times[step] < end:
                 free[step] -= L.MILLI * (nodes[node, L.COUNT] - nodes[node, L.GPUS_DOWN])
+        for index in range(running):
+            left = min(run_end[L.PREDICTED_ENDS, index], end)
+            held = held_on(jobs, run_job[L.PREDICTED_ENDS, index], gpus, node) if left > begin else 0
+            for step in range(size):
+                if held > 0 and begin <= times[step] < left:
+                    free[step] += held
     return size
 
 
@@ -222,13 +231,16 @@ def start_reserved(
             times[size] = end
             free[size] = free[size - 1] + demand
             size += 1
-    size = _take_reserved(times, free, size, nodes, hw)
+    size = _take_reserved(times, free, size, jobs, run_end, run_job, running, gpus, nodes, hw)
     position = counts[L.FRONT]
     while position < counts[L.BACK] and free[0] > 0:  # later plans cannot start now and nothing is kept of them
         job = queue[position]
         demand = jobs[job, L.GPUS]
         length = planned_seconds(jobs, job, hw)
         step = _earliest(times, free, size, demand, length)
+        if free[size - 1] < demand:  # more than is up: there is nothing to reserve
+            position += 1
+            continue
         begin = times[step]
         size = _split_profile(times, free, size, begin + length)
         while step < size and times[step] < begin + length:

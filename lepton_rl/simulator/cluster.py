@@ -196,9 +196,9 @@ class SimulatedCluster:
         job = action.job
         self._check_running(action)
         service = move_gpus(
-            action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw, s.clock[L.NOW]
-        )
-        s.jobs[job, L.PREDICTED] += self.timing.migration_cost
+            action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw, s.clock[L.NOW],
+            self.timing.migration_cost,
+        )  # fmt: skip
         s.truth[job, L.REMAINING] += self.timing.migration_cost - service
         running = s.counts[L.RUNNING]
         remove_end(s.run_end, s.run_job, running, job)

@@ -178,9 +178,7 @@ def move_to_next_event(
     time = _let_heat(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules, time)
     _pass_time(totals, hw, clock, time)
     while counts[L.RUNNING] > 0 and run_end[L.TRUE_ENDS, 0] <= time:
-        _complete(
-            jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings
-        )
+        _complete(jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings)
     if hw is not None:
         counts[L.GREW] = 0
         if hw.heat.shape[0] > 0 and clock[L.NEXT_HEAT] <= time:

@@ -116,4 +116,3 @@ def start_cold(gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats) -> None
         clock[row + L.DRAWING] = watts
         clock[row + L.HOT_AT] = np.inf
         clock[row + L.NOT_DRAWN] = 0.0
-

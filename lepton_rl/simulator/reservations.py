@@ -26,7 +26,7 @@ def has_reservations(hw: Hardware) -> bool:
 
 @njit
 def count_down(nodes: Ints32, hw: Hardware, now: float) -> None:
-    """Write how long each node lasts until its next reservation, whole seconds; 0 while one holds."""
+    """Write how long each node lasts until its next reservation, whole seconds; RESERVED while one holds."""
     if hw is None:
         return
     for row in range(hw.reservations.shape[0]):
@@ -34,7 +34,8 @@ def count_down(nodes: Ints32, hw: Hardware, now: float) -> None:
     for row in range(hw.reservations.shape[0]):
         if hw.reservations[row, END] > now:
             node = int(hw.reservations[row, NODE])
-            left = np.floor(max(hw.reservations[row, BEGIN] - now, 0.0))
+            left = np.floor(hw.reservations[row, BEGIN] - now)
+            left = float(L.RESERVED) if left < 0.0 or hw.reservations[row, BEGIN] == now else left
             nodes[node, L.LASTS] = min(int(nodes[node, L.LASTS]), int(min(left, float(L.UNCOUNTED))))
 
 
@@ -67,6 +68,6 @@ def free_but_reserved(gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
     milli = 0
     if hw is not None:
         for node in range(nodes.shape[0]):
-            if nodes[node, L.LASTS] == 0:
+            if nodes[node, L.LASTS] == L.RESERVED:
                 milli += L.MILLI * int(nodes[node, L.COUNT] - nodes[node, L.GPUS_DOWN]) - int(nodes[node, L.BUSY])
     return milli

@@ -39,9 +39,7 @@ def _strike(
     if hw is None:
         return
     remove_end(run_end, run_job, counts[L.RUNNING], job)
-    truth[job, L.REMAINING] -= leave(
-        jobs, job, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules
-    )
+    truth[job, L.REMAINING] -= leave(jobs, job, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules)
     service = jobs[job, L.ATTAINED] - jobs[job, L.BEFORE]
     kept = 0.0
     if hw.checkpoint_interval > 0.0:

@@ -120,6 +120,11 @@ class Faults:
             raise ConfigError("checkpoint_cost_s without a checkpoint_interval_s: say how often checkpoints are made")
 
     @property
+    def is_on(self) -> bool:
+        """Whether anything can fail."""
+        return self.gpu is not None or self.node is not None or bool(self.schedule)
+
+    @property
     def rate(self) -> float:
         """Seconds of service that a second gives beside making checkpoints."""
         if self.checkpoint_interval_s == 0:
