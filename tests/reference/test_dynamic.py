@@ -142,6 +142,14 @@ def test_neighbours_are_slowed_after_the_decision() -> None:
     assert result.finish == [12, 5, 17, 12, 27]
 
 
+def test_who_is_left_runs_faster_before_the_decision() -> None:
+    # Two halves, each at half its speed: job 1 ends at 4, and job 0, with 8 s left, is predicted to end at 12 and not
+    # at 20. Job 2 (2 GPUs) is foreseen for then; job 3 (10 s, until 14) waits.
+    jobs = [job(0, 0, 10, 0.5), job(1, 0, 2, 0.5), job(2, 1, 5, 2.0), job(3, 4, 10)]
+    result = simulate_dynamic(nodes_of(2), jobs, "fcfs", "easy", Dynamics(interference=4.0))
+    assert result.start == [0, 0, 12, 17]
+
+
 # Power limits.
 
 
@@ -415,6 +423,15 @@ def test_easy_asks_whether_the_head_could_start_then() -> None:
     assert result.allocation == [[0, 1], [0, 1], [0], [1]]
 
 
+def test_easy_refuses_a_job_and_not_a_shorter_one_that_goes_elsewhere() -> None:
+    # Node 0 is of another type, reserved from 50; 1 and 2 are plain. Job 0 holds node 1 until 5. Job 1 needs
+    # both plain ones: shadow 5. Job 2 (100 s) could go to node 2 only and would delay it; job 3 (20 s) goes to node 0.
+    cluster = DetailedCluster([Group(1, 1, replace(PLAIN, name="other")), Group(2, 1, PLAIN)], "first")
+    jobs = [job(0, 0, 5, types=("plain",)), job(1, 1, 5, 2.0, types=("plain",)), job(2, 1, 100), job(3, 1, 20)]
+    result = simulate_dynamic(cluster, jobs, "fcfs", "easy", Dynamics(reservations=[(50.0, 60.0, [0])]))
+    assert (result.start, result.allocation) == ([0, 5, 10, 1], [[1], [1, 2], [1], [0]])
+
+
 def test_a_job_without_a_requested_time_avoids_reserved_nodes() -> None:
     # The first node is reserved from 100 on: job 0 goes to the second, job 1 waits for that.
     jobs = [job(0, 0, 5, requested=math.inf), job(1, 0, 5, requested=math.inf)]
@@ -430,6 +447,16 @@ def test_a_job_that_outruns_its_time_is_not_stopped() -> None:
     assert simulate_dynamic(nodes_of(1), jobs, "fcfs", "head", reserved).finish == [30, 31]
 
 
+def test_a_job_without_time_left_waits_for_the_end_of_a_reservation() -> None:
+    # It asked for 2 s, has run 10 and keeps them when it is struck. What is left, -8 s, is less than nothing; the node
+    # is reserved from that moment on all the same, or from half a second later, with 0 whole seconds left.
+    struck = [(10.0, [0], True), (10.0, [0], False)]
+    for begin, finish in ((10.0, 40), (10.5, 30)):
+        dynamics = Dynamics(failures=struck, checkpoint_interval=5.0, reservations=[(begin, 20.0, [0])])
+        result = simulate_dynamic(nodes_of(1), [job(0, 0, 30, requested=2.0)], "fcfs", "head", dynamics)
+        assert (result.finish, result.strikes) == ([finish], [1])
+
+
 def test_conservative_takes_a_held_gpu_of_a_reserved_node_out_once() -> None:
     # Job 0, planned for 10 s, is slowed to half its speed and holds the first node until 20; that node is reserved from
     # 10 to 20. Of two GPUs, one is left at 12.
@@ -441,6 +468,13 @@ def test_conservative_takes_a_held_gpu_of_a_reserved_node_out_once() -> None:
     assert (result.start, result.finish) == ([0, 12], [20, 17])
 
 
+def test_conservative_takes_a_node_that_is_reserved_twice_out_once() -> None:
+    # The first node is out from 10 to 25; at 16 the second is left.
+    reserved = Dynamics(reservations=[(10.0, 20.0, [0]), (15.0, 25.0, [0])])
+    result = simulate_dynamic(nodes_of(1, nodes=2), [job(0, 16, 5)], "fcfs", "conservative", reserved)
+    assert (result.start, result.allocation) == ([16], [[1]])
+
+
 def test_conservative_plans_around_a_reservation() -> None:
     # Two nodes of one GPU, the second reserved from 10 to 20. Job 0 needs both for 12 s: planned at 20. Job 1 (21 s)
     # would end at 22 on the first: planned at 32. Job 2 (19 s) ends at 20 there and starts at 1.
@@ -450,15 +484,15 @@ def test_conservative_plans_around_a_reservation() -> None:
 
 
 def test_preemptive_orders_count_what_is_up_and_not_reserved() -> None:
-    # Two nodes of one GPU, the second reserved from 5 to 20: one GPU counts at 6, when job 1, of 10 s, preempts job 0.
+    # Two nodes of one GPU, the second reserved from 5 to 20: one GPU counts at 5, when job 1, of 10 s, preempts job 0.
     # Without the reservation both would run.
-    jobs = [job(0, 0, 100), job(1, 6, 10)]
+    jobs = [job(0, 0, 100), job(1, 5, 10)]
     reserved = Dynamics(reservations=[(5.0, 20.0, [1])])
     result = simulate_dynamic(nodes_of(1, nodes=2), jobs, "srtf", "skip", reserved)
-    assert (result.start, result.finish, result.preemptions) == ([0, 6], [110, 16], [1, 0])
+    assert (result.start, result.finish, result.preemptions) == ([0, 5], [110, 15], [1, 0])
     # The same while the second node is down.
     down = Dynamics(failures=[(5.0, [1], True), (20.0, [1], False)])
-    assert simulate_dynamic(nodes_of(1, nodes=2), jobs, "srtf", "skip", down).finish == [110, 16]
+    assert simulate_dynamic(nodes_of(1, nodes=2), jobs, "srtf", "skip", down).finish == [110, 15]
     # A job that outran its time into the reservation counts, and so does its GPU: two GPUs hold two jobs.
     jobs = [job(0, 0, 50, types=("slow",)), job(1, 0, 50, requested=4.0, types=("plain",)), job(2, 6, 60)]
     cluster = DetailedCluster([Group(1, 1, SLOW), Group(1, 1, PLAIN)], "first", PLAIN)
