@@ -8,7 +8,7 @@ R7 A running job has a rate that may change.
      reservation are decision points; a GPU that begins to throttle is none, it only sets rates anew. What comes while a
      job waits, runs or is still to come is waited for.
    Progress. A change of rate settles what was served until then: attained service grows by it, the true and the
-     predicted end are now + service left / new rate. A run that gets no service ends never.
+     predicted end are now + service left / new rate. A run that gets no service never ends.
    Rate = lowest of (speed x part kept x part left by throttling) of its GPUs
           / (slowdown of nodes x of racks x of sharing) x interval / (interval + checkpoint cost).
      Within a decision a job has the rate that it gets where it is placed; its neighbours' rates follow after it. The
