@@ -321,6 +321,8 @@ def release(
 @inlined
 def _change_up(gpu: int, node: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, change: int) -> None:
     """Book that a GPU on which nothing runs is up (1) or down (-1) from now on."""
+    if hw is None:
+        return
     if nodes[node, L.BUSY] > 0:
         totals[L.STRANDED] += L.MILLI * change
     nodes[node, L.GPUS_DOWN] -= change
@@ -449,6 +451,8 @@ def held_gpus(jobs: Floats, job: int, gpus: Ints32, out: Ints64) -> int:
 @inlined
 def _sharing_slowdown(jobs: Floats, job: int, gpus: Ints32, hw: Hardware) -> float:
     """Slowdown of a share by the other shares on its GPU."""
+    if hw is None:
+        return 1.0
     gpu = int(jobs[job, L.FIRST_GPU])
     if hw.interference > 0.0:
         own = jobs[job, L.GPUS] / L.MILLI

@@ -321,8 +321,8 @@ def _check_dynamics(dynamics: Dynamics, groups: tuple[NodeGroup, ...]) -> None:
         hottest = gpu.throttle_temperature_c - gpu.thermal_resistance_c_per_w * needed
         if not -50 <= inlet < hottest:
             raise ConfigError(
-                f"{gpu.name} runs in cooling air of -50 to {hottest:.0f} degrees Celsius, not {inlet:g}: at its throttle "
-                f"temperature of {gpu.throttle_temperature_c:g} it must still draw more than {needed:.0f} W"
+                f"{gpu.name} runs in cooling air of -50 to {hottest:.0f} degrees Celsius, not {inlet:g}: at its "
+                f"throttle temperature of {gpu.throttle_temperature_c:g} it must still draw more than {needed:.0f} W"
             )
 
 

@@ -34,6 +34,8 @@ def drawn_uw(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
 @inlined
 def left_by_limit(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> float:
     """Part of the speed under the group's limit that the GPU's own limit leaves."""
+    if hw is None:
+        return 1.0
     curve = hw.curve[nodes[gpus[gpu, L.NODE], L.TYPE]]
     limit = gpus[gpu, L.LIMIT] * 1e-3
     left = _speed_under_limit(curve[NATURAL_W], limit, curve[FLOOR_W], curve[EXPONENT])

@@ -177,8 +177,7 @@ class Snapshot:
         """Power limit of each GPU, watts, shape (GPUs,); on GPUs without a type what they draw at most."""
         if self.hw is None:
             return np.full(len(self.gpus), self.cluster.max_power_w)
-        limits: FloatArray = self.gpus[:, L.LIMIT] * 1e-3
-        return limits
+        return self.gpus[:, L.LIMIT].astype(np.float64) * 1e-3
 
     @property
     def gpu_temperature_c(self) -> FloatArray:
@@ -188,7 +187,7 @@ class Snapshot:
     @property
     def service(self) -> FloatArray:
         """Seconds of service that each row of `jobs` has had by now."""
-        service = self.jobs[:, L.ATTAINED].copy()
+        service: FloatArray = self.jobs[:, L.ATTAINED].copy()
         running = self.jobs[: self.running_count]
         if self.hw is None:
             service[: self.running_count] += self.time - running[:, L.START]

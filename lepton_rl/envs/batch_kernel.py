@@ -164,11 +164,11 @@ def start_job(
     if hw is not None:
         end = truth[job, L.END]
         truth[job, L.CHARGED] = end
-        cost = _cost_of_end(jobs, truth, prices, job, end) - prices[job, WAITING] * waited
+        cost: float = _cost_of_end(jobs, truth, prices, job, end) - prices[job, WAITING] * waited
         change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
         return cost + charge_changes(jobs, truth, prices, run_job, hw, clock, counts, tally)
     forgiven = min(waited, SLOWDOWN_FLOOR - truth[job, L.RUN])
-    return -prices[job, REFUND] * forgiven if forgiven > 0.0 else 0.0
+    return float(-prices[job, REFUND] * forgiven) if forgiven > 0.0 else 0.0
 
 
 @inlined

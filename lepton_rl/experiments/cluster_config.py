@@ -189,8 +189,8 @@ class FaultsConfig(Section):
         """Return the failures."""
         outages = [_at(("outages", i), outage.build, groups) for i, outage in enumerate(self.outages)]
         return Faults(
-            gpu=self.gpu and self.gpu.build(),
-            node=self.node and self.node.build(),
+            gpu=self.gpu.build() if self.gpu else None,
+            node=self.node.build() if self.node else None,
             seed=self.seed,
             until_hours=self.until_hours,
             schedule=tuple(event for outage in outages for event in outage),

@@ -39,11 +39,10 @@ def submit(
     """Put the next job of the trace in the queue, or let it wait for those that it comes after."""
     job = int(counts[L.ARRIVED])
     counts[L.ARRIVED] += 1
-    if hw is not None:
-        if jobs[job, L.UNMET] > 0.0:
-            counts[L.NOT_READY] += 1
-            counts[L.RELEASED] = 1  # the last to arrive is not in the queue
-            return
+    if hw is not None and jobs[job, L.UNMET] > 0.0:
+        counts[L.NOT_READY] += 1
+        counts[L.RELEASED] = 1  # the last to arrive is not in the queue
+        return
     _enqueue(jobs, queue, job, gpus, clock, counts, rules, settings)
 
 

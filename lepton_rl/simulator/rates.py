@@ -70,10 +70,11 @@ def change_rates_now(
     changed = False
     for index in range(counts[L.RUNNING]):
         job = run_job[L.TRUE_ENDS, index]
-        if is_stirred(jobs, job, gpus):
-            if _change_rate(jobs, truth, job, gpus, nodes, hw, run_end, run_job, clock, counts, rules):
-                run_end[L.TRUE_ENDS, index] = truth[job, L.END]
-                changed = True
+        if is_stirred(jobs, job, gpus) and _change_rate(
+            jobs, truth, job, gpus, nodes, hw, run_end, run_job, clock, counts, rules
+        ):
+            run_end[L.TRUE_ENDS, index] = truth[job, L.END]
+            changed = True
     if changed:
         order_ends(run_end, run_job, counts[L.RUNNING])
     settle_stirred(gpus, totals)
@@ -85,6 +86,5 @@ def change_rates(
     hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64,
 ) -> None:  # fmt: skip
     """Set anew the rates of the jobs on GPUs whose load, limit or health has changed."""
-    if hw is not None:
-        if totals[L.STIRRED_GPUS] > 0:
-            change_rates_now(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
+    if hw is not None and totals[L.STIRRED_GPUS] > 0:
+        change_rates_now(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.arrays import Floats, Ints32
+from lepton_rl.core.arrays import Ints32
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 
