@@ -51,11 +51,10 @@ TRUTH_COLUMNS = 5
 # detailed
 END = 5  # when the present run will end, infinity while there is none
 STRIKES = 6  # failures that struck the job
-MIGRATIONS = 7
-LOST = 8  # seconds of service that failures undid
-CHARGED = 9  # END as an observer last counted with it
-CHANGED = 10  # 1 while the job stands in run_job[CHANGED_ENDS]
-DETAILED_TRUTH_COLUMNS = 11
+LOST = 7  # seconds of service that failures undid
+CHARGED = 8  # END as an observer last counted with it
+CHANGED = 9  # 1 while the job stands in run_job[CHANGED_ENDS]
+DETAILED_TRUTH_COLUMNS = 10
 
 # gpus: int32 (GPUs, GPU_COLUMNS)
 FREE = 0  # milli-GPU

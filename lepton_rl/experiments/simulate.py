@@ -30,6 +30,7 @@ class Simulation:
         trace: the jobs that ran.
         dropped: jobs that the cluster could never run.
         outcome: when each job started and finished.
+        report: what the policy says of its run, if anything.
     """
 
     policy: str
@@ -37,13 +38,16 @@ class Simulation:
     trace: Trace
     dropped: int
     outcome: Outcome
+    report: str = ""
 
     def summary(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON: times in seconds, units as in `core.metrics`."""
         metrics: dict[str, float | int | None] = {
             name: value if math.isfinite(value) else None for name, value in self.outcome.metrics().items()
         }
-        metrics["preemptions"] = int(self.outcome.preemptions.sum())
+        for name in ("preemptions", "migrations", "strikes"):
+            if name in metrics:
+                metrics[name] = int(metrics[name] or 0)
         rest = [name for name in metrics if name not in LEADING_KEYS]
         return {
             "jobs": len(self.trace),
@@ -67,12 +71,13 @@ class Simulation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out of the trace or read otherwise than written, and hours of the run with prices below 0."""
+        """What was left out of the trace or read otherwise than written, hours of the run with prices below 0, and what
+        the policy says of itself."""
+        notes = [*self.trace.losses]
         prices = self.outcome.cluster.tariffs.electricity
-        if prices is None:
-            return self.trace.losses
-        report = prices.until(float(self.outcome.finish.max())).negative_report()
-        return (*self.trace.losses, report) if report else self.trace.losses
+        if prices is not None:
+            notes += filter(None, [prices.until(float(self.outcome.finish.max())).negative_report()])
+        return (*notes, self.report) if self.report else tuple(notes)
 
     def write_jobs(self, path: Path) -> None:
         """Write one CSV row for each job; times are seconds after the file's first submission."""
@@ -118,4 +123,5 @@ def simulate(
     fitting = fit_to_cluster(trace, cluster, strict)
     outcome = run_policy(policy, fitting, cluster, timing, placement)
     rules = rule_names(policy, placement)
-    return Simulation(policy_name(policy), rules, fitting, len(trace) - len(fitting), outcome)
+    report = str(getattr(policy, "report", ""))
+    return Simulation(policy_name(policy), rules, fitting, len(trace) - len(fitting), outcome, report)

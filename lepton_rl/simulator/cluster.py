@@ -1,5 +1,7 @@
 """A simulated cluster behind the `Cluster` protocol: the face for policies written in Python."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from lepton_rl.core import layout as L
@@ -48,6 +50,7 @@ class SimulatedCluster:
         # The queue's own order is submission: policies bring their own.
         self._state = build_state(trace, cluster, Rule(placement=placement), self.timing)
         self.cluster = self._state.cluster
+        self._migrations = np.zeros(len(trace), np.int64)
 
     @property
     def time(self) -> float:
@@ -138,7 +141,7 @@ class SimulatedCluster:
 
     def outcome(self) -> Outcome:
         """Return the record of the run; complete once `advance` has returned False."""
-        return outcome_of(self.trace, self._state)
+        return replace(outcome_of(self.trace, self._state), migrations=self._migrations.copy())
 
     def gpus_of(self, job: int) -> tuple[int, ...]:
         """Return the GPUs that a running job holds, in the order taken."""
@@ -203,5 +206,4 @@ class SimulatedCluster:
         running = s.counts[L.RUNNING]
         remove_end(s.run_end, s.run_job, running, job)
         set_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, running - 1, s.clock)
-        if s.hw is not None:
-            s.truth[job, L.MIGRATIONS] += 1
+        self._migrations[job] += 1
