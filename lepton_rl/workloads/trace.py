@@ -375,6 +375,12 @@ class Trace:
         """What was left out of the trace, and what was read otherwise than written: a line for each."""
         return tuple(f"{self.name}: {text}" for text in (*self.dropped, *self.notes))
 
+    def by_submit_time(self) -> "Trace":
+        """Return the jobs in the order of their submit times; equal times keep their order."""
+        if (np.diff(self.submit_time) >= 0.0).all():
+            return self
+        return self._take(np.argsort(self.submit_time, kind="stable"), "the order")
+
     def offered_load(self, gpus: float) -> float:
         """Return GPU-seconds asked for, over those that `gpus` GPUs have between first and last submission.
 
