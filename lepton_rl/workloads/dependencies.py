@@ -3,8 +3,7 @@
 Everywhere here `edges` is an int64 array of shape (edges, 2), sorted, without duplicates.
 """
 
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,8 +50,8 @@ def check_count(edges: int, place: str) -> None:
     """Refuse more dependencies than memory is meant for."""
     if edges > MAX_EDGES:
         raise TraceError(
-            f"{place}: more than {MAX_EDGES:,} dependencies; let one joining job come after the first stage, and the "
-            "jobs of the next after that one job"
+            f"{place}: more than {MAX_EDGES:,} dependencies; let one joining job, with a run time above 0, come after "
+            "the first stage, and the jobs of the next after that one"
         )
 
 
@@ -75,7 +74,7 @@ def selected(edges: Edges, rows: slice | NDArray[np.bool_] | NDArray[np.int64], 
 def bridged(edges: Edges, gone: NDArray[np.bool_], place: str) -> Edges:
     """Return the edges without the rows `gone`, whose successors come after their predecessors instead.
 
-    Right for rows that take no time: they finish as soon as their predecessors have.
+    Right for rows that take no time: they finish as soon as their predecessors have. There must be no cycle.
     """
     if not gone[edges].any():
         return edges
@@ -85,7 +84,7 @@ def bridged(edges: Edges, gone: NDArray[np.bool_], place: str) -> Edges:
         after.setdefault(predecessor, set()).add(successor)
         before.setdefault(successor, set()).add(predecessor)
     for row in np.flatnonzero(gone).tolist():
-        into, out = before.pop(row, set()) - {row}, after.pop(row, set()) - {row}
+        into, out = before.pop(row, set()), after.pop(row, set())
         check_count(len(into) * len(out), place)
         for predecessor in into:
             after[predecessor] = after[predecessor] - {row} | out
@@ -99,7 +98,7 @@ def refuse_cycles(edges: Edges, job_id: NDArray[np.int64], locate: Locate) -> No
     """Refuse jobs that come after themselves, directly or through others; names the jobs of one such cycle."""
     if len(edges) == 0 or (edges[:, 0] < edges[:, 1]).all():  # rows that only look back make no cycle
         return
-    left = _left_of_order(edges)
+    left = set(np.unique(edges).tolist()).difference(row for row, _ in _in_order(edges))
     if not left:
         return
     cycle = _cycle_in(edges, left)
@@ -118,14 +117,15 @@ def chains(edges: Edges, run_time: NDArray[np.float64]) -> tuple[int, float]:
 
     Both are 0 without edges; the two may belong to different chains.
     """
-    jobs = {row: (1, float(run_time[row])) for row in np.unique(edges).tolist()}
-    after = _successors(edges)
-    for row in _topological(edges):
-        depth, seconds = jobs[row]
-        for successor in after.get(row, ()):
-            known = jobs[successor]
-            jobs[successor] = max(known[0], depth + 1), max(known[1], seconds + float(run_time[successor]))
-    return max((depth for depth, _ in jobs.values()), default=0), max((s for _, s in jobs.values()), default=0.0)
+    if len(edges) == 0:
+        return 0, 0.0
+    rows = np.unique(edges)
+    depth = np.ones(len(run_time), np.int64)
+    seconds = run_time.copy()
+    for row, successors in _in_order(edges):
+        depth[successors] = np.maximum(depth[successors], depth[row] + 1)
+        seconds[successors] = np.maximum(seconds[successors], seconds[row] + run_time[successors])
+    return int(depth[rows].max()), float(seconds[rows].max())
 
 
 def predecessor_lists(edges: Edges, jobs: int) -> list[list[int]]:
@@ -153,32 +153,19 @@ def lost_note(edges: Edges, kept: NDArray[np.bool_], why: str = "") -> tuple[str
     return (f"{said(lost)} on jobs that were left out{reason}: they count as finished",) if lost else ()
 
 
-def _successors(edges: Edges) -> dict[int, list[int]]:
-    after: dict[int, list[int]] = {}
-    for predecessor, successor in edges.tolist():
-        after.setdefault(predecessor, []).append(successor)
-    return after
-
-
-def _topological(edges: Edges) -> list[int]:
-    """Return the rows in the edges, each after its predecessors (Kahn 1962); rows on or behind a cycle are missing."""
-    after = _successors(edges)
-    waits = Counter(edges[:, 1].tolist())
-    ready = deque(row for row in after if not waits[row])
-    order = []
+def _in_order(edges: Edges) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield rows and their successors, each row after its predecessors (Kahn 1962); none on or behind a cycle."""
+    rows = int(edges.max()) + 1
+    first = np.searchsorted(edges[:, 0], np.arange(rows + 1))
+    waits = np.bincount(edges[:, 1], minlength=rows)
+    starts = np.unique(edges[:, 0])
+    ready: list[int] = starts[waits[starts] == 0].tolist()
     while ready:
-        row = ready.popleft()
-        order.append(row)
-        for successor in after.get(row, ()):
-            waits[successor] -= 1
-            if not waits[successor]:
-                ready.append(successor)
-    return order
-
-
-def _left_of_order(edges: Edges) -> set[int]:
-    """Return the rows that are on a cycle or come after one."""
-    return set(np.unique(edges).tolist()) - set(_topological(edges))
+        row = ready.pop()
+        successors = edges[first[row] : first[row + 1], 1]
+        yield row, successors
+        waits[successors] -= 1
+        ready.extend(successors[waits[successors] == 0].tolist())
 
 
 def _cycle_in(edges: Edges, left: set[int]) -> list[int]:

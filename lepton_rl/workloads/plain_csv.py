@@ -18,6 +18,7 @@ from lepton_rl.workloads.dependencies import (
     lost_note,
     no_edges,
     predecessor_lists,
+    refuse_cycles,
     selected,
 )
 from lepton_rl.workloads.files import trace_name
@@ -159,7 +160,9 @@ def _dependencies(table: CsvTable) -> Edges:
         return no_edges()
     job_id = check_job_ids(table.numbers("job_id"), table.locate)
     stage, stages = as_codes("stage", table.columns.get("stage", [""] * len(job_id)), None, table.locate)
-    return resolve(table.columns[AFTER], job_id, stage, stages, table.locate)
+    edges = resolve(table.columns[AFTER], job_id, stage, stages, table.locate)
+    refuse_cycles(edges, job_id, table.locate)  # before a row of one is dropped
+    return edges
 
 
 def _after_cells(trace: Trace, path: Path) -> list[str]:
