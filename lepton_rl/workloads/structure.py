@@ -147,11 +147,14 @@ def _stage_rows(trace: Trace, stage: int | str | Sequence[int]) -> Rows:
     else:
         rows = _rows(trace, [stage] if isinstance(stage, int | np.integer) else stage)
     if len(rows) == 0:
-        what = (
-            f"no job is of stage {stage!r}{nearest(stage, names)}" if isinstance(stage, str) else "a stage has no job"
-        )
-        raise TraceError(f"{trace.name}: {what}")
+        raise TraceError(f"{trace.name}: {_no_job_of(stage, names)}")
     return rows
+
+
+def _no_job_of(stage: int | str | Sequence[int], names: Sequence[str]) -> str:
+    if not isinstance(stage, str):
+        return "a stage has no job"
+    return f"no job is of stage {stage!r}{nearest(stage, [name for name in names if name != stage])}"
 
 
 def _at_least_one(number: int, name: str) -> int:

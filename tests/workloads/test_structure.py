@@ -41,6 +41,11 @@ def test_a_pipeline_of_rows_and_stages() -> None:
     assert pipeline(trace, [np.array([0]), np.array([1, 2])]).after.tolist() == [[0, 1], [0, 2]]  # type: ignore[list-item]
 
 
+def test_a_stage_of_which_a_window_has_no_job() -> None:
+    with pytest.raises(TraceError, match=r"three: no job is of stage 'a'$"):
+        pipeline(three(stage=["a", "", "b"])[1:], ["a", "b"])
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
