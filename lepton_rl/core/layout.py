@@ -142,7 +142,8 @@ CARBON = 8  # gCO2eq that they caused
 NEXT_HEAT = 9  # no GPU reaches its throttle temperature before this time
 DETAILED_CLOCK_COLUMNS = 10
 # where temperatures are counted, behind the columns above: for each GPU when it will be at its throttle temperature;
-# then HEAT_COLUMNS for each GPU
+# the least of these in each block of HEAT_BLOCK GPUs; then HEAT_COLUMNS for each GPU
+HEAT_BLOCK = 32
 TEMPERATURE = 0  # degrees Celsius at the time WARM_SINCE
 WARM_SINCE = 1  # seconds
 DRAWING = 2  # watts since then

@@ -113,8 +113,10 @@ def clock_columns(cluster: ClusterSpec) -> int:
     """Return the length of the cluster's `clock`."""
     if not cluster.groups:
         return L.CLOCK_COLUMNS
-    heat = 0 if cluster.dynamics.inlet_temperature_c is None else (1 + L.HEAT_COLUMNS) * cluster.gpus
-    return L.DETAILED_CLOCK_COLUMNS + heat
+    if cluster.dynamics.inlet_temperature_c is None:
+        return L.DETAILED_CLOCK_COLUMNS
+    blocks = -(-cluster.gpus // L.HEAT_BLOCK)
+    return L.DETAILED_CLOCK_COLUMNS + (1 + L.HEAT_COLUMNS) * cluster.gpus + blocks
 
 
 def _reserved(reservations: Sequence[Reservation]) -> Floats:

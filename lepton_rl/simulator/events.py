@@ -10,7 +10,7 @@ from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH, JOULES_PER_MWH
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.progress import predicted_end, seconds_for, served
 from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_end
-from lepton_rl.simulator.heat import find_next_heat, heat_up
+from lepton_rl.simulator.heat import heat_up
 from lepton_rl.simulator.passes import scheduling_pass
 from lepton_rl.simulator.rates import change_rates, forget_changes
 from lepton_rl.simulator.reservations import count_down, has_reservations, next_change
@@ -158,8 +158,6 @@ def _let_heat(
         while hw.heat.shape[0] > 0 and clock[L.NEXT_HEAT] < time < np.inf:
             _pass_time(totals, hw, clock, clock[L.NEXT_HEAT])
             heat_up(gpus, totals, clock)
-            if totals[L.STIRRED_GPUS] == 0:  # what was to come has been prevented
-                find_next_heat(gpus, clock)
             change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
             time = next_event(jobs, run_end, hw, clock, counts)
     return time
@@ -183,8 +181,6 @@ def move_to_next_event(
         counts[L.GREW] = 0
         if hw.heat.shape[0] > 0 and clock[L.NEXT_HEAT] <= time:
             heat_up(gpus, totals, clock)
-            if totals[L.STIRRED_GPUS] == 0:
-                find_next_heat(gpus, clock)
         if counts[L.FAULT] < hw.fault_time.shape[0] and hw.fault_time[counts[L.FAULT]] <= time:
             fail_and_repair(
                 jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings

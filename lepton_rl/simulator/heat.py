@@ -27,9 +27,45 @@ def _hot_at(gpu: int) -> int:
 
 
 @inlined
+def _blocks(gpus: Ints32) -> int:
+    """Number of blocks of GPUs of which the clock holds the least time."""
+    return int((gpus.shape[0] + L.HEAT_BLOCK - 1) // L.HEAT_BLOCK)
+
+
+@inlined
 def _row(gpu: int, gpus: Ints32) -> int:
     """Where a GPU's other figures begin in the clock."""
-    return int(L.DETAILED_CLOCK_COLUMNS + gpus.shape[0] + gpu * L.HEAT_COLUMNS)
+    return int(L.DETAILED_CLOCK_COLUMNS + gpus.shape[0] + _blocks(gpus) + gpu * L.HEAT_COLUMNS)
+
+
+@inlined
+def _least(clock: Floats, first: int, behind: int) -> float:
+    """Least of a stretch of the clock; four at a time."""
+    a, b, c, d = np.inf, np.inf, np.inf, np.inf
+    while first + 4 <= behind:
+        a = min(a, clock[first])
+        b = min(b, clock[first + 1])
+        c = min(c, clock[first + 2])
+        d = min(d, clock[first + 3])
+        first += 4
+    while first < behind:
+        a = min(a, clock[first])
+        first += 1
+    return min(min(a, b), min(c, d))
+
+
+@inlined
+def _set_hot_at(gpu: int, time: float, gpus: Ints32, clock: Floats) -> None:
+    """Write when a GPU will be at its throttle temperature, and the least times above it."""
+    if clock[_hot_at(gpu)] == time:
+        return
+    clock[_hot_at(gpu)] = time
+    block = gpu // L.HEAT_BLOCK
+    first = block * L.HEAT_BLOCK
+    behind = min(first + L.HEAT_BLOCK, gpus.shape[0])
+    blocks = L.DETAILED_CLOCK_COLUMNS + gpus.shape[0]
+    clock[blocks + block] = _least(clock, _hot_at(first), _hot_at(behind))
+    clock[L.NEXT_HEAT] = _least(clock, blocks, blocks + _blocks(gpus))
 
 
 @inlined
@@ -77,12 +113,12 @@ def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, cl
     clock[row + L.WARM_SINCE] = now
     clock[row + L.DRAWING] = hold if hot else natural
     clock[row + L.NOT_DRAWN] = not_drawn
-    clock[_hot_at(gpu)] = np.inf
+    hot_at = np.inf
     if not hot and natural > hold:
-        clock[_hot_at(gpu)] = now + _seconds_to_temperature(
+        hot_at = now + _seconds_to_temperature(
             degrees, figures[THROTTLE_C], natural, hw.inlet_c, figures[C_PER_W], figures[TIME_CONSTANT_S]
         )
-        clock[L.NEXT_HEAT] = min(clock[L.NEXT_HEAT], clock[_hot_at(gpu)])
+    _set_hot_at(gpu, hot_at, gpus, clock)
     if hot or was_hot:
         left = left_by_limit(gpu, gpus, nodes, hw)
         if hot:
@@ -92,29 +128,15 @@ def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, cl
 
 
 @njit
-def find_next_heat(gpus: Ints32, clock: Floats) -> None:
-    """Look anew for the next time at which a GPU reaches its throttle temperature; four at a time."""
-    a, b, c, d = np.inf, np.inf, np.inf, np.inf
-    first = L.DETAILED_CLOCK_COLUMNS
-    behind = first + gpus.shape[0]
-    while first + 4 <= behind:
-        a = min(a, clock[first])
-        b = min(b, clock[first + 1])
-        c = min(c, clock[first + 2])
-        d = min(d, clock[first + 3])
-        first += 4
-    while first < behind:
-        a = min(a, clock[first])
-        first += 1
-    clock[L.NEXT_HEAT] = min(min(a, b), min(c, d))
-
-
-@njit
 def heat_up(gpus: Ints32, totals: Ints64, clock: Floats) -> None:
     """Mark the GPUs that have reached their throttle temperature by now."""
-    for gpu in range(gpus.shape[0]):
-        if clock[_hot_at(gpu)] <= clock[L.NOW]:
-            stir(gpu, gpus, totals)
+    now = clock[L.NOW]
+    blocks = L.DETAILED_CLOCK_COLUMNS + gpus.shape[0]
+    for block in range(_blocks(gpus)):
+        if clock[blocks + block] <= now:
+            for gpu in range(block * L.HEAT_BLOCK, min((block + 1) * L.HEAT_BLOCK, gpus.shape[0])):
+                if clock[_hot_at(gpu)] <= now:
+                    stir(gpu, gpus, totals)
 
 
 @njit
@@ -123,6 +145,8 @@ def start_cold(gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats) -> None
     clock[L.NEXT_HEAT] = np.inf
     if hw is None or hw.heat.shape[0] == 0:
         return
+    for block in range(_blocks(gpus)):
+        clock[L.DETAILED_CLOCK_COLUMNS + gpus.shape[0] + block] = np.inf
     for gpu in range(gpus.shape[0]):
         figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
         row = _row(gpu, gpus)

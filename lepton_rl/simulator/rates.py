@@ -7,7 +7,7 @@ from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.progress import predicted_end, seconds_for, settle
 from lepton_rl.simulator.ends import add_prediction, drop_prediction, move_end
-from lepton_rl.simulator.heat import find_next_heat, warm
+from lepton_rl.simulator.heat import warm
 
 
 @inlined
@@ -64,8 +64,6 @@ def change_rates_now(
     while with_heat and gpu >= 0:
         warm(gpu, gpus, nodes, totals, hw, clock)
         gpu = int(gpus[gpu, L.STIRRED]) - 2
-    if with_heat and clock[L.NEXT_HEAT] <= clock[L.NOW]:
-        find_next_heat(gpus, clock)
     gpu = int(totals[L.STIRRED_GPUS]) - 1
     totals[L.STIRRED_GPUS] = 0
     while gpu >= 0:
