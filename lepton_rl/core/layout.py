@@ -88,8 +88,9 @@ TYPE = 5  # their type, a row of hw.speed
 MEMORY_EACH = 6  # MiB of each
 RACK = 7
 GPUS_DOWN = 8  # GPUs that a failure keeps down
-LASTS = 9  # whole seconds until the node is reserved: RESERVED while it is, UNCOUNTED where it never will be
-ROOM = 10  # free CPU, RAM and named accelerators in thousandths, one column each
+LASTS = 9  # second at which the node is reserved next: RESERVED while it is, UNCOUNTED where it never will be
+CLOCK = 10  # of node 0 alone: the present second, rounded up, where nodes are reserved
+ROOM = 11  # free CPU, RAM and named accelerators in thousandths, one column each
 UNCOUNTED = 2**31 - 1
 """ROOM of a node for what its group does not name; LASTS of a node that is not reserved."""
 RESERVED = -1
@@ -139,8 +140,9 @@ CLOCK_COLUMNS = 6
 ENERGY = 6  # joules of all GPUs since the start
 ELECTRICITY = 7  # USD that they cost
 CARBON = 8  # gCO2eq that they caused
-NEXT_HEAT = 9  # no GPU reaches its throttle temperature before this time
-DETAILED_CLOCK_COLUMNS = 10
+NEXT_HEAT = 9  # when the next GPU reaches its throttle temperature
+NEXT_RESERVATION = 10  # when the next reservation begins or ends
+DETAILED_CLOCK_COLUMNS = 11
 # where temperatures are counted, behind the columns above: for each GPU when it will be at its throttle temperature;
 # the least of these in each block of HEAT_BLOCK GPUs; then HEAT_COLUMNS for each GPU
 HEAT_BLOCK = 32

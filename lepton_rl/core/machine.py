@@ -37,7 +37,7 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
         for index in range(group.nodes):
             nodes[node, : L.ROOM] = (
                 group.gpus_per_node, 0, 0, gpu, group.gpus_per_node, types.index(group.limited_gpu.name), memory,
-                rack + index * group.racks // group.nodes, 0, L.UNCOUNTED,
+                rack + index * group.racks // group.nodes, 0, L.UNCOUNTED, 0,
             )  # fmt: skip
             nodes[node, L.ROOM :] = [
                 round(offers[name] * L.MILLI) if name in offers else L.UNCOUNTED for name in cluster.resources

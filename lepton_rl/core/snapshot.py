@@ -414,10 +414,10 @@ def _check_nodes(
         if not takes_type(jobs, row, node, nodes, hw):
             raise IllegalAction(f"job {job} cannot run on the type of GPU, or in the GPU memory, of node {node}")
         if not lasts_for(jobs, row, node, nodes, hw):
-            left = int(nodes[node, L.LASTS])
+            begin, left = int(nodes[node, L.LASTS]), int(nodes[node, L.LASTS]) - int(nodes[0, L.CLOCK])
             raise IllegalAction(
                 f"job {job} is planned to run {planned_seconds(jobs, row, hw):g} s; node {node} is "
-                + ("reserved now" if left == L.RESERVED else f"reserved in {left} s")
+                + ("reserved now" if begin == L.RESERVED else f"reserved in {left} s")
             )
         asked = jobs[row, L.ASKS :] * np.count_nonzero(on == node)
         room = nodes[node, L.ROOM :]

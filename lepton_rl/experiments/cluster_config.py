@@ -19,7 +19,15 @@ from lepton_rl.core.hardware import (
     interference_coefficient,
     make_gpu_type,
 )
-from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults, Interference, Lifetimes, Reservation
+from lepton_rl.core.hardware.dynamics import (
+    MOST_SECONDS,
+    Dynamics,
+    Fault,
+    Faults,
+    Interference,
+    Lifetimes,
+    Reservation,
+)
 from lepton_rl.errors import ConfigError, shown
 from lepton_rl.experiments.loader import InputPath, Misplaced, Section, or_value_error
 from lepton_rl.workloads import Trace, resolve_data_path
@@ -203,8 +211,8 @@ class FaultsConfig(Section):
 class ReservationConfig(Section):
     """Nodes that are kept free of jobs for a time."""
 
-    begin_s: Seconds = Field(description="from this second of the workload")
-    end_s: Seconds = Field(description="to before this one")
+    begin_s: int = Field(ge=0, le=MOST_SECONDS, description="from this second of the workload")
+    end_s: int = Field(ge=0, le=MOST_SECONDS, description="to before this one")
     nodes: tuple[int, ...] = Field(description="numbers of nodes, from 0")
 
     def build(self) -> Reservation:

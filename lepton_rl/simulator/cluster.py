@@ -64,6 +64,7 @@ class SimulatedCluster:
             IllegalAction: jobs wait on an idle cluster and nothing will ever happen again.
         """
         s = self._state
+        self._change_rates()
         moved = move_to_next_event(
             s.jobs, s.truth, s.queue, s.run_end, s.run_job, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0],
             s.hw, s.clock, s.counts, s.rules, s.settings,
@@ -78,6 +79,7 @@ class SimulatedCluster:
     def snapshot(self) -> Snapshot:
         """Return what a scheduler can know now; later changes of the cluster do not reach it."""
         s = self._state
+        self._change_rates()
         count = int(s.counts[L.RUNNING])
         running = np.sort(s.run_job[L.TRUE_ENDS, :count])
         waiting = s.queue[s.counts[L.FRONT] : s.counts[L.BACK]]
@@ -132,9 +134,9 @@ class SimulatedCluster:
         else:
             s = self._state
             limit_power(action, self.cluster, s.gpus[0], s.nodes[0], s.totals[0], s.hw)
-        self._change_rates()
 
     def _change_rates(self) -> None:
+        """Let rates follow what was decided at this instant, once, as in a run without Python."""
         s = self._state
         if s.hw is not None and s.totals[0, L.STIRRED_GPUS] > 0:
             change_rates_now(

@@ -13,7 +13,7 @@ from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_
 from lepton_rl.simulator.heat import heat_up
 from lepton_rl.simulator.passes import scheduling_pass
 from lepton_rl.simulator.rates import change_rates, forget_changes
-from lepton_rl.simulator.reservations import count_down, has_reservations, next_change
+from lepton_rl.simulator.reservations import has_reservations, next_change, reserve, set_second
 from lepton_rl.simulator.scores import margin, score
 from lepton_rl.simulator.stopping import fail_and_repair
 from lepton_rl.simulator.waiting import insert
@@ -120,7 +120,7 @@ def next_event(jobs: Floats, run_end: Floats, hw: Hardware, clock: Floats, count
         if counts[L.FAULT] < hw.fault_time.shape[0] and _is_anything_left(jobs, counts):
             time = min(time, max(hw.fault_time[counts[L.FAULT]], clock[L.NOW]))
         if has_reservations(hw) and _is_anything_left(jobs, counts):
-            time = min(time, next_change(hw, clock[L.NOW]))
+            time = min(time, max(clock[L.NEXT_RESERVATION], clock[L.NOW]))
     if time < np.inf:  # a timer alone would tick for ever
         time = min(time, clock[L.TIMER])
     return time
@@ -185,9 +185,13 @@ def move_to_next_event(
             fail_and_repair(
                 jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings
             )
-        if has_reservations(hw) and count_down(nodes, hw, time):
-            counts[L.RELEASED] = 1
-            counts[L.GREW] = 1
+        if has_reservations(hw):
+            set_second(nodes, time)
+            if clock[L.NEXT_RESERVATION] <= time:
+                reserve(nodes, hw, time)
+                clock[L.NEXT_RESERVATION] = next_change(hw, time)
+                counts[L.RELEASED] = 1
+                counts[L.GREW] = 1
     while counts[L.ARRIVED] < jobs.shape[0] and jobs[counts[L.ARRIVED], L.SUBMIT] <= time:
         submit(jobs, queue, gpus, hw, clock, counts, rules, settings)
     while clock[L.TIMER] <= time:

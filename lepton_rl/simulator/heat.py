@@ -141,8 +141,9 @@ def heat_up(gpus: Ints32, totals: Ints64, clock: Floats) -> None:
 
 @njit
 def start_cold(gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats) -> None:
-    """Give each GPU the steady temperature of its draw, at the beginning of a run; idle GPUs do not throttle."""
+    """Give each idle GPU its steady temperature, at the beginning of a run; reservations are looked at anew."""
     clock[L.NEXT_HEAT] = np.inf
+    clock[L.NEXT_RESERVATION] = -np.inf
     if hw is None or hw.heat.shape[0] == 0:
         return
     for block in range(_blocks(gpus)):

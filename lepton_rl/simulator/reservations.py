@@ -24,27 +24,25 @@ def has_reservations(hw: Hardware) -> bool:
     return reservations(hw) > 0
 
 
-@njit
-def count_down(nodes: Ints32, hw: Hardware, now: float) -> bool:
-    """Write how long each node lasts until its next reservation, whole seconds; RESERVED while one holds.
+@inlined
+def set_second(nodes: Ints32, now: float) -> None:
+    """Write the present second, rounded up: whole seconds are left until a reservation."""
+    nodes[0, L.CLOCK] = int(np.ceil(now))
 
-    Returns whether one that held may be over.
-    """
+
+@njit
+def reserve(nodes: Ints32, hw: Hardware, now: float) -> None:
+    """Write of each node when it is reserved next, or that it is."""
     if hw is None:
-        return False
-    grew = False
+        return
+    set_second(nodes, now)
     for row in range(hw.reservations.shape[0]):
-        node = int(hw.reservations[row, NODE])
-        if nodes[node, L.LASTS] == L.RESERVED and hw.reservations[row, END] <= now:
-            grew = True
-        nodes[node, L.LASTS] = L.UNCOUNTED
+        nodes[int(hw.reservations[row, NODE]), L.LASTS] = L.UNCOUNTED
     for row in range(hw.reservations.shape[0]):
         if hw.reservations[row, END] > now:
             node = int(hw.reservations[row, NODE])
-            left = np.floor(hw.reservations[row, BEGIN] - now)
-            left = float(L.RESERVED) if left < 0.0 or hw.reservations[row, BEGIN] == now else left
-            nodes[node, L.LASTS] = min(int(nodes[node, L.LASTS]), int(min(left, float(L.UNCOUNTED))))
-    return grew
+            begin = int(hw.reservations[row, BEGIN])
+            nodes[node, L.LASTS] = min(int(nodes[node, L.LASTS]), L.RESERVED if begin <= now else begin)
 
 
 @njit
