@@ -1,0 +1,164 @@
+"""What is compared: a policy on a cluster on windows of jobs, and the figures that it is judged by."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lepton_rl.agents import run_policy
+from lepton_rl.core import ClusterSpec, Outcome, Policy
+from lepton_rl.core.arrays import Bools, Floats
+from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR, carbon_grams, energy_cost_usd
+from lepton_rl.errors import TraceError, counted
+from lepton_rl.simulator import Timing
+from lepton_rl.simulator.jobs import fit_to_cluster
+from lepton_rl.workloads import Trace
+
+FEW_WINDOWS = 8
+"""Enough for an interval; more where each then still holds JOBS_OF_A_WINDOW."""
+JOBS_OF_A_WINDOW = 1_250
+FEWEST_JOBS_OF_A_WINDOW = 250
+"""A shorter window is mostly its own beginning and end."""
+
+FIGURES = {
+    "mean_jct": "mean JCT",
+    "p99_wait": "p99 wait",
+    "energy_kwh": "energy",
+    "electricity_usd": "electricity",
+    "carbon_kg": "carbon",
+    "rent_usd": "rent",
+    "gpus": "GPUs",
+}
+"""What a change is judged by, with the words for it; of each less is better."""
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Consecutive jobs that are simulated on an empty cluster.
+
+    Attributes:
+        trace: the jobs, as they reach the queue.
+        submit: when they were submitted, where some are held back: seconds, shape (jobs,).
+        counted: whose completion time and wait count, shape (jobs,); all if None.
+    """
+
+    trace: Trace
+    submit: Floats | None = None
+    counted: Bools | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """One way to run the workload.
+
+    Attributes:
+        make_policy: makes the policy anew, for it may learn while it runs.
+        cluster: what it runs on.
+        windows: the jobs.
+        timing: what preemption costs.
+    """
+
+    make_policy: Callable[[], Policy]
+    cluster: ClusterSpec
+    windows: tuple[Window, ...]
+    timing: Timing = field(default_factory=Timing)
+
+    def with_policy(self, make_policy: Callable[[], Policy]) -> "Setup":
+        """Return the set-up under another policy."""
+        return replace(self, make_policy=make_policy)
+
+    def on(self, cluster: ClusterSpec) -> "Setup":
+        """Return the set-up on another cluster."""
+        return replace(self, cluster=cluster)
+
+    def with_traces(self, change: Callable[[Trace], Trace]) -> "Setup":
+        """Return the set-up with other jobs in each window."""
+        return replace(self, windows=tuple(replace(window, trace=change(window.trace)) for window in self.windows))
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Run every window.
+
+        Raises:
+            TraceError: a job of a window can never run on this cluster.
+            LeptonError: as `run_policy`.
+        """
+        return tuple(self._run(window) for window in self.windows)
+
+    def _run(self, window: Window) -> Outcome:
+        stuck = len(window.trace) - len(fit_to_cluster(window.trace, self.cluster))
+        if stuck:
+            raise TraceError(f"{counted(stuck, 'job')} of {len(window.trace):,} could never run there")
+        outcome = run_policy(self.make_policy(), window.trace, self.cluster, self.timing)
+        return outcome if window.submit is None else replace(outcome, submit=window.submit)
+
+
+def ends_of(outcomes: Sequence[Outcome]) -> Floats:
+    """Return the last finish of each window, seconds, shape (windows,)."""
+    return np.array([outcome.finish.max() for outcome in outcomes])
+
+
+def figures_of(setup: Setup, outcomes: Sequence[Outcome], ends: Floats) -> dict[str, Floats]:
+    """Return what is known of the figures, by the names of FIGURES: shape (windows,) each.
+
+    Args:
+        setup: what ran.
+        outcomes: of its windows.
+        ends: until when each window's GPUs draw power and cost rent, seconds; at or after the last finish.
+    """
+    windows = zip(outcomes, setup.windows, ends.tolist(), strict=True)
+    rows = [_figures(outcome, window.counted, end) for outcome, window, end in windows]
+    return {name: np.array([row[name] for row in rows]) for name in FIGURES if name in rows[0]}
+
+
+def _figures(outcome: Outcome, which: Bools | None, end: float) -> dict[str, float]:
+    rows = slice(None) if which is None else which
+    metrics = outcome.metrics()
+    idle = _idle_until(end, outcome)
+    return {
+        "mean_jct": float(outcome.jct[rows].mean()),
+        "p99_wait": float(np.percentile(outcome.wait[rows], 99)),
+        "gpus": float(outcome.cluster.gpus),
+    } | {name: metrics[name] + more for name, more in idle.items() if name in metrics}
+
+
+def _idle_until(end: float, outcome: Outcome) -> dict[str, float]:
+    """Return what the idle GPUs draw and cost from the last finish to `end`."""
+    cluster, begin = outcome.cluster, float(outcome.finish.max())
+    watts, hours = cluster.idle_power_w * cluster.gpus, (end - begin) / SECONDS_PER_HOUR
+    prices, carbon = cluster.tariffs.electricity, cluster.tariffs.carbon
+    return {
+        "energy_kwh": watts * hours / 1000,
+        "electricity_usd": energy_cost_usd(watts, begin, end, prices) if prices else 0.0,
+        "carbon_kg": carbon_grams(watts, begin, end, carbon) / 1000 if carbon else 0.0,
+        "rent_usd": (cluster.rent_usd_per_hour or 0.0) * hours,
+    }
+
+
+def cut_windows(trace: Trace, jobs: int, first: int | None) -> tuple[tuple[Window, ...], str]:
+    """Return windows of `jobs` jobs in all, and where they lie, as the end of a sentence.
+
+    Args:
+        trace: what to cut them from.
+        jobs: in all windows together; fewer where the trace has fewer.
+        first: number of the first job, from 1, of windows that follow each other; None spreads them over the trace.
+
+    Raises:
+        TraceError: the trace has no such job.
+    """
+    begin = (first or 1) - 1
+    if begin >= len(trace):
+        raise TraceError(
+            f"{trace.name}: there is no job {first:,}: {counted(len(trace), 'job')} can run on the cluster"
+        )
+    room = len(trace) - begin
+    used = min(jobs, room)
+    count = max(min(used // FEWEST_JOBS_OF_A_WINDOW, FEW_WINDOWS), used // JOBS_OF_A_WINDOW, 1)
+    size = used // count
+    stride = room // count if first is None else size
+    last = begin + stride * (count - 1) + size
+    windows = tuple(Window(trace.window(begin + stride * i, size)) for i in range(count))
+    if count == 1:
+        return windows, f"jobs {begin + 1:,} to {last:,}"
+    return windows, f"jobs {begin + 1:,} to {last:,} in {count} windows of {size:,}" + (
+        " spread over them" if stride > size else ""
+    )
