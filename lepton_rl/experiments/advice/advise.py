@@ -125,7 +125,7 @@ def advise(
     setup = Setup(make, cluster, windows, timing)
     load = fitting.offered_load(cluster.gpus)
     study = Study(setup, setup.outcomes(), load, assumed.preemption_cost is not None, assumed.defer_hours)
-    now = figures_of(setup, study.outcomes, ends_of(study.outcomes))
+    now = figures_of(study.outcomes, ends_of(study.outcomes))
     advice, left_out = _simulated(study)
     return Report(fitting, cluster, study.present, simulated, study.load, now, tuple(advice), tuple(left_out))
 
@@ -143,6 +143,6 @@ def _simulated(study: Study) -> tuple[list[Advice], list[LeftOut]]:
             except LeptonError as error:
                 left_out.append(LeftOut(f"{found.kind}: {found.title}", str(error)))
                 continue
-            changes = changes_between(found.before or study.setup, study.outcomes, found.after, outcomes)
+            changes = changes_between(study.outcomes, outcomes)
             kinds.setdefault(found.kind, []).append((found, changes))
     return [advice for tried in kinds.values() for advice in ranked(tried)], left_out

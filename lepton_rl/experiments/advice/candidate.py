@@ -30,7 +30,6 @@ class Candidate:
         text: what to do and what speaks for it, in whole sentences.
         goal: the figure that ought to fall.
         after: the changed set-up.
-        before: the present set-up, where other jobs than all count.
     """
 
     kind: str
@@ -38,7 +37,6 @@ class Candidate:
     text: str
     goal: str
     after: Setup
-    before: Setup | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class Advice:
         return asdict(self)
 
 
-def changes_between(before: Setup, now: Sequence[Outcome], after: Setup, then: Sequence[Outcome]) -> dict[str, Change]:
+def changes_between(now: Sequence[Outcome], then: Sequence[Outcome]) -> dict[str, Change]:
     """Return how each figure changes between the outcomes `now` and `then` of the same windows.
 
     Power and rent of a window count until the later of its two ends, for GPUs that are idle earlier are still there.
@@ -93,7 +91,7 @@ def changes_between(before: Setup, now: Sequence[Outcome], after: Setup, then: S
     any part.
     """
     ends = np.maximum(ends_of(now), ends_of(then))
-    old, new = figures_of(before, now, ends), figures_of(after, then, ends)
+    old, new = figures_of(now, ends), figures_of(then, ends)
     changes: dict[str, Change] = {}
     for name, values in old.items():
         scale = np.maximum(values, old["mean_jct"]) if name == "p99_wait" else np.abs(values)
@@ -107,7 +105,8 @@ def changes_between(before: Setup, now: Sequence[Outcome], after: Setup, then: S
 def is_worth(changes: Mapping[str, Change], goal: str) -> bool:
     """Return whether the goal falls by LEAST_GAIN of itself, surely, and at a fair price.
 
-    It is sure where its interval lies below 0 and it falls in LEAST_FALLS of the windows. The price is fair where no other figure rises by more than MOST_LOSS of that, each in parts of itself.
+    It is sure where its interval lies below 0 and it falls in LEAST_FALLS of the windows. The price is fair where no
+    other figure rises by more than MOST_LOSS of that, each in parts of itself.
     """
     aim = changes[goal]
     gain = -aim.relative.mean

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lepton_rl.core import ClusterSpec
 from lepton_rl.core import layout as L
@@ -92,7 +93,7 @@ def _share_waiting_for(study: Study) -> dict[str, str]:
     return shares
 
 
-def _usable_types(study: Study) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _usable_types(study: Study) -> NDArray[np.int64]:
     """Return the types on which each job may run as bits in the order of the cluster's types, shape (jobs,)."""
     tables: list[Floats] = [job_table(trace, study.setup.cluster)[:, L.TYPES] for trace in study.traces]
     return np.concatenate(tables).astype(np.int64)

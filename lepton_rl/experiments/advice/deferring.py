@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lepton_rl.core.arrays import Bools, Floats
+from lepton_rl.core.arrays import Floats
 from lepton_rl.core.hardware import HourlySeries
 from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR
 from lepton_rl.experiments.advice.candidate import Candidate
-from lepton_rl.experiments.advice.setup import Window
 from lepton_rl.experiments.advice.study import Idea, LeftOut, Study
 from lepton_rl.workloads import Trace
 
@@ -52,22 +51,12 @@ def _deferred(study: Study, goal: str, series: HourlySeries) -> Candidate:
     text = (
         f"Hold jobs back to the hours with the least {_UNITS[goal][0]}: {_best_hours(study, series, _UNITS[goal][1])}. "
         f"Simulated with {np.count_nonzero(held):,} of {len(held):,} jobs ({share:.0%} of the GPU-hours) submitted up "
-        f"to {study.defer_hours} h later, {hours:.1f} h in the mean: {patience[0].known_by}. Completion time and wait "
-        "are those of the other jobs."
+        f"to {study.defer_hours} h later, {hours:.1f} h in the mean: {patience[0].known_by}. Their completion time and "
+        "wait count from then on."
     )
-    pairs = list(zip(study.traces, patience, shifts, strict=True))
-    others = [_others(found.seconds) for found in patience]
-    before = tuple(Window(trace, counted=other) for trace, other in zip(study.traces, others, strict=True))
-    after = tuple(_held_back(trace, shift, other) for (trace, _, shift), other in zip(pairs, others, strict=True))
+    later = tuple(trace.delayed(shift) for trace, shift in zip(study.traces, shifts, strict=True))
     title = f"jobs that can wait, up to {study.defer_hours} h later, by {_UNITS[goal][0]}"
-    return Candidate(
-        f"hours of low {_UNITS[goal][0]}",
-        title,
-        text,
-        goal,
-        replace(study.setup, windows=after),
-        replace(study.setup, windows=before),
-    )
+    return Candidate(f"hours of low {_UNITS[goal][0]}", title, text, goal, replace(study.setup, windows=later))
 
 
 def _patience(trace: Trace, study: Study) -> _Patience:
@@ -119,17 +108,6 @@ def _mean_value(begin: Floats, seconds: Floats, series: HourlySeries) -> Floats:
     at_begin, at_end = (np.interp(times, series.edges, series.cumulative) for times in (begin, ends))
     mean: Floats = np.where(ends <= series.seconds, (at_end - at_begin) / seconds, np.inf)
     return mean
-
-
-def _others(patience: Floats) -> Bools | None:
-    """Return which jobs cannot wait; None where all can: then all count."""
-    others = patience < SECONDS_PER_HOUR
-    return others if others.any() else None
-
-
-def _held_back(trace: Trace, shift: Floats, others: Bools | None) -> Window:
-    moved, order = trace.delayed(shift)
-    return Window(moved, trace.submit_time[order], None if others is None else others[order])
 
 
 def _best_hours(study: Study, series: HourlySeries, unit: str) -> str:

@@ -4,12 +4,19 @@ from functools import partial
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lepton_rl.agents import PlacementName, make_policy, rule_names, with_rules
+from lepton_rl.agents import PlacementName, make_policy, rule_names, run_on, with_rules
+from lepton_rl.core import Action, ClusterSpec, Start
+from lepton_rl.core import layout as L
+from lepton_rl.core.arrays import Bools, Floats
 from lepton_rl.core.hardware.locality import Locality
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.advice.candidate import Candidate
-from lepton_rl.experiments.advice.study import Idea, LeftOut, Study, order_name
+from lepton_rl.experiments.advice.study import Idea, LeftOut, Study, is_compiled, order_name
+from lepton_rl.simulator import SimulatedCluster, Timing
+from lepton_rl.simulator.jobs import job_table
+from lepton_rl.workloads import Trace
 
 _TEXTS = {
     "first": "Place jobs on the first nodes with room.",
@@ -27,6 +34,7 @@ def another_placement(study: Study) -> Idea:
         return
     policy = study.policy
     present = rule_names(policy).placement
+    about = _about_gangs(study)
     for placement in get_args(PlacementName):
         if placement == present:
             continue
@@ -36,21 +44,57 @@ def another_placement(study: Study) -> Idea:
         except ConfigError:
             yield LeftOut("another placement", f"{study.present} chooses GPUs itself")
             break
-        text = _TEXTS[placement] + (_about_gangs(study) if placement == "consolidated" else "")
+        text = _TEXTS[placement] + (about if placement in ("best", "consolidated") else "")
         yield Candidate("placement", f"placement {placement}", text, "mean_jct", study.setup.with_policy(make))
     if shares.any() and study.has_time:
         yield from _packing(study, shares)
 
 
 def _about_gangs(study: Study) -> str:
-    gpus, per_node = study.column("gpus"), study.setup.cluster.gpus_per_node
-    gangs = gpus > 1
-    on_one = np.count_nonzero(gangs & (gpus <= per_node))
-    costs = "" if study.setup.cluster.locality != Locality() else " Spreading costs nothing in this cluster's file."
-    return f" {on_one:,} of {np.count_nonzero(gangs):,} gangs fit on one node.{costs}"
+    """Return sentences of how many gangs of the first window now run on more nodes than they need."""
+    window, cluster = study.setup.windows[0], study.setup.cluster
+    gangs = window.gpus > 1
+    if not gangs.any() or not is_compiled(study.policy):
+        return ""
+    spread = gangs & (_nodes_spanned(study) > _fewest_nodes(window, cluster))
+    costs = "" if cluster.locality != Locality() else " Spreading costs nothing in this cluster's file."
+    return (
+        f" Of the first window's {np.count_nonzero(gangs):,} gangs {np.count_nonzero(spread):,} now run on more nodes "
+        f"than they need.{costs}"
+    )
 
 
-def _packing(study: Study, shares: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Idea:
+class _Recording(SimulatedCluster):
+    """A cluster that keeps on how many nodes each job ran last."""
+
+    def __init__(self, window: Trace, cluster: ClusterSpec, timing: Timing) -> None:
+        super().__init__(window, cluster, timing=timing)
+        self.spanned = np.zeros(len(window), np.int64)
+
+    def apply(self, action: Action) -> None:
+        super().apply(action)
+        if isinstance(action, Start) and action.gpus is not None:
+            nodes = np.searchsorted(self.cluster.first_gpus, action.gpus, side="right")
+            self.spanned[action.job] = len(np.unique(nodes))
+
+
+def _nodes_spanned(study: Study) -> NDArray[np.int64]:
+    """Return on how many nodes each job of the first window runs now, shape (jobs,)."""
+    setup = study.setup
+    recording = _Recording(setup.windows[0], setup.cluster, setup.timing)
+    run_on(recording, study.policy)
+    return recording.spanned
+
+
+def _fewest_nodes(window: Trace, cluster: ClusterSpec) -> Floats:
+    """Return on how few nodes of the empty cluster each job could run, shape (jobs,)."""
+    if cluster.groups:
+        fewest: Floats = job_table(window, cluster)[:, L.FEWEST]
+        return fewest
+    return np.ceil(window.gpus / cluster.gpus_per_node)
+
+
+def _packing(study: Study, shares: Bools) -> Idea:
     order, blocking = order_name(study.policy), rule_names(study.policy).blocking
     spec = {"name": "gpu_packing", "blocking": blocking if blocking == "head" else "skip"}
     if order is not None and order not in ("srtf", "las"):

@@ -7,7 +7,7 @@ import numpy as np
 
 from lepton_rl.agents import run_policy
 from lepton_rl.core import ClusterSpec, Outcome, Policy
-from lepton_rl.core.arrays import Bools, Floats
+from lepton_rl.core.arrays import Floats
 from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR, carbon_grams, energy_cost_usd
 from lepton_rl.errors import TraceError, counted
 from lepton_rl.simulator import Timing
@@ -33,34 +33,19 @@ FIGURES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
-    """Consecutive jobs that are simulated on an empty cluster.
-
-    Attributes:
-        trace: the jobs, as they reach the queue.
-        submit: when they were submitted, where some are held back: seconds, shape (jobs,).
-        counted: whose completion time and wait count, shape (jobs,); all if None.
-    """
-
-    trace: Trace
-    submit: Floats | None = None
-    counted: Bools | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class Setup:
     """One way to run the workload.
 
     Attributes:
         make_policy: makes the policy anew, for it may learn while it runs.
         cluster: what it runs on.
-        windows: the jobs.
+        windows: consecutive jobs, each run on an empty cluster.
         timing: what preemption costs.
     """
 
     make_policy: Callable[[], Policy]
     cluster: ClusterSpec
-    windows: tuple[Window, ...]
+    windows: tuple[Trace, ...]
     timing: Timing = field(default_factory=Timing)
 
     def with_policy(self, make_policy: Callable[[], Policy]) -> "Setup":
@@ -73,7 +58,7 @@ class Setup:
 
     def with_traces(self, change: Callable[[Trace], Trace]) -> "Setup":
         """Return the set-up with other jobs in each window."""
-        return replace(self, windows=tuple(replace(window, trace=change(window.trace)) for window in self.windows))
+        return replace(self, windows=tuple(map(change, self.windows)))
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """Run every window.
@@ -84,12 +69,9 @@ class Setup:
         """
         return tuple(self._run(window) for window in self.windows)
 
-    def _run(self, window: Window) -> Outcome:
-        stuck = len(window.trace) - len(fit_to_cluster(window.trace, self.cluster))
-        if stuck:
-            raise TraceError(f"{counted(stuck, 'job')} of {len(window.trace):,} could never run there")
-        outcome = run_policy(self.make_policy(), window.trace, self.cluster, self.timing)
-        return outcome if window.submit is None else replace(outcome, submit=window.submit)
+    def _run(self, window: Trace) -> Outcome:
+        fitting = fit_to_cluster(window, self.cluster, strict=True)
+        return run_policy(self.make_policy(), fitting, self.cluster, self.timing)
 
 
 def ends_of(outcomes: Sequence[Outcome]) -> Floats:
@@ -97,28 +79,21 @@ def ends_of(outcomes: Sequence[Outcome]) -> Floats:
     return np.array([outcome.finish.max() for outcome in outcomes])
 
 
-def figures_of(setup: Setup, outcomes: Sequence[Outcome], ends: Floats) -> dict[str, Floats]:
+def figures_of(outcomes: Sequence[Outcome], ends: Floats) -> dict[str, Floats]:
     """Return what is known of the figures, by the names of FIGURES: shape (windows,) each.
 
     Args:
-        setup: what ran.
-        outcomes: of its windows.
+        outcomes: of each window.
         ends: until when each window's GPUs draw power and cost rent, seconds; at or after the last finish.
     """
-    windows = zip(outcomes, setup.windows, ends.tolist(), strict=True)
-    rows = [_figures(outcome, window.counted, end) for outcome, window, end in windows]
+    rows = [_figures(outcome, end) for outcome, end in zip(outcomes, ends.tolist(), strict=True)]
     return {name: np.array([row[name] for row in rows]) for name in FIGURES if name in rows[0]}
 
 
-def _figures(outcome: Outcome, which: Bools | None, end: float) -> dict[str, float]:
-    rows = slice(None) if which is None else which
-    metrics = outcome.metrics()
+def _figures(outcome: Outcome, end: float) -> dict[str, float]:
+    metrics = outcome.metrics() | {"gpus": float(outcome.cluster.gpus)}
     idle = _idle_until(end, outcome)
-    return {
-        "mean_jct": float(outcome.jct[rows].mean()),
-        "p99_wait": float(np.percentile(outcome.wait[rows], 99)),
-        "gpus": float(outcome.cluster.gpus),
-    } | {name: metrics[name] + more for name, more in idle.items() if name in metrics}
+    return {name: value + idle.get(name, 0.0) for name, value in metrics.items() if name in FIGURES}
 
 
 def _idle_until(end: float, outcome: Outcome) -> dict[str, float]:
@@ -134,7 +109,7 @@ def _idle_until(end: float, outcome: Outcome) -> dict[str, float]:
     }
 
 
-def cut_windows(trace: Trace, jobs: int, first: int | None) -> tuple[tuple[Window, ...], str]:
+def cut_windows(trace: Trace, jobs: int, first: int | None) -> tuple[tuple[Trace, ...], str]:
     """Return windows of `jobs` jobs in all, and where they lie, as the end of a sentence.
 
     Args:
@@ -156,7 +131,7 @@ def cut_windows(trace: Trace, jobs: int, first: int | None) -> tuple[tuple[Windo
     size = used // count
     stride = room // count if first is None else size
     last = begin + stride * (count - 1) + size
-    windows = tuple(Window(trace.window(begin + stride * i, size)) for i in range(count))
+    windows = tuple(trace.windows(size, range(begin, begin + stride * count, stride)))
     if count == 1:
         return windows, f"jobs {begin + 1:,} to {last:,}"
     return windows, f"jobs {begin + 1:,} to {last:,} in {count} windows of {size:,}" + (

@@ -60,7 +60,7 @@ class Study:
     @property
     def traces(self) -> tuple[Trace, ...]:
         """The jobs of each window."""
-        return tuple(window.trace for window in self.setup.windows)
+        return self.setup.windows
 
     @property
     def jobs(self) -> int:
