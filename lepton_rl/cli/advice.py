@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 100
 _INDENT = "  "
+_MUCH_LONGER = 1.25
 _WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}
 
 
@@ -54,10 +55,15 @@ def advise(
     settings: Settings = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Jobs to simulate; default 40,000, or 2,000 for a policy that decides in Python."),
+        typer.Option(min=1, help="Jobs to simulate; default 20,000, or 2,000 for a policy that decides in Python."),
     ] = None,
     first: Annotated[
-        int | None, typer.Option(min=1, help="Number of the first of them; default: windows all over the trace.")
+        int | None,
+        typer.Option(min=1, help="Number of the first of them; default: the last jobs of the trace."),
+    ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Windows, each on an empty cluster; default: 8, if they show the queue."),
     ] = None,
     requested: Requested = "given",
     preemption_cost: Annotated[
@@ -95,7 +101,7 @@ def advise(
     if policy is None and settings:
         raise ConfigError("--set is a setting of a policy: name it with --policy")
     wanted = None if policy is None else options(PolicyConfig, name=policy, **policy_settings(settings or []))
-    assumed = Assumptions(jobs, first, preemption_cost, quantum, defer_hours, strict)
+    assumed = Assumptions(jobs, first, windows, preemption_cost, quantum, defer_hours, strict)
     with only_results_on_stdout():
         if wanted is not None:
             with_rules(wanted.build(seed=seed), *rules)  # refused before the trace is read
@@ -116,6 +122,11 @@ def _print(report: "Report") -> None:
     typer.echo(f"{report.trace.name} on {report.cluster}, {_load(report.load)}")
     typer.echo(f"simulated on {report.simulated}, {_how(report)}")
     typer.echo(f"now: {report.present}: {_now(report)}")
+    if report.one_run_jct > _MUCH_LONGER * report.now["mean_jct"].mean():
+        typer.echo(
+            f"note: in one run over these jobs the mean JCT is {_amount('mean_jct', report.one_run_jct)}: "
+            "the windows show less of the queue (--windows 1)"
+        )
     best = [advice for advice in report.advice if advice.worth and advice.beaten_by is None]
     typer.echo("\nWorth it, each change alone" if best else "\nWorth it: nothing that was tried")
     for number, advice in enumerate(best, 1):
@@ -133,9 +144,9 @@ def _load(load: float) -> str:
 
 
 def _how(report: "Report") -> str:
-    if len(report.now["mean_jct"]) > 1:
+    if len(report.now["p99_wait"]) > 1:
         return "each begun on an empty cluster"
-    return "begun on an empty cluster: one window has no interval, so that chance is not told from effect"
+    return f"in one run: {'the mean JCT alone has' if len(report.now['mean_jct']) > 1 else 'no figure has'} an interval"
 
 
 def _now(report: "Report") -> str:

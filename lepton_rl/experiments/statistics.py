@@ -100,7 +100,7 @@ def compare(values: ArrayLike, rival: ArrayLike, higher_is_better: bool = False,
 def relative_change(difference: ArrayLike, scale: ArrayLike, block: int | None = 1) -> Estimate:
     """Return the mean difference over the mean scale, of figures per window, and its 95 % interval.
 
-    Both are resampled together, so that a window counts by its size. 0 over 0 is 0.
+    Both are resampled together, so that a window counts by its size. 0 over 0 is 0; what is infinite has no interval.
 
     Args:
         difference: in the order of the windows.
@@ -112,7 +112,8 @@ def relative_change(difference: ArrayLike, scale: ArrayLike, block: int | None =
     if block is None or len(ours) < 2:
         return Estimate(part, None, None, len(ours))
     weights = _weights(len(ours), block)
-    return Estimate(part, *_percentiles(_part(weights @ ours, weights @ theirs), 1.0), len(ours))
+    parts = _part(weights @ ours, weights @ theirs)
+    return Estimate(part, *_percentiles(parts if np.isfinite(parts).all() else None, 1.0), len(ours))
 
 
 def _part(difference: ArrayLike, scale: ArrayLike) -> FloatArray:

@@ -108,7 +108,7 @@ def test_gangs_that_are_slow_over_two_nodes_want_packing() -> None:
     best = of_kind(report, "placement")[0]
     assert best.worth
     assert best.title in ("placement best", "placement consolidated")
-    assert "Of the first window's 300 gangs 150 now run on more nodes than they need." in best.sentence
+    assert "Of 300 gangs among the first 300 jobs 150 now run on more nodes than they need." in best.sentence
     assert best.changes["mean_jct"].before == pytest.approx((100 + 300) / 2)
     assert best.changes["mean_jct"].after == pytest.approx(100)
 
@@ -273,17 +273,18 @@ def test_without_cheaper_hours_nothing_is_deferred(series: HourlySeries | None, 
     assert why in why_not(report, "hours of low electricity")
 
 
-def test_windows_are_spread_over_the_trace_or_begin_at_a_job() -> None:
+def test_windows_follow_each_other_to_the_end_of_the_trace_or_from_a_job_on() -> None:
     trace = repeated(10_000, 10, [job(0, 5)])
-    windows, where = cut_windows(trace, 2000, None)
-    assert where == "jobs 1 to 9,000 in 8 windows of 250 spread over them"
-    assert [window.job_id[0] for window in windows[:2]] == [1, 1251]
-    windows, where = cut_windows(trace, 600, 101)
+    windows, where = cut_windows(trace, 2000, None, 8)
+    assert where == "jobs 8,001 to 10,000 in 8 windows of 250"
+    assert [window.job_id[0] for window in windows[:2]] == [8001, 8251]
+    windows, where = cut_windows(trace, 600, 101, 8)
     assert where == "jobs 101 to 700 in 2 windows of 300"
-    assert cut_windows(trace, 10_000, None)[1] == "jobs 1 to 10,000 in 8 windows of 1,250"
-    assert cut_windows(trace[:40], 10_000, None)[1] == "jobs 1 to 40"
+    assert cut_windows(trace, 40_000, None, 8)[1] == "jobs 1 to 10,000 in 8 windows of 1,250"
+    assert cut_windows(trace, 600, 101, 1)[1] == "jobs 101 to 700"
+    assert cut_windows(trace[:40], 10_000, None, 8)[1] == "jobs 1 to 40"
     with pytest.raises(TraceError, match="no job 10,001"):
-        cut_windows(trace, 10, 10_001)
+        cut_windows(trace, 10, 10_001, 8)
 
 
 def estimates(**parts: tuple[float, float, float, int]) -> dict[str, Change]:
@@ -306,6 +307,43 @@ def estimates(**parts: tuple[float, float, float, int]) -> dict[str, Change]:
 )
 def test_what_is_worth_it(goal: tuple[float, float, float, int], price: float, worth: bool) -> None:
     assert is_worth(estimates(mean_jct=goal, energy_kwh=(price, price, price, 0)), "mean_jct") is worth
+
+
+def test_one_long_run_tells_the_mean_jct_by_its_parts() -> None:
+    """Eight GPUs, one job of which nobody waits, but in the third quarter all wait for the first."""
+    trace = repeated(400, 100, [job(0, 60)])
+    run_time = np.where(np.arange(400) // 100 == 2, 140.0, 60.0)
+    trace = replace(trace, run_time=run_time, requested_time=run_time)
+    one = advise(trace, ClusterSpec.pool(1), assumed=Assumptions(windows=1))
+    assert one.one_run_jct == pytest.approx(one.now["mean_jct"].mean())
+    assert len(one.now["mean_jct"]) == 8
+    assert len(one.now["energy_kwh"]) == 1
+    more = of_kind(one, "more GPUs")[0]
+    assert more.changes["mean_jct"].after == pytest.approx(run_time.mean())
+    assert more.changes["mean_jct"].relative.low is not None
+    assert more.changes["energy_kwh"].relative.low is None
+    # by hand: of the third 100, number i waits 40 i; of those behind it, number i 4,000 - 40 i
+    assert more.changes["mean_jct"].before == pytest.approx(
+        (80 + sum(range(0, 4000, 40)) * 2 / 400 + 4000 / 400), rel=0.01
+    )
+
+
+def test_windows_are_as_many_as_show_the_queue_of_one_run() -> None:
+    """At a load of 1.1 the queue of 2,000 jobs grows four times as long as that of 500."""
+    growing = repeated(2000, 100, [job(0, 110)])
+    report = advise(growing, ClusterSpec.pool(1), assumed=Assumptions(windows=4))
+    assert report.now["mean_jct"].mean() == pytest.approx(110 + 10 * 499 / 2)
+    assert report.one_run_jct == pytest.approx(110 + 10 * 1999 / 2)
+    assert advise(growing, ClusterSpec.pool(1)).simulated == "jobs 1 to 2,000"
+    steady = advise(repeated(2000, 100, [job(0, 90)]), ClusterSpec.pool(1))
+    assert steady.simulated == "jobs 1 to 2,000 in 8 windows of 250"
+
+
+def test_what_has_no_interval_must_gain_more() -> None:
+    for part, worth in ((-0.04, False), (-0.06, True)):
+        once = {"energy_kwh": Change(1.0, 1.0 + part, Estimate(part, None, None, 1), 1)}
+        assert is_worth(once, "energy_kwh") is worth
+    assert is_worth({"gpus": Change(40.0, 39.0, Estimate(-0.025, None, None, 1), 1)}, "gpus")
 
 
 def test_power_counts_until_the_later_end() -> None:

@@ -1,10 +1,12 @@
 """From a workload and the way it is run now to what simulation says would change it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lepton_rl.agents import CompiledPolicy, make_policy
+import numpy as np
+
+from lepton_rl.agents import make_policy
 from lepton_rl.core import ClusterSpec, Policy
 from lepton_rl.core.arrays import Floats
 from lepton_rl.errors import LeptonError
@@ -15,8 +17,8 @@ from lepton_rl.experiments.advice.demands import exact_times, smaller_memory
 from lepton_rl.experiments.advice.ordering import another_policy
 from lepton_rl.experiments.advice.placing import another_placement
 from lepton_rl.experiments.advice.power import power_limits
-from lepton_rl.experiments.advice.setup import Setup, cut_windows, ends_of, figures_of
-from lepton_rl.experiments.advice.study import MOST_JOBS_IN_PYTHON, Idea, LeftOut, Study
+from lepton_rl.experiments.advice.setup import NUMBERS_OF_WINDOWS, QUEUE_SHOWN, Setup, cut_windows, ends_of, figures_of
+from lepton_rl.experiments.advice.study import MOST_JOBS_IN_PYTHON, Idea, LeftOut, Study, is_compiled
 from lepton_rl.simulator import Timing
 from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
@@ -27,7 +29,7 @@ IDEAS: tuple[Callable[[Study], Idea], ...] = (
 )  # fmt: skip
 """In the order in which a report speaks of them."""
 
-MOST_JOBS = 40_000
+MOST_JOBS = 20_000
 """Simulated unless more are wanted, under a policy that is a compiled rule."""
 
 
@@ -37,7 +39,9 @@ class Assumptions:
 
     Attributes:
         jobs: in all windows; None is MOST_JOBS, or MOST_JOBS_IN_PYTHON where the present policy decides in Python.
-        first: number of the first of them, from 1; None spreads the windows over the trace.
+        first: number of the first of them, from 1; None takes the last jobs of the trace.
+        windows: into which they are cut, each run on an empty cluster; None is as many, up to 8, as still show the
+            queue of one run.
         preemption_cost: seconds that a preemption adds; None tries no policy that preempts.
         quantum: seconds before a run may be preempted.
         defer_hours: how long jobs that can wait may be held back.
@@ -46,6 +50,7 @@ class Assumptions:
 
     jobs: int | None = None
     first: int | None = None
+    windows: int | None = None
     preemption_cost: float | None = None
     quantum: float = 0.0
     defer_hours: int = 12
@@ -63,6 +68,7 @@ class Report:
         simulated: which jobs, as the end of a sentence.
         load: GPU-seconds that the jobs ask for, over those that the cluster has while they come; see `offered_load`.
         now: the figures of the present set-up by window, shape (windows,) each.
+        one_run_jct: mean JCT, s, of the present set-up in one run over all the jobs, which windows interrupt.
         advice: every change that was simulated: of each kind the best first.
         left_out: what was not tried, and why.
     """
@@ -73,12 +79,13 @@ class Report:
     simulated: str
     load: float
     now: dict[str, Floats]
+    one_run_jct: float
     advice: tuple[Advice, ...]
     left_out: tuple[LeftOut, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, unrounded; times in seconds."""
-        windows = len(self.now["mean_jct"])
+        windows = len(self.now["p99_wait"])
         return {
             "trace": self.trace.name,
             "requested": self.trace.requested,
@@ -87,6 +94,7 @@ class Report:
             "simulated": self.simulated,
             "windows": windows,
             "offered_load": self.load,
+            "one_run_mean_jct": self.one_run_jct,
             "now": {name: float(values.mean()) for name, values in self.now.items()},
             "advice": [advice.to_dict() for advice in self.advice],
             "not_tried": [{"what": entry.what, "why": entry.why} for entry in self.left_out],
@@ -119,15 +127,31 @@ def advise(
     assumed = assumed or Assumptions()
     fitting = fit_to_cluster(trace, cluster, assumed.strict)
     make = make or (lambda: default_policy(fitting))
-    usual = MOST_JOBS if isinstance(make(), CompiledPolicy) else MOST_JOBS_IN_PYTHON
-    windows, simulated = cut_windows(fitting, assumed.jobs or usual, assumed.first)
+    usual = MOST_JOBS if is_compiled(make()) else MOST_JOBS_IN_PYTHON
     timing = Timing(assumed.preemption_cost or 0.0, assumed.quantum)
-    setup = Setup(make, cluster, windows, timing)
+    setup = Setup(make, cluster, (fitting,), timing)
+    setup, simulated, one_run = _windowed(setup, fitting, assumed.jobs or usual, assumed)
     load = fitting.offered_load(cluster.gpus)
     study = Study(setup, setup.outcomes(), load, assumed.preemption_cost is not None, assumed.defer_hours)
     now = figures_of(study.outcomes, ends_of(study.outcomes))
     advice, left_out = _simulated(study)
-    return Report(fitting, cluster, study.present, simulated, study.load, now, tuple(advice), tuple(left_out))
+    return Report(fitting, cluster, study.present, simulated, load, now, one_run, tuple(advice), tuple(left_out))
+
+
+def _windowed(setup: Setup, trace: Trace, jobs: int, assumed: Assumptions) -> tuple[Setup, str, float]:
+    """Return the set-up on the windows to simulate, which they are, and the mean JCT of one run over all their jobs."""
+    whole, _ = cut_windows(trace, jobs, assumed.first, 1)
+    one_run = _mean_jct(replace(setup, windows=whole))
+    for count in NUMBERS_OF_WINDOWS if assumed.windows is None else (assumed.windows,):
+        windows, simulated = cut_windows(trace, jobs, assumed.first, count)
+        chosen = replace(setup, windows=windows)
+        if assumed.windows is not None or len(windows) == 1 or _mean_jct(chosen) >= QUEUE_SHOWN * one_run:
+            break
+    return chosen, simulated, one_run
+
+
+def _mean_jct(setup: Setup) -> float:
+    return float(np.mean([outcome.jct.mean() for outcome in setup.outcomes()]))
 
 
 def _simulated(study: Study) -> tuple[list[Advice], list[LeftOut]]:

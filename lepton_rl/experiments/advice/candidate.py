@@ -12,6 +12,8 @@ from lepton_rl.experiments.statistics import Estimate, block_length, relative_ch
 
 LEAST_GAIN = 0.02
 """By which part of itself the goal must fall."""
+LEAST_GAIN_UNSURE = 0.05
+"""The same where nothing says how much of it is chance."""
 LEAST_FALLS = 0.75
 """In which part of the windows: few windows of heavy-tailed jobs give an interval that is too narrow."""
 MOST_LOSS = 0.5
@@ -94,7 +96,7 @@ def changes_between(now: Sequence[Outcome], then: Sequence[Outcome]) -> dict[str
     old, new = figures_of(now, ends), figures_of(then, ends)
     changes: dict[str, Change] = {}
     for name, values in old.items():
-        scale = np.maximum(values, old["mean_jct"]) if name == "p99_wait" else np.abs(values)
+        scale = np.maximum(values, old["mean_jct"].mean()) if name == "p99_wait" else np.abs(values)
         difference = new[name] - values
         relative = relative_change(difference, scale, block_length(len(values)))
         falls = int(np.count_nonzero(difference < -_TIE * scale))
@@ -105,12 +107,14 @@ def changes_between(now: Sequence[Outcome], then: Sequence[Outcome]) -> dict[str
 def is_worth(changes: Mapping[str, Change], goal: str) -> bool:
     """Return whether the goal falls by LEAST_GAIN of itself, surely, and at a fair price.
 
-    It is sure where its interval lies below 0 and it falls in LEAST_FALLS of the windows. The price is fair where no
-    other figure rises by more than MOST_LOSS of that, each in parts of itself.
+    It is sure where its interval lies below 0 and it falls in LEAST_FALLS of the windows; without an interval it must
+    fall by LEAST_GAIN_UNSURE. The price is fair where no other figure rises by more than MOST_LOSS of that, each in
+    parts of itself.
     """
     aim = changes[goal]
     gain = -aim.relative.mean
-    if gain < LEAST_GAIN or aim.falls < LEAST_FALLS * aim.relative.n:
+    is_certain = aim.relative.high is not None or goal == "gpus"  # a number of GPUs is no chance
+    if gain < (LEAST_GAIN if is_certain else LEAST_GAIN_UNSURE) or aim.falls < LEAST_FALLS * aim.relative.n:
         return False
     if aim.relative.high is not None and aim.relative.high >= 0:
         return False

@@ -13,7 +13,7 @@ from lepton_rl.core.arrays import Bools, Floats
 from lepton_rl.core.hardware.locality import Locality
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.advice.candidate import Candidate
-from lepton_rl.experiments.advice.study import Idea, LeftOut, Study, is_compiled, order_name
+from lepton_rl.experiments.advice.study import MOST_JOBS_IN_PYTHON, Idea, LeftOut, Study, is_compiled, order_name
 from lepton_rl.simulator import SimulatedCluster, Timing
 from lepton_rl.simulator.jobs import job_table
 from lepton_rl.workloads import Trace
@@ -51,16 +51,16 @@ def another_placement(study: Study) -> Idea:
 
 
 def _about_gangs(study: Study) -> str:
-    """Return sentences of how many gangs of the first window now run on more nodes than they need."""
-    window, cluster = study.setup.windows[0], study.setup.cluster
+    """Return sentences of how many gangs among the first jobs now run on more nodes than they need."""
+    window, cluster = study.setup.windows[0][:MOST_JOBS_IN_PYTHON], study.setup.cluster
     gangs = window.gpus > 1
     if not gangs.any() or not is_compiled(study.policy):
         return ""
-    spread = gangs & (_nodes_spanned(study) > _fewest_nodes(window, cluster))
+    spread = gangs & (_nodes_spanned(window, study) > _fewest_nodes(window, cluster))
     costs = "" if cluster.locality != Locality() else " Spreading costs nothing in this cluster's file."
     return (
-        f" Of the first window's {np.count_nonzero(gangs):,} gangs {np.count_nonzero(spread):,} now run on more nodes "
-        f"than they need.{costs}"
+        f" Of {np.count_nonzero(gangs):,} gangs among the first {len(window):,} jobs {np.count_nonzero(spread):,} now "
+        f"run on more nodes than they need.{costs}"
     )
 
 
@@ -78,10 +78,9 @@ class _Recording(SimulatedCluster):
             self.spanned[action.job] = len(np.unique(nodes))
 
 
-def _nodes_spanned(study: Study) -> NDArray[np.int64]:
-    """Return on how many nodes each job of the first window runs now, shape (jobs,)."""
-    setup = study.setup
-    recording = _Recording(setup.windows[0], setup.cluster, setup.timing)
+def _nodes_spanned(window: Trace, study: Study) -> NDArray[np.int64]:
+    """Return on how many nodes each job runs under the present policy, shape (jobs,)."""
+    recording = _Recording(window, study.setup.cluster, study.setup.timing)
     run_on(recording, study.policy)
     return recording.spanned
 

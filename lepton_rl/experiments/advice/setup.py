@@ -14,11 +14,15 @@ from lepton_rl.simulator import Timing
 from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
 
-FEW_WINDOWS = 8
-"""Enough for an interval; more where each then still holds JOBS_OF_A_WINDOW."""
-JOBS_OF_A_WINDOW = 1_250
+PARTS = 8
+"""In so many parts of equally many jobs the mean JCT is compared, for its interval, where windows are fewer."""
+FEWEST_JOBS_OF_A_PART = 50
 FEWEST_JOBS_OF_A_WINDOW = 250
 """A shorter window is mostly its own beginning and end."""
+NUMBERS_OF_WINDOWS = (8, 4, 2, 1)
+"""Of these the first is taken whose windows show QUEUE_SHOWN of the mean JCT of one run over all the jobs."""
+QUEUE_SHOWN = 0.8
+"""A window begins without the queue that the jobs before it leave."""
 
 FIGURES = {
     "mean_jct": "mean JCT",
@@ -80,14 +84,22 @@ def ends_of(outcomes: Sequence[Outcome]) -> Floats:
 
 
 def figures_of(outcomes: Sequence[Outcome], ends: Floats) -> dict[str, Floats]:
-    """Return what is known of the figures, by the names of FIGURES: shape (windows,) each.
+    """Return what is known of the figures, by the names of FIGURES: shape (windows,), of the mean JCT (parts,).
 
     Args:
         outcomes: of each window.
         ends: until when each window's GPUs draw power and cost rent, seconds; at or after the last finish.
     """
     rows = [_figures(outcome, end) for outcome, end in zip(outcomes, ends.tolist(), strict=True)]
-    return {name: np.array([row[name] for row in rows]) for name in FIGURES if name in rows[0]}
+    figures = {name: np.array([row[name] for row in rows]) for name in FIGURES if name in rows[0]}
+    return figures | {"mean_jct": np.concatenate([_by_parts(outcome.jct, len(outcomes)) for outcome in outcomes])}
+
+
+def _by_parts(jct: Floats, windows: int) -> Floats:
+    """Return the sums of parts of a window's jobs, so scaled that their mean is the mean of all, shape (parts,)."""
+    parts = max(min(-(-PARTS // windows), len(jct) // FEWEST_JOBS_OF_A_PART), 1)
+    sums = [float(part.sum()) for part in np.array_split(jct, parts)]
+    return np.array(sums) * parts / len(jct)
 
 
 def _figures(outcome: Outcome, end: float) -> dict[str, float]:
@@ -109,31 +121,26 @@ def _idle_until(end: float, outcome: Outcome) -> dict[str, float]:
     }
 
 
-def cut_windows(trace: Trace, jobs: int, first: int | None) -> tuple[tuple[Trace, ...], str]:
-    """Return windows of `jobs` jobs in all, and where they lie, as the end of a sentence.
+def cut_windows(trace: Trace, jobs: int, first: int | None, count: int) -> tuple[tuple[Trace, ...], str]:
+    """Return windows of consecutive jobs, and which they are, as the end of a sentence.
 
     Args:
         trace: what to cut them from.
         jobs: in all windows together; fewer where the trace has fewer.
-        first: number of the first job, from 1, of windows that follow each other; None spreads them over the trace.
+        first: number of the first job, from 1; the last jobs of the trace if None.
+        count: number of windows; fewer where one would hold less than FEWEST_JOBS_OF_A_WINDOW.
 
     Raises:
         TraceError: the trace has no such job.
     """
-    begin = (first or 1) - 1
-    if begin >= len(trace):
+    if first is not None and first > len(trace):
         raise TraceError(
             f"{trace.name}: there is no job {first:,}: {counted(len(trace), 'job')} can run on the cluster"
         )
-    room = len(trace) - begin
-    used = min(jobs, room)
-    count = max(min(used // FEWEST_JOBS_OF_A_WINDOW, FEW_WINDOWS), used // JOBS_OF_A_WINDOW, 1)
+    begin = max(len(trace) - jobs, 0) if first is None else first - 1
+    used = min(jobs, len(trace) - begin)
+    count = max(min(count, used // FEWEST_JOBS_OF_A_WINDOW), 1)
     size = used // count
-    stride = room // count if first is None else size
-    last = begin + stride * (count - 1) + size
-    windows = tuple(trace.windows(size, range(begin, begin + stride * count, stride)))
-    if count == 1:
-        return windows, f"jobs {begin + 1:,} to {last:,}"
-    return windows, f"jobs {begin + 1:,} to {last:,} in {count} windows of {size:,}" + (
-        " spread over them" if stride > size else ""
-    )
+    windows = tuple(trace.windows(size, range(begin, begin + size * count, size)))
+    where = f"jobs {begin + 1:,} to {begin + size * count:,}"
+    return windows, where if count == 1 else f"{where} in {count} windows of {size:,}"
