@@ -119,8 +119,8 @@ def advise(
 
 
 def _print(report: "Report") -> None:
-    typer.echo(f"{report.trace.name} on {report.cluster}, {_load(report.load)}")
-    typer.echo(f"simulated on {report.simulated}, {_how(report)}")
+    typer.echo(f"{report.trace.name} on {report.cluster}")
+    typer.echo(f"simulated on {report.simulated} ({_load(report.load)}), {_how(report)}")
     typer.echo(f"now: {report.present}: {_now(report)}")
     if report.one_run_jct > _MUCH_LONGER * report.now["mean_jct"].mean():
         typer.echo(

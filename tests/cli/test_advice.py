@@ -20,8 +20,9 @@ def test_the_page(folder: Path, capsys: CAPTURE) -> None:
     assert main(["advise", "--trace", "jobs.csv", "--nodes", "2", "--gpus-per-node", "4"]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert lines[0].startswith("jobs on 2 x 4 GPUs, offered load ")
-    assert lines[1].startswith("simulated on jobs 1 to 60, in one run: no figure has an interval")
+    assert lines[0] == "jobs on 2 x 4 GPUs"
+    assert lines[1].startswith("simulated on jobs 1 to 60 (offered load ")
+    assert lines[1].endswith("), in one run: no figure has an interval")
     assert lines[2].startswith("now: fcfs, blocking skip, placement first: mean JCT ")
     assert any(line.startswith("Worth it") for line in lines)
     assert any(line.startswith("Tried, not worth it") and line.endswith("energy") for line in lines) or "GPUs" in out
@@ -71,15 +72,18 @@ def test_the_present_figures_are_those_of_simulate(folder: Path, capsys: CAPTURE
 def test_short_windows_of_a_long_queue_are_named(folder: Path, capsys: CAPTURE) -> None:
     rows = "".join(f"{100 * number},110,1\n" for number in range(1000))
     (folder / "long.csv").write_text(f"submit_time,run_time,gpus\n{rows}")
-    assert main("advise --trace long.csv --gpus 1 --windows 4".split()) == 0
+    assert main(["advise", "--trace", "long.csv", "--gpus", "1", "--windows", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "simulated on jobs 1 to 1,000 in 4 windows of 250, each begun on an empty cluster"
+    assert (
+        lines[1]
+        == "simulated on jobs 1 to 1,000 in 4 windows of 250 (offered load 1.1), each begun on an empty cluster"
+    )
     assert lines[3].startswith("note: in one run over these jobs the mean JCT is 5,105 s: the windows show less")
-    assert main("advise --trace long.csv --gpus 1 --json".split()) == 0
+    assert main(["advise", "--trace", "long.csv", "--gpus", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["windows"] == 1
-    assert main("advise --trace long.csv --gpus 1 --windows 1".split()) == 0
+    assert main(["advise", "--trace", "long.csv", "--gpus", "1", "--windows", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "simulated on jobs 1 to 1,000, in one run: the mean JCT alone has an interval"
+    assert lines[1] == "simulated on jobs 1 to 1,000 (offered load 1.1), in one run: the mean JCT alone has an interval"
     assert "mean JCT 5,105 s" in lines[2]
     assert lines[3] == ""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class Report:
         cluster: the present one.
         present: the present policy with its rules.
         simulated: which jobs, as the end of a sentence.
-        load: GPU-seconds that the jobs ask for, over those that the cluster has while they come; see `offered_load`.
+        load: GPU-seconds that the simulated jobs ask for, over those that the cluster has while they come; see `offered_load`.
         now: the figures of the present set-up by window, shape (windows,) each.
         one_run_jct: mean JCT, s, of the present set-up in one run over all the jobs, which windows interrupt.
         advice: every change that was simulated: of each kind the best first.
@@ -129,25 +130,26 @@ def advise(
     make = make or (lambda: default_policy(fitting))
     usual = MOST_JOBS if is_compiled(make()) else MOST_JOBS_IN_PYTHON
     timing = Timing(assumed.preemption_cost or 0.0, assumed.quantum)
-    setup = Setup(make, cluster, (fitting,), timing)
-    setup, simulated, one_run = _windowed(setup, fitting, assumed.jobs or usual, assumed)
-    load = fitting.offered_load(cluster.gpus)
+    cut = partial(cut_windows, fitting, assumed.jobs or usual, assumed.first)
+    one = Setup(make, cluster, cut(1)[0], timing)
+    load, one_run = one.windows[0].offered_load(cluster.gpus), _mean_jct(one)
+    windows, simulated = cut(assumed.windows) if assumed.windows else _most_windows(one, one_run, cut)
+    setup = replace(one, windows=windows)
     study = Study(setup, setup.outcomes(), load, assumed.preemption_cost is not None, assumed.defer_hours)
     now = figures_of(study.outcomes, ends_of(study.outcomes))
     advice, left_out = _simulated(study)
     return Report(fitting, cluster, study.present, simulated, load, now, one_run, tuple(advice), tuple(left_out))
 
 
-def _windowed(setup: Setup, trace: Trace, jobs: int, assumed: Assumptions) -> tuple[Setup, str, float]:
-    """Return the set-up on the windows to simulate, which they are, and the mean JCT of one run over all their jobs."""
-    whole, _ = cut_windows(trace, jobs, assumed.first, 1)
-    one_run = _mean_jct(replace(setup, windows=whole))
-    for count in NUMBERS_OF_WINDOWS if assumed.windows is None else (assumed.windows,):
-        windows, simulated = cut_windows(trace, jobs, assumed.first, count)
-        chosen = replace(setup, windows=windows)
-        if assumed.windows is not None or len(windows) == 1 or _mean_jct(chosen) >= QUEUE_SHOWN * one_run:
+def _most_windows(
+    one: Setup, one_run: float, cut: Callable[[int], tuple[tuple[Trace, ...], str]]
+) -> tuple[tuple[Trace, ...], str]:
+    """Return as many windows as show the queue of one run of mean JCT `one_run`, and which they are."""
+    for count in NUMBERS_OF_WINDOWS:
+        windows, simulated = cut(count)
+        if len(windows) == 1 or _mean_jct(replace(one, windows=windows)) >= QUEUE_SHOWN * one_run:
             break
-    return chosen, simulated, one_run
+    return windows, simulated
 
 
 def _mean_jct(setup: Setup) -> float:

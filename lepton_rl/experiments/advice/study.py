@@ -36,7 +36,7 @@ class Study:
     Attributes:
         setup: the present one.
         outcomes: of its windows.
-        load: offered load of the whole trace on the present cluster.
+        load: offered load of its jobs on the present cluster.
         may_preempt: whether jobs may be stopped for others.
         defer_hours: how long jobs that can wait may be held back.
     """
