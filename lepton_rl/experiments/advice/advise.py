@@ -67,7 +67,7 @@ class Report:
         cluster: the present one.
         present: the present policy with its rules.
         simulated: which jobs, as the end of a sentence.
-        load: GPU-seconds that the simulated jobs ask for, over those that the cluster has while they come; see `offered_load`.
+        load: offered load of the simulated jobs on the cluster.
         now: the figures of the present set-up by window, shape (windows,) each.
         one_run_jct: mean JCT, s, of the present set-up in one run over all the jobs, which windows interrupt.
         advice: every change that was simulated: of each kind the best first.
