@@ -101,7 +101,15 @@ def advise(
     if policy is None and settings:
         raise ConfigError("--set is a setting of a policy: name it with --policy")
     wanted = None if policy is None else options(PolicyConfig, name=policy, **policy_settings(settings or []))
-    assumed = Assumptions(jobs, first, windows, preemption_cost, quantum, defer_hours, strict)
+    assumed = Assumptions(
+        jobs=jobs,
+        first=first,
+        windows=windows,
+        preemption_cost=preemption_cost,
+        quantum=quantum,
+        defer_hours=defer_hours,
+        strict=strict,
+    )
     with only_results_on_stdout():
         if wanted is not None:
             with_rules(wanted.build(seed=seed), *rules)  # refused before the trace is read
@@ -110,7 +118,7 @@ def advise(
         chosen = built_cluster(machine, workload, trace)
         make = partial(default_policy, workload) if wanted is None else partial(wanted.build, seed=seed)
         report = find(workload, chosen, lambda: with_rules(make(), *rules), assumed)
-    for text in report.trace.losses:
+    for text in report.notes:
         note(text)
     if json:
         print_json(report.to_dict())

@@ -68,11 +68,7 @@ class Simulation:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out of the trace or read otherwise than written, and hours of the run with prices below 0."""
-        prices = self.outcome.cluster.tariffs.electricity
-        if prices is None:
-            return self.trace.losses
-        report = prices.until(float(self.outcome.finish.max())).negative_report()
-        return (*self.trace.losses, report) if report else self.trace.losses
+        return notes_of(self.trace, self.outcome)
 
     def write_jobs(self, path: Path) -> None:
         """Write one CSV row for each job; times are seconds after the file's first submission."""
@@ -92,6 +88,13 @@ class Simulation:
         )  # fmt: skip
         for job, submit, start, finish, wait, jct, gpus, preemptions in columns:
             yield f"{job},{submit!r},{start!r},{finish!r},{wait!r},{jct!r},{gpus:g},{preemptions}\n"
+
+
+def notes_of(trace: Trace, outcome: Outcome) -> tuple[str, ...]:
+    """Return what was left out of a trace or read otherwise than written, and hours of the run with prices below 0."""
+    prices = outcome.cluster.tariffs.electricity
+    report = None if prices is None else prices.until(float(outcome.finish.max())).negative_report()
+    return (*trace.losses, report) if report else trace.losses
 
 
 def simulate(

@@ -88,6 +88,19 @@ def test_short_windows_of_a_long_queue_are_named(folder: Path, capsys: CAPTURE) 
     assert lines[3] == ""
 
 
+def test_one_job_and_prices_below_zero(folder: Path, capsys: CAPTURE) -> None:
+    (folder / "one.csv").write_text("submit_time,run_time,gpus\n0,5000,1\n")
+    (folder / "prices.csv").write_text(
+        "time,price_usd_per_mwh\n2023-01-01 00:00,10\n2023-01-01 01:00,-20\n2023-01-01 02:00,-30\n"
+    )
+    (folder / "c.yaml").write_text(FILE.replace("electricity: 100", "electricity: prices.csv"))
+    assert main(["advise", "--trace", "one.csv", "--cluster", "c.yaml"]) == 0
+    out, err = capsys.readouterr()
+    assert "prices: 1 hour of 2 below 0 (counted from 0: 1), down to -20" in err
+    assert "all jobs come at once" in out.splitlines()[1]
+    assert "inf" not in out
+
+
 def test_some_of_the_jobs(folder: Path, capsys: CAPTURE) -> None:
     assert main(["advise", "--trace", "jobs.csv", "--gpus", "8", "--first", "11", "--jobs", "20", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["simulated"] == "jobs 11 to 30"

@@ -1,7 +1,7 @@
 """From a workload and the way it is run now to what simulation says would change it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from lepton_rl.experiments.advice.placing import another_placement
 from lepton_rl.experiments.advice.power import power_limits
 from lepton_rl.experiments.advice.setup import NUMBERS_OF_WINDOWS, QUEUE_SHOWN, Setup, cut_windows, ends_of, figures_of
 from lepton_rl.experiments.advice.study import MOST_JOBS_IN_PYTHON, Idea, LeftOut, Study, is_compiled
+from lepton_rl.experiments.simulate import notes_of
 from lepton_rl.simulator import Timing
 from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
@@ -72,6 +73,7 @@ class Report:
         one_run_jct: mean JCT, s, of the present set-up in one run over all the jobs, which windows interrupt.
         advice: every change that was simulated: of each kind the best first.
         left_out: what was not tried, and why.
+        notes: as those of a simulation.
     """
 
     trace: Trace
@@ -82,7 +84,8 @@ class Report:
     now: dict[str, Floats]
     one_run_jct: float
     advice: tuple[Advice, ...]
-    left_out: tuple[LeftOut, ...] = field(default=())
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, unrounded; times in seconds."""
@@ -138,7 +141,18 @@ def advise(
     study = Study(setup, setup.outcomes(), load, assumed.preemption_cost is not None, assumed.defer_hours)
     now = figures_of(study.outcomes, ends_of(study.outcomes))
     advice, left_out = _simulated(study)
-    return Report(fitting, cluster, study.present, simulated, load, now, one_run, tuple(advice), tuple(left_out))
+    return Report(
+        trace=fitting,
+        cluster=cluster,
+        present=study.present,
+        simulated=simulated,
+        load=load,
+        now=now,
+        one_run_jct=one_run,
+        advice=tuple(advice),
+        left_out=tuple(left_out),
+        notes=notes_of(fitting, study.outcomes[-1]),
+    )
 
 
 def _most_windows(

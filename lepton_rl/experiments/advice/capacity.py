@@ -1,5 +1,6 @@
 """More or fewer nodes, and on which GPUs the queue waits."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -72,6 +73,8 @@ def _with_nodes(cluster: ClusterSpec, index: int, nodes: int) -> ClusterSpec | N
 
 
 def _load(study: Study) -> str:
+    if not math.isfinite(study.load):
+        return "all jobs come at once"
     return f"jobs ask for {study.load:.3g} times the GPU-seconds that there are while they come"
 
 
