@@ -42,7 +42,7 @@ def _everything(hours: int) -> ClusterSpec:
                 checkpoint_interval_s=1800.0, checkpoint_cost_s=15.0, restart_cost_s=60.0,
             ),
             reservations=tuple(
-                Reservation(week * 604_800.0, week * 604_800.0 + 14_400.0, (week % NODES,)) for week in range(1, 9)
+                Reservation(week * 604_800, week * 604_800 + 14_400, (week % NODES,)) for week in range(1, 9)
             ),
         ),
     )  # fmt: skip

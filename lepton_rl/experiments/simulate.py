@@ -73,11 +73,8 @@ class Simulation:
     def notes(self) -> tuple[str, ...]:
         """What was left out of the trace or read otherwise than written, hours of the run with prices below 0, and what
         the policy says of itself."""
-        notes = [*self.trace.losses]
-        prices = self.outcome.cluster.tariffs.electricity
-        if prices is not None:
-            notes += filter(None, [prices.until(float(self.outcome.finish.max())).negative_report()])
-        return (*notes, self.report) if self.report else tuple(notes)
+        notes = notes_of(self.trace, self.outcome)
+        return (*notes, self.report) if self.report else notes
 
     def write_jobs(self, path: Path) -> None:
         """Write one CSV row for each job; times are seconds after the file's first submission."""
@@ -97,6 +94,13 @@ class Simulation:
         )  # fmt: skip
         for job, submit, start, finish, wait, jct, gpus, preemptions in columns:
             yield f"{job},{submit!r},{start!r},{finish!r},{wait!r},{jct!r},{gpus:g},{preemptions}\n"
+
+
+def notes_of(trace: Trace, outcome: Outcome) -> tuple[str, ...]:
+    """Return what was left out of a trace or read otherwise than written, and hours of the run with prices below 0."""
+    prices = outcome.cluster.tariffs.electricity
+    report = None if prices is None else prices.until(float(outcome.finish.max())).negative_report()
+    return (*trace.losses, report) if report else trace.losses
 
 
 def simulate(

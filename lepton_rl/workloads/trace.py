@@ -305,6 +305,15 @@ class Trace:
             raise TraceError(f"{self.name}: the first part of a split at {fraction:g} selects no job of {len(self)}")
         return self[:cut], self[cut:]
 
+    def delayed(self, seconds: NDArray[np.float64]) -> "Trace":
+        """Return the jobs submitted so much later, 0 or more, shape (jobs,). Deadlines stay at the same instants."""
+        later = self.submit_time + seconds
+        order = np.argsort(later, kind="stable")
+        table = {column: getattr(self, column)[order] for column in COLUMNS}
+        table |= {"submit_time": later[order], "deadline": np.maximum(self.deadline - seconds, 0.0)[order]}
+        asks = {name: array[order] for name, array in self.asks.items()}
+        return replace(self, **table, asks=asks)
+
     def scale_load(self, factor: float) -> "Trace":
         """Divide every gap between arrivals by `factor`; the first job keeps its submit time."""
         if not (math.isfinite(factor) and factor > 0.0):

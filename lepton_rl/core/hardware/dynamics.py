@@ -198,8 +198,8 @@ class Reservation:
     def __post_init__(self) -> None:
         if not 0 <= self.begin_s < self.end_s <= MOST_SECONDS:
             raise ConfigError(
-                f"a reservation begins at 0 s or later and ends after that, by {MOST_SECONDS:,} s, not {self.begin_s:g} "
-                f"to {self.end_s:g} s"
+                f"a reservation begins at 0 s or later and ends after that, by {MOST_SECONDS:,} s, not "
+                f"{self.begin_s:g} to {self.end_s:g} s"
             )
         if self.begin_s != int(self.begin_s) or self.end_s != int(self.end_s):
             raise ConfigError(
