@@ -35,6 +35,9 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the policy, as `policies` lists them; repeatable."),
 ]
 JobsOut = Annotated[Path | None, output_option("CSV to write, with the times of every job.")]
+Report = Annotated[
+    Path | None, output_option("Folder for report.html: one page of figures and pictures of the run (extra report).")
+]
 
 
 def simulate(
@@ -54,6 +57,7 @@ def simulate(
     settings: Settings = None,
     limit: Limit = None,
     jobs_out: JobsOut = None,
+    report: Report = None,
     requested: Requested = "given",
     preemption_cost: Annotated[
         float, typer.Option(min=0, help="Seconds that a preemption adds (checkpoint and restore).")
@@ -73,7 +77,7 @@ def simulate(
 
     Example: lepton-rl simulate --trace jobs.csv --policy heap_priority --set memory_weight=0.5 --gpus 64
 
-    Example: lepton-rl simulate --trace jobs.csv --policy saf --cluster configs/cluster/mixed.yaml
+    Example: lepton-rl simulate --trace jobs.csv --policy saf --cluster configs/cluster/mixed.yaml --report runs/saf
     """
     from lepton_rl.agents import with_rules
     from lepton_rl.agents.compiled import BlockingName, PlacementName
@@ -86,6 +90,7 @@ def simulate(
     machine = _machine(gpus, nodes, gpus_per_node, cluster)
     wanted = options(PolicyConfig, name=policy, **_settings(settings or []))
     _check_jobs_out(jobs_out, overwrite, trace, wanted)
+    _check_report(report, jobs_out, overwrite, trace, wanted)
     with only_results_on_stdout():
         chosen = with_rules(
             wanted.build(seed=seed),
@@ -94,16 +99,19 @@ def simulate(
         )
         announce_compilation()
         jobs = _workload(trace, limit, format, requested, seed)
-        simulation = run(
-            jobs, _built(machine, jobs, trace), chosen, strict=strict, timing=Timing(preemption_cost, quantum)
-        )
+        timing = Timing(preemption_cost, quantum)
+        built = _built(machine, jobs, trace)
+        simulation = run(jobs, built, chosen, strict=strict, timing=timing, recorded=report is not None)
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)
+    page = _write_report(simulation, report)
     _say_what_is_odd(simulation, machine is not None)
     if json:
         print_json(simulation.summary())
     else:
         print_comparison([simulation])
+    if page is not None:
+        note(f"report: {page}")
 
 
 def evaluate(
@@ -237,11 +245,37 @@ def _built(machine: "ClusterConfig | None", trace: "Trace", file: str) -> "Clust
 
 def _check_jobs_out(jobs_out: Path | None, overwrite: bool, trace: str, *policies: "PolicyConfig") -> None:
     from lepton_rl.experiments.outputs import check_output_file
-    from lepton_rl.workloads import resolve_data_path
 
     if jobs_out is not None:
-        sources = [policy.source for policy in policies if policy.source is not None]
-        check_output_file(jobs_out, overwrite, (resolve_data_path(trace, Path()), *sources))
+        check_output_file(jobs_out, overwrite, _inputs(trace, *policies))
+
+
+def _check_report(
+    report: Path | None, jobs_out: Path | None, overwrite: bool, trace: str, *policies: "PolicyConfig"
+) -> None:
+    if report is None:
+        return
+    from lepton_rl.experiments.run_report import check_report_folder
+
+    check_report_folder(report, overwrite, _inputs(trace, *policies))
+    if jobs_out is not None and jobs_out.resolve() in (report.resolve(), (report / "report.html").resolve()):
+        raise ConfigError(f"--jobs-out {jobs_out} is what --report writes; name another file")
+
+
+def _inputs(trace: str, *policies: "PolicyConfig") -> tuple[Path, ...]:
+    """Return the files and folders that the command reads."""
+    from lepton_rl.workloads import resolve_data_path
+
+    sources = [policy.source for policy in policies if policy.source is not None]
+    return (resolve_data_path(trace, Path()), *sources)
+
+
+def _write_report(simulation: "Simulation", folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    from lepton_rl.experiments.run_report import write_run_report
+
+    return write_run_report(simulation, folder)
 
 
 def _say_what_is_odd(simulation: "Simulation", chosen: bool) -> None:

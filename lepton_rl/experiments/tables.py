@@ -30,6 +30,8 @@ _OTHERS = {
 }
 _COSTS = {"electricity_usd": "electricity, USD", "carbon_kg": "carbon, kg", "rent_usd": "rent, USD"}
 _OPTIMAL = 1e-5  # per cent; the solver rounds slowdowns' weights to less
+ROUNDING = 1e-9
+"""Differences of large times round to as much: no figure is as small."""
 _NARROWEST = 120  # characters; a table is not squeezed below that
 
 
@@ -100,9 +102,11 @@ def figure(value: float | None) -> str:
     """Return a number in four digits: 12,346 or 0.1235."""
     if value is None:
         return "-"
+    if abs(value) < ROUNDING:
+        return "0"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.4g}" if abs(value) >= 0.01 or value == 0 else f"{value:.1e}"
+    return f"{value:.4g}" if abs(value) >= 0.01 else f"{value:.1e}"
 
 
 def interval(estimate: Estimate, signed: bool = False) -> str:
