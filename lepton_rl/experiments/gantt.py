@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MOST_GPUS = 512
 """GPUs of which each has a row; of larger clusters as many, evenly spaced."""
 _MOST_NAMED = 60  # stays; where there are more, their jobs' numbers do not fit
+_MOST_LINES = 24  # between nodes; more hide the jobs
 _MARK = "#111827"
 
 
@@ -46,7 +47,7 @@ def gantt_figure(schedules: Sequence[Schedule], begin: float, end: float, origin
         colours = palette[picture % len(palette)]
         colours[picture < 0] = 0.965
         axes.imshow(colours, aspect="auto", extent=(0, (end - begin) / unit, cluster.gpus, 0), interpolation="nearest")
-        if len(cluster.first_gpus) <= 64:
+        if len(cluster.first_gpus) <= _MOST_LINES:
             for first in cluster.first_gpus[1:]:
                 axes.axhline(first, color="white", linewidth=0.5)
         _mark_preemptions(axes, schedule.recording, begin, end, unit)

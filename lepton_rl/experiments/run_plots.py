@@ -67,24 +67,24 @@ def heat_figure(recording: Recording) -> "Figure":
         axes.tick_params(length=0, labelsize=9)
         for side in axes.spines.values():
             side.set_visible(False)
-        _separate_groups(axes, recording, grid, label_them=axes is rows[0])
+        _separate_groups(axes, recording, grid)
     rows[-1].set_xlabel(f"{name} after {_ORIGIN}")
     return picture
 
 
 def heat_note(recording: Recording) -> str:
     """Return what a reader of the heat maps should know."""
-    heated = ""
-    if recording.cluster.groups:
-        heated = (
-            f" The temperature follows the power with each type's thermal resistance and time constant, from an idle "
+    grid, groups = heat.grid_of(recording), recording.cluster.groups
+    rows = f"each {grid.unit}" if grid.together == 1 else f"{grid.together} {grid.unit}s"
+    said = [f"A row for {rows}; each cell is a mean over its GPUs and its span of time. Light is low, dark high."]
+    if len(groups) > 1:
+        said.append(f"Lines part the groups, from the top: {', '.join(map(str, groups))}.")
+    if groups:
+        said.append(
+            "The temperature follows the power with each type's thermal resistance and time constant, from an idle "
             f"GPU in inlet air of {INLET_TEMPERATURE_C:g} °C."
         )
-    grid = heat.grid_of(recording)
-    rows = f"each {grid.unit}" if grid.together == 1 else f"{grid.together} {grid.unit}s"
-    return (
-        f"A row for {rows}; each cell is a mean over its span of time and its GPUs. Light is low, dark is high.{heated}"
-    )
+    return " ".join(said)
 
 
 def lines_figure(runs: Sequence[Run]) -> "Figure":
@@ -181,18 +181,7 @@ def _closed(values: Floats) -> Floats:
     return np.append(values, values[-1])
 
 
-def _separate_groups(axes: "Axes", recording: Recording, grid: heat.Grid, label_them: bool) -> None:
-    """Draw a line between the groups of a cluster, and name their GPUs beside the rows."""
-    groups = recording.cluster.groups
-    if len(groups) < 2:
-        return
-    behind = np.cumsum([group.gpus for group in groups])
-    for gpu in behind[:-1]:
+def _separate_groups(axes: "Axes", recording: Recording, grid: heat.Grid) -> None:
+    """Draw a line between the groups of a cluster."""
+    for gpu in np.cumsum([group.gpus for group in recording.cluster.groups])[:-1]:
         axes.axhline(float(grid.row[gpu] * grid.together), color=MUTED, linewidth=0.8)
-    if label_them:
-        for group, last in zip(groups, behind, strict=True):
-            middle = grid.together * (grid.row[last - group.gpus] + grid.row[last - 1] + 1) / 2
-            axes.text(
-                0.995, float(middle), group.limited_gpu.name, transform=axes.get_yaxis_transform(), ha="right",
-                va="center", fontsize=8, bbox={"facecolor": "white", "alpha": 0.9, "edgecolor": "none", "pad": 2},
-            )  # fmt: skip

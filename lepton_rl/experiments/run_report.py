@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
+
 from lepton_rl.core.metrics import DESCRIPTIONS
 from lepton_rl.errors import ConfigError, counted
 from lepton_rl.experiments.drawing import line_style
@@ -18,6 +20,7 @@ from lepton_rl.experiments.tables import TextTable, figure
 
 _MOST_STAYS = 2000
 """More in one Gantt chart are not to be told apart."""
+_MOST_OVER = 0.97
 
 
 def check_report_folder(folder: Path, overwrite: bool = False, inputs: tuple[Path, ...] = ()) -> None:
@@ -79,12 +82,23 @@ def _pictures(simulation: Simulation, recording: Recording) -> list[Picture]:
 
 
 def _gantt(simulation: Simulation, recording: Recording) -> Picture:
-    stays = len(recording.job)
-    end = recording.ended if stays <= _MOST_STAYS else float(recording.begin[_MOST_STAYS])
+    end, part = _drawn_until(recording)
     schedule = Schedule(simulation.policy, recording, simulation.trace.job_id)
-    part = "" if stays <= _MOST_STAYS else f" Up to the {_MOST_STAYS:,}th of {stays:,} starts; more do not fit."
     note = f"One colour for each job, in all of its stays; grey is idle.{part}"
     return png("Who ran where", note, gantt_figure([schedule], recording.begun, end, "the first submission"))
+
+
+def _drawn_until(recording: Recording) -> tuple[float, str]:
+    """Return where a Gantt chart ends that can be read, and what to say of it: neither crowded nor all stragglers."""
+    stays = len(recording.job)
+    if stays > _MOST_STAYS:
+        return float(
+            recording.begin[_MOST_STAYS]
+        ), f" Up to the {_MOST_STAYS:,}th of {stays:,} starts; more do not fit."
+    most = float(np.quantile(recording.end, _MOST_OVER, method="higher"))
+    if most - recording.begun > 0.7 * (recording.ended - recording.begun):
+        return recording.ended, ""
+    return recording.begun + 1.05 * (most - recording.begun), f" Up to when {_MOST_OVER:.0%} of the stays are over."
 
 
 def _table(simulation: Simulation) -> TextTable:

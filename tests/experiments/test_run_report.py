@@ -49,6 +49,16 @@ def test_a_long_schedule_is_drawn_as_far_as_it_can_be_read(tmp_path: Path) -> No
     assert "Up to the 2,000th of" in page
 
 
+def test_more_stays_than_can_be_read_may_begin_together(tmp_path: Path) -> None:
+    columns = {"submit_time": [0.0] * 2500, "run_time": [10.0] * 2500, "gpus": [0.002] * 2500}
+    assert "Up to the 2,000th of 2,500 starts" in page_of(Trace.from_columns(columns), ClusterSpec.pool(8), tmp_path)
+
+
+def test_one_straggler_does_not_fill_the_schedule(tmp_path: Path) -> None:
+    columns = {"submit_time": [0.0] * 50, "run_time": [10.0] * 49 + [100_000.0], "gpus": [1.0] * 50}
+    assert "Up to when 97% of the stays are over" in page_of(Trace.from_columns(columns), ClusterSpec.pool(8), tmp_path)
+
+
 def panels(cluster: ClusterSpec) -> list[str]:
     recording = record(make_policy("fcfs"), gpu_cluster(20, 8, 1.0, seed=1), cluster)
     return [
