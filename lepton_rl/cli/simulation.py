@@ -1,5 +1,6 @@
 """`lepton-rl simulate` and `lepton-rl evaluate`: one trace, one policy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +37,7 @@ Settings = Annotated[
 ]
 JobsOut = Annotated[Path | None, output_option("CSV to write, with the times of every job.")]
 Report = Annotated[
-    Path | None, output_option("Folder for report.html: one page of figures and pictures of the run (extra report).")
+    Path | None, output_option("Folder for report.html, a page with pictures of the run (extra report).")
 ]
 
 
@@ -104,7 +105,7 @@ def simulate(
         simulation = run(jobs, built, chosen, strict=strict, timing=timing, recorded=report is not None)
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)
-    page = _write_report(simulation, report)
+    page = _write_report([simulation], report)
     _say_what_is_odd(simulation, machine is not None)
     if json:
         print_json(simulation.summary())
@@ -126,6 +127,7 @@ def evaluate(
     cluster: ClusterFile = None,
     limit: Limit = None,
     jobs_out: JobsOut = None,
+    report: Report = None,
     requested: Requested = "given",
     format: Format = None,
     strict: Strict = False,
@@ -151,16 +153,19 @@ def evaluate(
     rivals = [options(PolicyConfig, name=name.strip()) for name in against.split(",") if name.strip()]
     machine = _machine(gpus, nodes, gpus_per_node, cluster)
     _check_jobs_out(jobs_out, overwrite, trace, learned, *rivals)
+    _check_report(report, jobs_out, overwrite, trace, learned, *rivals)
     with only_results_on_stdout():
         policy = learned.build(seed=seed)
         announce_compilation()
         jobs = _workload(trace, limit, format, requested, seed)
         chosen = _trained_for(policy, machine)
         simulations = [
-            run(jobs, chosen, built, strict=strict) for built in (policy, *(rival.build(seed=seed) for rival in rivals))
+            run(jobs, chosen, built, strict=strict, recorded=report is not None)
+            for built in (policy, *(rival.build(seed=seed) for rival in rivals))
         ]
     if jobs_out is not None:
         simulations[0].write_jobs(jobs_out)
+    page = _write_report(simulations, report)
     if machine is None:
         why = "for which the bundle was trained (--gpus, --nodes and --gpus-per-node, or --cluster choose)"
         note(f"cluster: {chosen}, {why}")
@@ -170,6 +175,8 @@ def evaluate(
         print_json({**simulations[0].summary(), "against": others})
     else:
         print_comparison(simulations)
+    if page is not None:
+        note(f"report: {page}")
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:
@@ -270,12 +277,12 @@ def _inputs(trace: str, *policies: "PolicyConfig") -> tuple[Path, ...]:
     return (resolve_data_path(trace, Path()), *sources)
 
 
-def _write_report(simulation: "Simulation", folder: Path | None) -> Path | None:
+def _write_report(simulations: Sequence["Simulation"], folder: Path | None) -> Path | None:
     if folder is None:
         return None
     from lepton_rl.experiments.run_report import write_run_report
 
-    return write_run_report(simulation, folder)
+    return write_run_report(simulations, folder)
 
 
 def _say_what_is_odd(simulation: "Simulation", chosen: bool) -> None:

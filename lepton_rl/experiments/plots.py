@@ -1,4 +1,4 @@
-"""The pictures of a benchmark: intervals, completion times, the Pareto front, a learning curve."""
+"""The pictures of a benchmark: intervals, completion times, a learning curve; one look for a policy in all of them."""
 
 import csv
 from pathlib import Path
@@ -14,11 +14,10 @@ from lepton_rl.experiments.drawing import (
     LEARNED,
     bare,
     line_style,
-    marker_of,
     new_figure,
 )
+from lepton_rl.experiments.pareto import Point
 from lepton_rl.experiments.runner import Contender
-from lepton_rl.experiments.statistics import Estimate
 from lepton_rl.experiments.summary import METRICS, WorkloadSummary
 from lepton_rl.workloads import duration_text
 
@@ -99,54 +98,16 @@ def line_styles(summary: WorkloadSummary) -> dict[Contender, dict[str, Any]]:
     return styles
 
 
-def pareto_figure(summary: WorkloadSummary, across: str = "mean_jct", up: str = "energy_kwh") -> "Figure":
-    """Draw each policy's means of two metrics, both better when lower, with their intervals.
-
-    A line joins the policies that no other one is as good as in both and better than in one.
-    """
-    figure = new_figure(10.4, max(4.2, 0.6 + 0.21 * len(summary.contenders)))
-    axes = figure.subplots()
+def pareto_points(summary: WorkloadSummary, across: str, up: str) -> list[Point]:
+    """Return each policy's means of two metrics, with their intervals; a yardstick is no rival."""
     styles = line_styles(summary)
-    points = {one: (summary.estimate(one, across), summary.estimate(one, up)) for one in summary.contenders}
-    for contender, (x, y) in points.items():
-        colour = styles[contender]["color"]
-        axes.errorbar(
-            x.mean, y.mean, xerr=_arms(x), yerr=_arms(y), fmt=marker_of(styles[contender]), color=colour, markersize=7,
-            elinewidth=1.1, capsize=0, label=contender.label, zorder=5 if contender in summary.learned else 3,
-        )  # fmt: skip
-    policies = summary.policies
-    means = np.array([[estimate.mean for estimate in points[one]] for one in policies])
-    best = non_dominated(means)
-    axes.plot(*means[best].T, color="#111827", linewidth=1.2, zorder=2)
-    axes.set(xlabel=METRICS[across], ylabel=METRICS[up])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:,g}")
-    axes.locator_params(nbins=7)
-    axes.grid(color=GRID)
-    bare(axes)
-    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=8.5)
-    on_front = {policies[row].label for row in best}
-    for text in legend.get_texts():
-        text.set_fontweight("bold" if text.get_text() in on_front else "normal")
-    return figure
-
-
-def non_dominated(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the rows of (points, metrics) that no other row is as low as in all and lower than in one, by the first.
-
-    Of equal rows each counts.
-    """
-    as_low = (points[:, None, :] <= points[None, :, :]).all(axis=2)
-    lower = (points[:, None, :] < points[None, :, :]).any(axis=2)
-    free = np.flatnonzero(~(as_low & lower).any(axis=0))
-    return free[np.lexsort(points[free].T[::-1])].astype(np.int64)
-
-
-def _arms(estimate: Estimate) -> list[list[float]] | None:
-    """Return how far an interval reaches to both sides of its mean."""
-    if estimate.low is None or estimate.high is None:
-        return None
-    return [[max(estimate.mean - estimate.low, 0.0)], [max(estimate.high - estimate.mean, 0.0)]]
+    return [
+        Point(
+            contender.label, styles[contender], summary.estimate(contender, across), summary.estimate(contender, up),
+            competes=contender in summary.policies,
+        )
+        for contender in summary.contenders
+    ]  # fmt: skip
 
 
 def learning_curve_figure(file: Path, label: str, kept: tuple[int, str] | None = None) -> "Figure | None":

@@ -14,12 +14,13 @@ from lepton_rl.experiments.gantt import Schedule, gantt_figure
 from lepton_rl.experiments.loader import resolved_yaml
 from lepton_rl.experiments.outputs import file_part
 from lepton_rl.experiments.page import DPI, PAGE_FILE, Picture, png, render, svg
+from lepton_rl.experiments.pareto import ACROSS, FRONT_NOTE, UP, pareto_figure
 from lepton_rl.experiments.plots import (
     cdf_figure,
     intervals_figure,
     learning_curve_figure,
     line_styles,
-    pareto_figure,
+    pareto_points,
 )
 from lepton_rl.experiments.recording import record
 from lepton_rl.experiments.run_plots import TIMELINES_NOTE, Run, heat_figure, heat_note, lines_figure
@@ -144,14 +145,10 @@ def _section(summary: WorkloadSummary, folder: Path, bench: WindowBench | None) 
 
 
 def _pareto(summary: WorkloadSummary, folder: Path) -> Picture:
-    figure = pareto_figure(summary)
+    figure = pareto_figure(pareto_points(summary, ACROSS, UP))
     _save(figure, folder / f"pareto-{file_part(summary.workload)}.png")
     intervals = " and their 95 % intervals" if summary.block is not None else ""
-    note = (
-        f"Means over the windows{intervals}; further down and to the left is better. The line joins the policies, in "
-        "bold, that no other one dominates: as good in both, and better in one."
-    )
-    return svg("Completion time against energy", note, figure)
+    return svg("Completion time against energy", f"Means over the windows{intervals}. {FRONT_NOTE}", figure)
 
 
 def _of_first_window(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> list[Picture]:

@@ -1,7 +1,9 @@
-"""The page of one simulated run: what it was worth, and pictures of how it went."""
+"""The page of simulated runs of one trace: what they were worth, and pictures of how they went."""
 
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,12 @@ from lepton_rl.experiments.drawing import line_style
 from lepton_rl.experiments.gantt import MOST_GPUS, Schedule, gantt_figure
 from lepton_rl.experiments.outputs import check_output_file
 from lepton_rl.experiments.page import PAGE_FILE, Picture, check_can_draw, png, render, svg
+from lepton_rl.experiments.pareto import ACROSS, FRONT_NOTE, UP, Point, pareto_figure
 from lepton_rl.experiments.recording import Recording
 from lepton_rl.experiments.run_plots import TIMELINES_NOTE, Run, heat_figure, heat_note, lines_figure
 from lepton_rl.experiments.runs import make_folder, provenance, write_atomically
 from lepton_rl.experiments.simulate import Simulation
+from lepton_rl.experiments.statistics import Estimate
 from lepton_rl.experiments.tables import TextTable, figure
 
 _MOST_STAYS = 2000
@@ -39,28 +43,30 @@ def check_report_folder(folder: Path, overwrite: bool = False, inputs: tuple[Pat
     check_output_file(folder / PAGE_FILE, overwrite, inputs, in_new_folder=True)
 
 
-def write_run_report(simulation: Simulation, folder: Path) -> Path:
-    """Write the page of a recorded run into the folder, and return the page.
+def write_run_report(simulations: Sequence[Simulation], folder: Path) -> Path:
+    """Write the page of recorded runs of one trace into the folder, and return the page.
+
+    Several runs are compared first; then each has its section. The first is the one that matters (a trained policy).
 
     Raises:
         ConfigError: the folder cannot be written into.
         MissingExtra: matplotlib or Jinja2 is not installed.
     """
-    recording = simulation.recording
-    assert recording is not None, "simulate(..., recorded=True)"
-    rules = {"blocking": simulation.rules.blocking, "placement": simulation.rules.placement}
-    trace, cluster = simulation.trace, recording.cluster
+    first, *others = simulations
+    styles = [line_style(0, learned=True), *map(line_style, range(len(others)))] if others else [line_style(0)]
+    runs = [Run(one.policy, _recorded(one), style) for one, style in zip(simulations, styles, strict=True)]
+    jobs, cluster = counted(len(first.trace), "job"), first.outcome.cluster
     html = render(
         "run.html.jinja",
         kind="simulation",
-        name=f"{trace.name} under {simulation.policy}",
-        description="",
+        name=f"{first.trace.name} under {', '.join(dict.fromkeys(run.label for run in runs))}",
+        description=f"{jobs} on {cluster}, requested times {first.trace.requested}.",
         run={"begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **provenance()},
-        title=", ".join((simulation.policy, *(f"{kind} {name}" for kind, name in rules.items() if name))),
-        about=f"{counted(len(trace), 'job')} on {cluster}, requested times {trace.requested}",
-        notes=simulation.notes,
-        pictures=_pictures(simulation, recording),
-        table=_table(simulation),
+        notes=first.notes,
+        sections=[
+            *([_compared(simulations, runs)] if others else []),
+            *(_alone(one, run, is_only=not others) for one, run in zip(simulations, runs, strict=True)),
+        ],
     )
     make_folder(folder)
     try:
@@ -70,15 +76,45 @@ def write_run_report(simulation: Simulation, folder: Path) -> Path:
     return folder / PAGE_FILE
 
 
-def _pictures(simulation: Simulation, recording: Recording) -> list[Picture]:
-    lines = lines_figure([Run(simulation.policy, recording, line_style(0))])
-    pictures = [
-        svg("Over time", TIMELINES_NOTE, lines),
-        png("GPUs over time", heat_note(recording), heat_figure(recording)),
-    ]
+@dataclass(frozen=True, slots=True)
+class _Section:
+    title: str
+    pictures: tuple[Picture, ...]
+    table: TextTable | None = None
+
+
+def _recorded(simulation: Simulation) -> Recording:
+    assert simulation.recording is not None, "simulate(..., recorded=True)"
+    return simulation.recording
+
+
+def _compared(simulations: Sequence[Simulation], runs: Sequence[Run]) -> _Section:
+    pictures = (
+        svg("Over time", TIMELINES_NOTE, lines_figure(runs)),
+        svg(
+            "Completion time against energy",
+            f"One run of each, without an interval. {FRONT_NOTE}",
+            pareto_figure([_point(run) for run in runs]),
+        ),
+    )
+    return _Section("Side by side", pictures, _table(simulations))
+
+
+def _point(run: Run) -> Point:
+    metrics = run.recording.outcome.metrics()
+    across, up = (Estimate(metrics[metric], None, None, 1) for metric in (ACROSS, UP))
+    return Point(run.label, run.style, across, up)
+
+
+def _alone(simulation: Simulation, run: Run, is_only: bool) -> _Section:
+    recording = run.recording
+    pictures = [svg("Over time", TIMELINES_NOTE, lines_figure([run]))] if is_only else []
+    pictures.append(png("GPUs over time", heat_note(recording), heat_figure(recording)))
     if recording.cluster.gpus <= MOST_GPUS:  # not each GPU of a larger one has a row, and a job may show on none
         pictures.append(_gantt(simulation, recording))
-    return pictures
+    rules = {"blocking": simulation.rules.blocking, "placement": simulation.rules.placement}
+    title = ", ".join((simulation.policy, *(f"{kind} {name}" for kind, name in rules.items() if name)))
+    return _Section(title, tuple(pictures), _table([simulation]) if is_only else None)
 
 
 def _gantt(simulation: Simulation, recording: Recording) -> Picture:
@@ -92,17 +128,16 @@ def _drawn_until(recording: Recording) -> tuple[float, str]:
     """Return where a Gantt chart ends that can be read, and what to say of it: neither crowded nor all stragglers."""
     stays = len(recording.job)
     if stays > _MOST_STAYS:
-        return float(
-            recording.begin[_MOST_STAYS]
-        ), f" Up to the {_MOST_STAYS:,}th of {stays:,} starts; more do not fit."
+        end = max(recording.begin[_MOST_STAYS], np.median(recording.end[:_MOST_STAYS]))  # all may begin together
+        return float(end), f" Up to the {_MOST_STAYS:,}th of {stays:,} starts; more do not fit."
     most = float(np.quantile(recording.end, _MOST_OVER, method="higher"))
     if most - recording.begun > 0.7 * (recording.ended - recording.begun):
         return recording.ended, ""
     return recording.begun + 1.05 * (most - recording.begun), f" Up to when {_MOST_OVER:.0%} of the stays are over."
 
 
-def _table(simulation: Simulation) -> TextTable:
-    summary = simulation.summary()
-    metrics = {key: value for key, value in summary.items() if key in DESCRIPTIONS}
-    rows = tuple((DESCRIPTIONS[key], figure(value)) for key, value in metrics.items())
-    return TextTable("What it was worth", ("metric", simulation.policy), rows)
+def _table(simulations: Sequence[Simulation]) -> TextTable:
+    summaries = [simulation.summary() for simulation in simulations]
+    known = [key for key in summaries[0] if key in DESCRIPTIONS]
+    rows = tuple((DESCRIPTIONS[key], *(figure(summary[key]) for summary in summaries)) for key in known)
+    return TextTable("What it was worth", ("metric", *(simulation.policy for simulation in simulations)), rows)

@@ -35,7 +35,7 @@ def check(seen: Looked, *titles: str) -> None:
 def test_the_page_of_a_run(cluster: ClusterSpec, tmp_path: Path) -> None:
     browser()
     simulation = simulate(busy_trace(cluster), cluster, make_policy("srtf"), timing=TIMING, recorded=True)
-    page = write_run_report(simulation, tmp_path / "out")
+    page = write_run_report([simulation], tmp_path / "out")
     check(look(page, tmp_path), "Over time", "GPUs over time", "Who ran where")
 
 
@@ -49,3 +49,14 @@ def test_the_page_of_a_benchmark(benchmark_file: Callable[..., Path], tmp_path: 
     )
     assert sum(title.startswith("Its GPUs under") for title in titles) == 2
     check(look(result.report, tmp_path), *titles)
+
+
+def test_the_page_of_several_runs(tmp_path: Path) -> None:
+    browser()
+    cluster = CLUSTERS["nodes"]
+    policies = [make_policy(name) for name in ("srtf", "fcfs", "saf")]
+    trace = busy_trace(cluster)
+    simulations = [simulate(trace, cluster, policy, timing=TIMING, recorded=True) for policy in policies]
+    page = write_run_report(simulations, tmp_path / "out")
+    each = ("GPUs over time", "Who ran where") * 3
+    check(look(page, tmp_path), "Over time", "Completion time against energy", *each)

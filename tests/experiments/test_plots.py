@@ -1,11 +1,10 @@
-"""The pictures of a benchmark: who is on the Pareto front, and one look for a policy in all of them."""
+"""The pictures of a benchmark: the Pareto front named, and one look for a policy in all of them."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from lepton_rl.experiments.plots import cdf_figure, line_styles, non_dominated, pareto_figure
+from lepton_rl.experiments.pareto import ACROSS, UP, pareto_figure
+from lepton_rl.experiments.plots import cdf_figure, line_styles, pareto_points
 from lepton_rl.experiments.runner import Contender, Measurement, Task
 from lepton_rl.experiments.summary import WorkloadSummary, summarize
 from lepton_rl.experiments.windows import JCT_GRID
@@ -31,28 +30,9 @@ def summary(block: int | None = 1) -> WorkloadSummary:
     return summarize(measurements, "w", cluster="8 GPUs", windows="three", learned=learned, block=block)
 
 
-def test_the_front_by_hand() -> None:
-    points = np.array([[1.0, 5.0], [2.0, 2.0], [2.0, 3.0], [0.5, 5.0], [4.0, 1.0], [0.5, 5.0]])
-    assert non_dominated(points).tolist() == [3, 5, 1, 4]
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_each_point_is_on_the_front_or_dominated_by_it(pairs: list[tuple[int, int]]) -> None:
-    points = np.array(pairs, dtype=np.float64)
-    front = non_dominated(points)
-
-    def dominates(one: int, other: int) -> bool:
-        return bool((points[one] <= points[other]).all() and (points[one] < points[other]).any())
-
-    for row in range(len(points)):
-        assert (row in front) != any(dominates(one, row) for one in range(len(points)))
-        assert row in front or any(dominates(one, row) for one in front.tolist())
-    assert (np.diff(points[front, 0]) >= 0).all()
-
-
 @pytest.mark.parametrize("block", [1, None], ids=["intervals", "means"])
 def test_the_front_is_joined_and_named(block: int | None) -> None:
-    figure = pareto_figure(summary(block))
+    figure = pareto_figure(pareto_points(summary(block), ACROSS, UP))
     (axes,) = figure.axes
     joined = axes.lines[-1]
     assert np.column_stack((joined.get_xdata(), joined.get_ydata())).tolist() == [[4.0, 5.0], [6.0, 3.0], [7.0, 2.0]]
@@ -70,7 +50,8 @@ def test_a_policy_looks_the_same_in_every_picture() -> None:
     styles = {contender.label: style for contender, style in line_styles(found).items()}
     assert len({(style["color"], style["linestyle"]) for style in styles.values()}) == len(FIGURES)
     lines = {line.get_label(): line for line in cdf_figure(found, JCT_GRID).axes[0].lines}
-    points = dict(zip(*pareto_figure(found).axes[0].get_legend_handles_labels()[::-1], strict=True))
+    handles, labels = pareto_figure(pareto_points(found, ACROSS, UP)).axes[0].get_legend_handles_labels()
+    points = dict(zip(labels, handles, strict=True))
     for label, style in styles.items():
         assert to_hex(lines[label].get_color()) == style["color"]
         assert to_hex(points[label].lines[0].get_color()) == style["color"]

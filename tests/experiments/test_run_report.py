@@ -24,7 +24,7 @@ pytest.importorskip("jinja2")
 
 def page_of(trace: Trace, cluster: ClusterSpec, folder: Path) -> str:
     simulation = simulate(trace, cluster, make_policy("srtf"), timing=TIMING, recorded=True)
-    return write_run_report(simulation, folder).read_text(encoding="utf-8")
+    return write_run_report([simulation], folder).read_text(encoding="utf-8")
 
 
 def test_the_page_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
