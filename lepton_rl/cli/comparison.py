@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from lepton_rl.core.metrics import DESCRIPTIONS, UNITS
+from lepton_rl.core.metrics import DESCRIPTIONS, SMALLEST, UNITS
 from lepton_rl.errors import counted
 from lepton_rl.experiments.simulate import LEADING_KEYS, Simulation
-from lepton_rl.experiments.tables import ROUNDING
 
 _KEYS = (*LEADING_KEYS, *(key for key in DESCRIPTIONS if key not in LEADING_KEYS))
 _GAP = 2  # blanks between columns
@@ -82,6 +81,6 @@ def _label(key: str) -> str:
 def _figure(value: float | None) -> str:
     if value is None:
         return "-"
-    if abs(value) < ROUNDING:
+    if abs(value) < SMALLEST:
         return "0"
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"

@@ -112,7 +112,7 @@ def lines_figure(runs: Sequence[Run]) -> "Figure":
         axes.set_xlabel(f"{name} after {_ORIGIN}")
     if len(runs) > 1:
         handles, labels = grid[0, 0].get_legend_handles_labels()
-        picture.legend(handles, labels, loc="outside upper right", ncols=len(runs), frameon=False, fontsize=9)
+        picture.legend(handles, labels, loc="outside upper right", ncols=min(len(runs), 6), frameon=False, fontsize=9)
     return picture
 
 
@@ -149,14 +149,14 @@ def _stepped(series: Callable[[Recording], Steps], factor: float = 1.0) -> Calla
         steps = series(run.recording)
         if len(steps.values) <= _MOST_STEPS:
             values = np.append(steps.values, steps.values[-1]) * factor
-            axes.step((steps.times - begun) / unit, values, where="post", label=run.label, **run.style)
+            axes.step((steps.times - begun) / unit, values, where="post", label=run.label, **_thin(run.style))
             return
         edges = np.linspace(steps.times[0], steps.times[-1], _BINS + 1)
         mean, least, most = (values * factor for values in steps.binned(edges))
         x = (edges - begun) / unit
         colour = run.style["color"]
         axes.fill_between(x, _closed(least), _closed(most), step="post", color=colour, alpha=0.18, linewidth=0)
-        axes.step(x, _closed(mean), where="post", label=run.label, **run.style)
+        axes.step(x, _closed(mean), where="post", label=run.label, **_thin(run.style))
 
     return draw
 
@@ -165,7 +165,7 @@ def _summed(series: Callable[[Steps, Floats], Floats]) -> Callable[["Axes", Run,
     def draw(axes: "Axes", run: Run, begun: float, unit: float) -> None:
         power = timelines.power_w(run.recording)
         until = np.linspace(power.times[0], power.times[-1], _BINS + 1)
-        axes.plot((until - begun) / unit, series(power, until), label=run.label, **run.style)
+        axes.plot((until - begun) / unit, series(power, until), label=run.label, **_thin(run.style))
 
     return draw
 
@@ -174,6 +174,11 @@ def _set_range(axes: "Axes") -> None:
     """Let the values stand on 0, unless they go below, and give those that are 0 throughout a scale."""
     least, most = axes.dataLim.intervaly
     axes.set_ylim(least * 1.05 if least < 0 else 0.0, most * 1.05 if most > 0 else float(least == 0.0))
+
+
+def _thin(style: dict[str, Any]) -> dict[str, Any]:
+    """Return the look of a line that hides no other one: these have many steps."""
+    return {**style, "linewidth": 1.3}
 
 
 def _closed(values: Floats) -> Floats:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from lepton_rl.core.metrics import SMALLEST
 from lepton_rl.experiments.statistics import Comparison, Estimate, estimate, estimate_interquartile_mean
 from lepton_rl.experiments.summary import HEADLINES, METRICS, OPTIMUM_GAP, WorkloadSummary
 
@@ -30,8 +31,6 @@ _OTHERS = {
 }
 _COSTS = {"electricity_usd": "electricity, USD", "carbon_kg": "carbon, kg", "rent_usd": "rent, USD"}
 _OPTIMAL = 1e-5  # per cent; the solver rounds slowdowns' weights to less
-ROUNDING = 1e-9
-"""Differences of large times round to as much: no figure is as small."""
 _NARROWEST = 120  # characters; a table is not squeezed below that
 
 
@@ -102,7 +101,7 @@ def figure(value: float | None) -> str:
     """Return a number in four digits: 12,346 or 0.1235."""
     if value is None:
         return "-"
-    if abs(value) < ROUNDING:
+    if abs(value) < SMALLEST:
         return "0"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
