@@ -74,9 +74,7 @@ class Gittins(ScoredPolicy, frozen=True, extra="forbid"):
         """Return 1 / index; beyond history, attained service above all of those."""
         self._learn(snapshot)
         jobs = snapshot.jobs
-        served = jobs[:, L.ATTAINED].copy()
-        served[: snapshot.running_count] += snapshot.time - jobs[: snapshot.running_count, L.START]
-        attained = served * jobs[:, L.GPUS] / L.MILLI
+        attained = snapshot.service * jobs[:, L.GPUS] / L.MILLI
         seen, where = np.unique(attained, return_inverse=True)
         index = gittins_index(np.array(self._service), seen)[where]
         scores = np.where(index > 0.0, 1.0 / np.maximum(index, 1e-300), 0.0)

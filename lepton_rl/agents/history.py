@@ -33,6 +33,9 @@ class FinishedJobs:
         gone = np.flatnonzero(~np.isin(self._jobs[:, L.ID], snapshot.jobs[:, L.ID]))
         for row in gone.tolist():
             job = self._jobs[row]
-            start = float(job[L.START]) if row < self._running else self._time  # else it was started just then
-            yield job, float(job[L.ATTAINED]) + snapshot.time - start
+            if row < self._running and snapshot.hw is not None:
+                served = (snapshot.time - job[L.SINCE]) * job[L.RATE]
+            else:  # a job that waited was started just then; on GPUs that nobody has seen
+                served = snapshot.time - (job[L.START] if row < self._running else self._time)
+            yield job, float(job[L.ATTAINED] + served)
         self._time, self._jobs, self._running = snapshot.time, snapshot.jobs, snapshot.running_count

@@ -83,10 +83,11 @@ def predicted_ends(running: Floats, now: float, hw: Hardware = None) -> Floats:
     raised by growing steps in Tsafrir et al., IEEE TPDS 2007.
     """
     predicted = np.maximum(running[:, L.PREDICTED] if hw is None else running[:, L.PREDICTED] / running[:, L.RATE], 1.0)
-    served = now - running[:, L.START]
+    since = running[:, L.START if hw is None else L.SINCE]
+    served = now - since
     overrun = np.maximum(served / predicted, 0.5)
     doublings = np.floor(np.log2(overrun)) + 1.0  # 0 before the predicted end, 1 from it on
-    ends: Floats = running[:, L.START] + predicted * 2.0 ** np.maximum(doublings, 0.0)
+    ends: Floats = since + predicted * 2.0 ** np.maximum(doublings, 0.0)
     return np.maximum(ends, np.nextafter(now, np.inf))
 
 

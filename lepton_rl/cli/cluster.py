@@ -77,11 +77,44 @@ def _about(cluster: "ClusterSpec") -> dict[str, Any]:
             for kind in cluster.types
             if reference
         },
+        "changes": _changes(cluster),
         "slowdown": {
             spread: dict(zip(curve.counts, curve.slowdowns, strict=True))
             for spread, curve in (("nodes", cluster.locality.nodes), ("racks", cluster.locality.racks))
         },
     }
+
+
+def _changes(cluster: "ClusterSpec") -> list[str]:
+    """Return a sentence for each thing that may change while jobs run."""
+    dynamics = cluster.dynamics
+    sentences = []
+    if dynamics.interference.coefficient:
+        sentences.append(f"shares u and v of one GPU slow each other by 1 + {dynamics.interference.coefficient:g} u v")
+    if dynamics.interference.pairs:
+        sentences.append(f"shares of one GPU slow each other by {len(dynamics.interference.pairs)} pairs of classes")
+    if dynamics.inlet_temperature_c is not None:
+        sentences.append(f"heat is counted, in cooling air of {dynamics.inlet_temperature_c:g} degrees Celsius")
+    faults = dynamics.faults
+    for name, life in (("GPU", faults.gpu), ("node", faults.node)):
+        if life is not None:
+            sentences.append(
+                f"each {name} fails after {life.mtbf_hours:g} h and is repaired in {life.repair_hours:g} h (means), "
+                f"until hour {faults.until_hours:g}"
+            )
+    if faults.schedule:
+        sentences.append(f"{counted(len(faults.schedule) // 2, 'outage')} at known times")
+    if faults.is_on:
+        every = faults.checkpoint_interval_s
+        sentences.append(
+            f"a struck job goes back to its last checkpoint, one in {every:g} s"
+            if every
+            else "a struck job begins anew"
+        )
+    for reservation in dynamics.reservations:
+        nodes = ", ".join(map(str, reservation.nodes))
+        sentences.append(f"reserved from {reservation.begin_s:g} to {reservation.end_s:g} s: nodes {nodes}")
+    return sentences
 
 
 def _print(file: str, about: dict[str, Any]) -> None:
@@ -114,6 +147,8 @@ def _print(file: str, about: dict[str, Any]) -> None:
         if len(curve) > 1:
             points = ", ".join(f"{count}: {slowdown:.3g}" for count, slowdown in curve.items())
             console.print(f"slowdown of a gang by the {spread} that it spans: {points}", highlight=False)
+    for sentence in about["changes"]:
+        console.print(sentence, highlight=False)
 
 
 def _rent(about: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The words of lepton_rl: jobs, clusters, snapshots, actions, policies, metrics."""
 
-from lepton_rl.core.actions import Action, Preempt, Start
+from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
 from lepton_rl.core.cluster import Cluster, ClusterSpec
 from lepton_rl.core.metrics import Outcome, bounded_slowdown
 from lepton_rl.core.placement import Placement
@@ -13,10 +13,12 @@ __all__ = [
     "Cluster",
     "ClusterSpec",
     "JobView",
+    "Migrate",
     "Outcome",
     "Placement",
     "Policy",
     "Preempt",
+    "SetPowerLimit",
     "Snapshot",
     "Start",
     "bounded_slowdown",

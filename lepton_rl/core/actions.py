@@ -18,4 +18,23 @@ class Preempt:
     job: int
 
 
-Action = Start | Preempt
+@dataclass(frozen=True, slots=True)
+class Migrate:
+    """Move a running job to these GPUs, which may be some of its own; without GPUs the placement chooses.
+
+    It keeps its progress and owes the cost of a migration.
+    """
+
+    job: int
+    gpus: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetPowerLimit:
+    """Limit the draw of a GPU from now on, watts; None takes the limit back to what the cluster began with."""
+
+    gpu: int
+    watts: float | None = None
+
+
+Action = Start | Preempt | Migrate | SetPowerLimit

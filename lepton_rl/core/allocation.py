@@ -10,7 +10,7 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
-from lepton_rl.core.hardware.tables import LOAD_MW, Hardware
+from lepton_rl.core.hardware.tables import IDLE_MW, Hardware
 from lepton_rl.core.jit import inlined, njit
 
 
@@ -97,11 +97,62 @@ def _change_room(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, node: int,
 
 
 @inlined
+def stir(gpu: int, gpus: Ints32, totals: Ints64) -> None:
+    """Mark a GPU whose load, limit or health has changed, so that the rates of its jobs are set anew."""
+    if gpus[gpu, L.STIRRED] == 0:
+        gpus[gpu, L.STIRRED] = 1
+        totals[L.STIRRED_GPUS] += 1
+
+
+@inlined
+def is_stirred(jobs: Floats, job: int, gpus: Ints32) -> bool:
+    """Whether one of the job's GPUs is marked."""
+    gpu = int(jobs[job, L.FIRST_GPU])
+    share = jobs[job, L.GPUS] < L.MILLI
+    while gpu >= 0:
+        if gpus[gpu, L.STIRRED] == 1:
+            return True
+        gpu = -1 if share else int(gpus[gpu, L.NEXT])
+    return False
+
+
+@inlined
+def settle_stirred(gpus: Ints32, totals: Ints64) -> None:
+    """Take the marks off all GPUs."""
+    for gpu in range(gpus.shape[0]):
+        gpus[gpu, L.STIRRED] = 0
+    totals[L.STIRRED_GPUS] = 0
+
+
+@inlined
+def _change_load(
+    jobs: Floats, job: int, gpu: int, gpus: Ints32, totals: Ints64, hw: Hardware, milli: int, shares: int
+) -> None:
+    """Book what a change of its load, in milli-GPU, does to a GPU's draw and to the jobs on it.
+
+    `shares` is 1 where a share begins, -1 where one ends, 0 for a gang.
+    """
+    if hw is not None:
+        totals[L.POWER] += int(gpus[gpu, L.LOAD]) * milli
+        if gpus.shape[1] > L.MATES and shares != 0:
+            gpus[gpu, L.MATES + int(jobs[job, L.CLASS])] += shares
+        if hw.heat.shape[0] > 0 or (shares != 0 and (hw.interference > 0.0 or hw.pairs.shape[0] > 0)):
+            stir(gpu, gpus, totals)
+
+
+@inlined
+def capacity_of(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
+    """Milli-GPU of a node's GPUs that are up."""
+    count = gpus_on(node, gpus, nodes, hw)
+    if hw is not None:
+        count -= int(nodes[node, L.GPUS_DOWN])
+    return L.MILLI * count
+
+
+@inlined
 def _change_busy(gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, node: int, change: int) -> None:
     """Book milli-GPU held or given back on a node."""
-    capacity = L.MILLI * gpus_on(node, gpus, nodes, hw)
-    if hw is not None:
-        totals[L.POWER] += hw.power_mw[nodes[node, L.TYPE], LOAD_MW] * change
+    capacity = capacity_of(node, gpus, nodes, hw)
     before = nodes[node, L.BUSY]
     after = before + change
     if before > 0:
@@ -166,6 +217,7 @@ def take_from_node(
             word &= word - np.uint64(1)
             gpus[gpu, L.FREE] = 0
             gpus[gpu, L.MEMORY_FREE] = 0
+            _change_load(jobs, job, gpu, gpus, totals, hw, L.MILLI, 0)
             _link(jobs, job, gpus, tail, gpu)
             tail = gpu
             left -= 1
@@ -193,6 +245,7 @@ def hold_share(
     gpus[gpu, L.FREE] -= demand
     gpus[gpu, L.MEMORY_FREE] -= memory
     nodes[node, L.MEMORY_USED] += memory
+    _change_load(jobs, job, gpu, gpus, totals, hw, demand, 1)
     _change_busy(gpus, nodes, totals, hw, node, demand)
     _change_room(jobs, job, nodes, hw, node, 1)
     jobs[job, L.FIRST_GPU] = gpu
@@ -207,6 +260,7 @@ def hold_gpu(
     _mark_held(gpu, gpus, nodes, bits, totals, hw, node)
     gpus[gpu, L.FREE] = 0
     gpus[gpu, L.MEMORY_FREE] = 0
+    _change_load(jobs, job, gpu, gpus, totals, hw, L.MILLI, 0)
     nodes[node, L.MEMORY_USED] += whole_memory(jobs, job, node, nodes, totals, hw)
     _change_busy(gpus, nodes, totals, hw, node, L.MILLI)
     _change_room(jobs, job, nodes, hw, node, 1)
@@ -235,6 +289,7 @@ def release(
         gpus[gpu, L.FREE] += demand
         gpus[gpu, L.MEMORY_FREE] += memory
         nodes[node, L.MEMORY_USED] -= memory
+        _change_load(jobs, job, gpu, gpus, totals, hw, -demand, -1)
         _change_busy(gpus, nodes, totals, hw, node, -demand)
         _change_room(jobs, job, nodes, hw, node, -1)
         if gpus[gpu, L.FREE] == L.MILLI:
@@ -253,6 +308,7 @@ def release(
             following = int(chain[gpu, L.NEXT])
             gpus[gpu, L.FREE] = L.MILLI
             gpus[gpu, L.MEMORY_FREE] = capacity
+            _change_load(jobs, job, gpu, gpus, totals, hw, -L.MILLI, 0)
             bits[node, (gpu - first) >> 6] |= np.uint64(1) << np.uint64((gpu - first) & 63)
             count += 1
             gpu = following
@@ -260,6 +316,86 @@ def release(
         _change_busy(gpus, nodes, totals, hw, node, -L.MILLI * count)
         _change_room(jobs, job, nodes, hw, node, -count)
         _count_free(nodes, totals, node, count)
+
+
+@inlined
+def _change_up(gpu: int, node: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, change: int) -> None:
+    """Book that a GPU on which nothing runs is up (1) or down (-1) from now on."""
+    if hw is None:
+        return
+    if nodes[node, L.BUSY] > 0:
+        totals[L.STRANDED] += L.MILLI * change
+    nodes[node, L.GPUS_DOWN] -= change
+    totals[L.LOST_GPUS] -= L.MILLI * change
+    totals[L.POWER] += hw.power_mw[nodes[node, L.TYPE], IDLE_MW] * 1000 * change
+    stir(gpu, gpus, totals)
+
+
+@njit
+def take_down(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware) -> None:
+    """One more failure keeps down a GPU on which nothing runs."""
+    if hw is None:
+        return
+    gpus[gpu, L.DOWN] += 1
+    if gpus[gpu, L.DOWN] > 1:
+        return
+    node = int(gpus[gpu, L.NODE])
+    _mark_held(gpu, gpus, nodes, bits, totals, hw, node)
+    gpus[gpu, L.FREE] = 0
+    gpus[gpu, L.MEMORY_FREE] = 0
+    _change_up(gpu, node, gpus, nodes, totals, hw, -1)
+
+
+@njit
+def bring_back(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware) -> bool:
+    """One of the failures that keep a GPU down is over; return whether it is up now."""
+    if hw is None:
+        return False
+    gpus[gpu, L.DOWN] -= 1
+    if gpus[gpu, L.DOWN] > 0:
+        return False
+    node = int(gpus[gpu, L.NODE])
+    place_in_node = gpu - first_gpu(node, gpus, nodes, hw)
+    bits[node, place_in_node >> 6] |= np.uint64(1) << np.uint64(place_in_node & 63)
+    gpus[gpu, L.FREE] = L.MILLI
+    gpus[gpu, L.MEMORY_FREE] = np.int32(gpu_memory(node, nodes, totals, hw))
+    _count_free(nodes, totals, node, 1)
+    _change_up(gpu, node, gpus, nodes, totals, hw, 1)
+    return True
+
+
+@inlined
+def milli_up(gpus: Ints32, totals: Ints64, hw: Hardware) -> int:
+    """Milli-GPU of all GPUs that are up."""
+    if hw is None:
+        return int(L.MILLI * gpus.shape[0])
+    return int(L.MILLI * gpus.shape[0] - totals[L.LOST_GPUS])
+
+
+@inlined
+def holds(jobs: Floats, job: int, gpus: Ints32, first: int, count: int) -> bool:
+    """Whether a running job holds any of `count` GPUs from `first` on."""
+    gpu = int(jobs[job, L.FIRST_GPU])
+    share = jobs[job, L.GPUS] < L.MILLI
+    while gpu >= 0:
+        if first <= gpu < first + count:
+            return True
+        gpu = -1 if share else int(gpus[gpu, L.NEXT])
+    return False
+
+
+@njit
+def held_on(jobs: Floats, job: int, gpus: Ints32, node: int) -> int:
+    """Milli-GPU that a running job holds on a node of a detailed cluster."""
+    gpu = int(jobs[job, L.FIRST_GPU])
+    if jobs[job, L.GPUS] < L.MILLI:
+        return int(jobs[job, L.GPUS]) if gpus[gpu, L.NODE] == node else 0
+    milli = 0
+    while gpu >= 0:
+        if gpus[gpu, L.NODE] == node:
+            milli += L.MILLI
+        gpu = int(gpus[gpu, L.NEXT])
+    return milli
 
 
 @njit
@@ -313,8 +449,25 @@ def held_gpus(jobs: Floats, job: int, gpus: Ints32, out: Ints64) -> int:
 
 
 @inlined
+def _sharing_slowdown(jobs: Floats, job: int, gpus: Ints32, hw: Hardware) -> float:
+    """Slowdown of a share by the other shares on its GPU."""
+    if hw is None:
+        return 1.0
+    gpu = int(jobs[job, L.FIRST_GPU])
+    if hw.interference > 0.0:
+        own = jobs[job, L.GPUS] / L.MILLI
+        others = (L.MILLI - gpus[gpu, L.FREE] - jobs[job, L.GPUS]) / L.MILLI
+        return float(1.0 + hw.interference * own * others)
+    kind = int(jobs[job, L.CLASS])
+    slowdown = 1.0
+    for other in range(hw.pairs.shape[0]):
+        slowdown += hw.pairs[kind, other] * (gpus[gpu, L.MATES + other] - int(other == kind))
+    return slowdown
+
+
+@inlined
 def set_rate(jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> None:
-    """Write how fast the job runs on the GPUs that it holds: as its slowest GPU, slowed by its spread."""
+    """Write how fast the job runs on the GPUs that it holds: as its slowest GPU, slowed by spread and by sharing."""
     if hw is None:
         return
     kind = int(jobs[job, L.CLASS])
@@ -327,8 +480,8 @@ def set_rate(jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, hw: Hardware) 
     before = -1
     while gpu >= 0:
         node = int(gpus[gpu, L.NODE])
+        slowest = min(slowest, hw.speed[nodes[node, L.TYPE], kind] * (gpus[gpu, L.KEPT] / L.WHOLE_SPEED))
         if node != before:
-            slowest = min(slowest, hw.speed[nodes[node, L.TYPE], kind])
             new_node, new_rack = True, True
             earlier = first
             while earlier != gpu and new_node:
@@ -340,4 +493,7 @@ def set_rate(jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, hw: Hardware) 
             racks += new_node and new_rack
         before = node
         gpu = -1 if share else int(gpus[gpu, L.NEXT])
-    jobs[job, L.RATE] = slowest / (hw.node_slowdown[spanned] * hw.rack_slowdown[racks])
+    slowdown = hw.node_slowdown[spanned] * hw.rack_slowdown[racks]
+    if share and (hw.interference > 0.0 or hw.pairs.shape[0] > 0):
+        slowdown *= _sharing_slowdown(jobs, job, gpus, hw)
+    jobs[job, L.RATE] = slowest / slowdown

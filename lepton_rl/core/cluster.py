@@ -11,9 +11,19 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action
+from lepton_rl.core.hardware.dynamics import (
+    NO_DYNAMICS,
+    Dynamics,
+    Fault,
+    Faults,
+    Interference,
+    Lifetimes,
+    Reservation,
+)
 from lepton_rl.core.hardware.gpu_type import GpuType
 from lepton_rl.core.hardware.locality import Locality, SpreadCurve
 from lepton_rl.core.hardware.power_limit import PowerCurve
+from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.core.hardware.tariffs import HourlySeries
 from lepton_rl.core.physics import power_w
 from lepton_rl.core.snapshot import Snapshot
@@ -78,6 +88,13 @@ class NodeGroup:
         return self.gpu if self.power_limit_w is None else self.gpu.under_limit(self.power_limit_w)
 
     @property
+    def limit_w(self) -> float:
+        """Power limit of each GPU, watts: where none is set, the least that does not bind."""
+        if self.power_limit_w is not None:
+            return self.power_limit_w
+        return min(max(self.gpu.max_power_w, self.gpu.min_power_limit_w), self.gpu.max_power_limit_w)
+
+    @property
     def rent(self) -> float | None:
         """USD per hour of one GPU."""
         return self.gpu.price_usd_per_hour if self.rent_usd_per_hour is None else self.rent_usd_per_hour
@@ -119,6 +136,7 @@ class ClusterSpec:
     reference: GpuType | None = None
     locality: Locality = NO_SLOWDOWN
     tariffs: Tariffs = NO_TARIFFS
+    dynamics: Dynamics = NO_DYNAMICS
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.gpus_per_node < 1:
@@ -137,6 +155,7 @@ class ClusterSpec:
         reference: GpuType | None = None,
         locality: Locality | None = None,
         tariffs: Tariffs | None = None,
+        dynamics: Dynamics = NO_DYNAMICS,
     ) -> "ClusterSpec":
         """Return a cluster of these groups.
 
@@ -145,9 +164,11 @@ class ClusterSpec:
             reference: GPU type that run and requested times are for; the first group's if None.
             locality: what spreading a gang over nodes and racks costs; nothing if None.
             tariffs: price and carbon of electricity; unknown if None.
+            dynamics: what may change while jobs run.
 
         Raises:
-            ConfigError: there is no group, two types have one name, or there are more types than the tables hold.
+            ConfigError: there is no group, two types have one name, there are more types than the tables hold, a
+                reservation names a node that is not there, or the cooling air is too hot for a type.
         """
         if not groups:
             raise ConfigError("a cluster needs at least one group of nodes")
@@ -161,6 +182,7 @@ class ClusterSpec:
         if len(types) > MAX_TYPES:
             raise ConfigError(f"a cluster has at most {MAX_TYPES} types of GPU, not {len(types)}")
         gpus = sum(group.gpus for group in groups)
+        _check_dynamics(dynamics, groups)
         return cls(
             nodes=sum(group.nodes for group in groups),
             gpus_per_node=max(group.gpus_per_node for group in groups),
@@ -171,7 +193,46 @@ class ClusterSpec:
             reference=reference or groups[0].gpu,
             locality=locality or NO_SLOWDOWN,
             tariffs=tariffs or NO_TARIFFS,
+            dynamics=dynamics,
         )
+
+    def in_groups(self) -> "ClusterSpec":
+        """Return the same cluster as groups: identical GPUs as one group of a type of their own."""
+        if self.groups:
+            return self
+        most = max(self.max_power_w, 1e-6)
+        kind = GpuType(
+            name="GPU",
+            memory_gib=self.gpu_memory_gib,
+            idle_power_w=min(self.idle_power_w, most),
+            max_power_w=most,
+            min_power_limit_w=most,
+            max_power_limit_w=most,
+            fp32_tflops=1.0,
+            fp16_tflops=1.0,
+            memory_bandwidth_gb_s=1.0,
+            speed=dict.fromkeys(JOB_CLASSES, 1.0),
+            power_curve=PowerCurve(0.0, 1.0, 0.0),
+            throttle_temperature_c=85.0,
+            thermal_resistance_c_per_w=0.1,
+            thermal_time_constant_s=60.0,
+            price_usd_per_hour=None,
+            sources={},
+        )
+        return ClusterSpec.of_groups((NodeGroup(self.nodes, self.gpus_per_node, kind),))
+
+    def with_dynamics(self, dynamics: Dynamics) -> "ClusterSpec":
+        """Return the cluster, in groups, with this that may change while jobs run.
+
+        Raises:
+            ConfigError: a reservation names a node that is not there, heat is to be counted of GPUs without a type, or
+                the cooling air is too hot for one.
+        """
+        if dynamics.inlet_temperature_c is not None and not self.groups:
+            raise ConfigError("heat can be counted only where GPUs are of a type: give the cluster as groups")
+        grouped = self.in_groups()
+        _check_dynamics(dynamics, grouped.groups)
+        return replace(grouped, dynamics=dynamics)
 
     @classmethod
     def pool(cls, gpus: int) -> "ClusterSpec":
@@ -201,6 +262,15 @@ class ClusterSpec:
     def resources(self) -> tuple[str, ...]:
         """Names of what nodes offer beside GPUs, in order of their first mention."""
         return tuple(dict.fromkeys(name for group in self.groups for name, _ in group.offers))
+
+    def group_of(self, gpu: int) -> NodeGroup:
+        """Return the group of a GPU of a cluster of groups."""
+        behind = 0
+        for group in self.groups:
+            behind += group.gpus
+            if gpu < behind:
+                return group
+        raise ConfigError(f"there is no GPU {gpu}; the cluster has {self.gpus}")
 
     @property
     def first_gpus(self) -> tuple[int, ...]:
@@ -234,13 +304,38 @@ class ClusterSpec:
         return size if self.nodes == 1 else f"{self.nodes} x {size}"
 
 
+def _check_dynamics(dynamics: Dynamics, groups: tuple[NodeGroup, ...]) -> None:
+    """Refuse what these groups cannot have."""
+    nodes = sum(group.nodes for group in groups)
+    for reservation in dynamics.reservations:
+        if not 0 <= reservation.nodes[0] <= reservation.nodes[-1] < nodes:
+            raise ConfigError(
+                f"a reservation names node {reservation.nodes[-1]}; the cluster has nodes 0 to {nodes - 1}"
+            )
+    inlet = dynamics.inlet_temperature_c
+    if inlet is None:
+        return
+    for group in groups:
+        gpu = group.gpu
+        needed = max(gpu.power_curve.floor_w, gpu.idle_power_w)
+        hottest = gpu.throttle_temperature_c - gpu.thermal_resistance_c_per_w * needed
+        if not -50 <= inlet < hottest:
+            raise ConfigError(
+                f"{gpu.name} runs in cooling air of -50 to {hottest:.0f} degrees Celsius, not {inlet:g}: at its "
+                f"throttle temperature of {gpu.throttle_temperature_c:g} it must still draw more than {needed:.0f} W"
+            )
+
+
 def describe_cluster(cluster: ClusterSpec) -> dict[str, Any]:
     """Return a cluster as plain data, for a bundle; tariffs, which no bundle reads, are left out."""
     plain = asdict(replace(cluster, tariffs=NO_TARIFFS))
     names = ("nodes", "gpus_per_node", "gpu_memory_gib", "idle_power_w", "max_power_w")
     if not cluster.groups:
         return {name: plain[name] for name in names}
-    return {name: plain[name] for name in ("groups", "reference", "locality")}
+    described = {name: plain[name] for name in ("groups", "reference", "locality")}
+    if cluster.dynamics != NO_DYNAMICS:
+        described["dynamics"] = plain["dynamics"]
+    return described
 
 
 def cluster_from_description(data: Mapping[str, Any]) -> ClusterSpec:
@@ -261,7 +356,22 @@ def cluster_from_description(data: Mapping[str, Any]) -> ClusterSpec:
         SpreadCurve(tuple(data["locality"][key]["counts"]), tuple(data["locality"][key]["slowdowns"]))
         for key in ("nodes", "racks")
     )
-    return ClusterSpec.of_groups(groups, _gpu_type(data["reference"]), Locality(*curves))
+    dynamics = _dynamics(data["dynamics"]) if "dynamics" in data else NO_DYNAMICS
+    return ClusterSpec.of_groups(groups, _gpu_type(data["reference"]), Locality(*curves), dynamics=dynamics)
+
+
+def _dynamics(data: Mapping[str, Any]) -> Dynamics:
+    faults = dict(data["faults"])
+    for unit in ("gpu", "node"):
+        faults[unit] = Lifetimes(**faults[unit]) if faults[unit] else None
+    faults["schedule"] = tuple(Fault(**fault) for fault in faults["schedule"])
+    sharing = data["interference"]
+    return Dynamics(
+        interference=Interference(sharing["coefficient"], tuple((a, b, t) for a, b, t in sharing["pairs"])),
+        inlet_temperature_c=data["inlet_temperature_c"],
+        faults=Faults(**faults),
+        reservations=tuple(Reservation(r["begin_s"], r["end_s"], tuple(r["nodes"])) for r in data["reservations"]),
+    )
 
 
 def _gpu_type(data: Mapping[str, Any]) -> GpuType:

@@ -36,7 +36,10 @@ TYPES = 18  # bit t is set where GPUs of type t will do, with their memory
 FEWEST = 19  # fewest nodes that hold the job on the empty cluster
 RATE = 20  # seconds of service that a second of the present run gives
 PLAN_RATE = 21  # the same on the slowest GPUs that will do: what a plan counts with before it has chosen GPUs
-ASKS = 22  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
+SINCE = 22  # seconds from which on RATE holds: ATTAINED and PREDICTED are those of this moment
+BEFORE = 23  # ATTAINED at the start of the present run
+UNMET = 24  # jobs that must finish before this one may start
+ASKS = 25  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
 
 # truth: float64 (jobs, TRUTH_COLUMNS), what only the simulator knows.
 RUN = 0  # seconds of service that finish the job
@@ -45,6 +48,14 @@ FIRST_START = 2
 FINISH = 3
 PREEMPTIONS = 4
 TRUTH_COLUMNS = 5
+# detailed
+END = 5  # when the present run will end, infinity while there is none
+STRIKES = 6  # failures that struck the job
+MIGRATIONS = 7
+LOST = 8  # seconds of service that failures undid
+CHARGED = 9  # END as an observer last counted with it
+CHANGED = 10  # 1 while the job stands in run_job[CHANGED_ENDS]
+DETAILED_TRUTH_COLUMNS = 11
 
 # gpus: int32 (GPUs, GPU_COLUMNS)
 FREE = 0  # milli-GPU
@@ -53,7 +64,14 @@ NEXT = 2  # next GPU of the gang that holds this one, -1 at its end
 GPU_COLUMNS = 3
 # detailed
 NODE = 3  # the GPU's node
-DETAILED_GPU_COLUMNS = 4
+DOWN = 4  # failures that keep it down
+LIMIT = 5  # power limit, milliwatts
+LOAD = 6  # what full load adds to the idle draw under that limit, milliwatts
+KEPT = 7  # part of its speed that limit and heat leave, in units of 1 / WHOLE_SPEED
+STIRRED = 8  # 1 when load, limit or health has changed since rates were set
+MATES = 9  # shares on it, a column for each class of job; there only where pairs of classes are told apart
+DETAILED_GPU_COLUMNS = 9
+WHOLE_SPEED = 100_000_000
 
 # nodes: int32 (nodes, NODE_COLUMNS)
 WHOLE = 0  # wholly free GPUs
@@ -66,9 +84,12 @@ COUNT = 4  # its GPUs
 TYPE = 5  # their type, a row of hw.speed
 MEMORY_EACH = 6  # MiB of each
 RACK = 7
-ROOM = 8  # free CPU, RAM and named accelerators in thousandths, one column each
+GPUS_DOWN = 8  # GPUs that a failure keeps down
+LASTS = 9  # whole seconds until the node is reserved: RESERVED while it is, UNCOUNTED where it never will be
+ROOM = 10  # free CPU, RAM and named accelerators in thousandths, one column each
 UNCOUNTED = 2**31 - 1
-"""ROOM of a node for what its group does not name."""
+"""ROOM of a node for what its group does not name; LASTS of a node that is not reserved."""
+RESERVED = -1
 
 # totals: int64 (TOTAL_COLUMNS,)
 FREE_WHOLE = 0  # wholly free GPUs of the cluster
@@ -80,8 +101,11 @@ TOUCHED = 5  # nodes that changed since an observer looked, listed in the column
 MAX_TOUCHED = 12
 TOTAL_COLUMNS = 6 + MAX_TOUCHED
 # detailed
-POWER = TOTAL_COLUMNS  # draw of all GPUs, microwatts
-DETAILED_TOTAL_COLUMNS = TOTAL_COLUMNS + 1
+POWER = TOTAL_COLUMNS  # draw of all GPUs by load and limit, microwatts
+HELD_BACK = TOTAL_COLUMNS + 1  # part of POWER that GPUs do not draw because they throttle, microwatts
+LOST_GPUS = TOTAL_COLUMNS + 2  # milli-GPU that are down
+STIRRED_GPUS = TOTAL_COLUMNS + 3  # GPUs that are marked in gpus[:, STIRRED]
+DETAILED_TOTAL_COLUMNS = TOTAL_COLUMNS + 4
 
 # counts: int64 (COUNT_COLUMNS,), the scheduler's bookkeeping.
 FRONT = 0  # the waiting jobs are queue[FRONT:BACK]
@@ -93,7 +117,12 @@ RELEASED = 5  # 1 when GPUs were given back since the last pass
 HEAD = 6  # head of the queue for which clock[SHADOW] and clock[EXTRA] hold, -1 for none
 STARTED = 7  # jobs that the present pass has started: started[:STARTED]
 PREEMPTED = 8  # jobs that the present pass has preempted: preempted[:PREEMPTED]
-COUNT_COLUMNS = 9
+NOT_READY = 9  # jobs that have been submitted and wait for others to finish
+FAULT = 10  # next row of hw.fault_time
+BASE = 11  # row of hw.followers that belongs to the job in row 0
+GREW = 12  # 1 when capacity came back at the last event
+CHANGES = 13  # jobs in run_job[CHANGED_ENDS]
+COUNT_COLUMNS = 14
 
 # clock: float64 (CLOCK_COLUMNS,)
 NOW = 0  # seconds
@@ -107,7 +136,15 @@ CLOCK_COLUMNS = 6
 ENERGY = 6  # joules of all GPUs since the start
 ELECTRICITY = 7  # USD that they cost
 CARBON = 8  # gCO2eq that they caused
-DETAILED_CLOCK_COLUMNS = 9
+NEXT_HEAT = 9  # no GPU reaches its throttle temperature before this time
+DETAILED_CLOCK_COLUMNS = 10
+# where temperatures are counted, HEAT_COLUMNS more for each GPU, behind the columns above
+TEMPERATURE = 0  # degrees Celsius at the time WARM_SINCE
+WARM_SINCE = 1  # seconds
+DRAWING = 2  # watts since then
+HOT_AT = 3  # when that draw will bring it to its throttle temperature
+NOT_DRAWN = 4  # microwatts that it does not draw because it throttles
+HEAT_COLUMNS = 5
 
 # rules: int64 (RULE_COLUMNS,), what a run does not change.
 ORDER = 0
@@ -126,7 +163,11 @@ QUANTUM = 9  # a run is not preempted before it is this old, seconds
 TIMER_INTERVAL = 10  # seconds between timer events, 0 for none
 SETTING_COLUMNS = 11
 
-# rows of run_end (2, most jobs that can run) and run_job (3, ...): the jobs that run, twice.
+# rows of run_end (2, most jobs that can run) and run_job (RUN_ROWS, ...): the jobs that run, twice.
 TRUE_ENDS = 0  # binary heap by true end
 PREDICTED_ENDS = 1  # ascending by predicted end; kept when rules[PREDICTS]
 PREDICTED_DEMAND = 2  # run_job only: milli-GPU of the jobs in the row above
+RUN_ROWS = 3
+# detailed
+CHANGED_ENDS = 3  # run_job only: jobs whose true end has changed, for observers
+DETAILED_RUN_ROWS = 4

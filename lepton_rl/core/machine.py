@@ -1,14 +1,19 @@
 """A cluster as compiled functions hold it: the empty allocation, and the tables of a cluster whose nodes differ."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import empty_allocation
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.hardware.dynamics import Interference, Reservation
 from lepton_rl.core.hardware.speed import JOB_CLASSES
-from lepton_rl.core.hardware.tables import IDLE_MW, LOAD_MW, Hardware, HardwareTables
+from lepton_rl.core.hardware.tables import CURVE_COLUMNS, HEAT_FIGURES, IDLE_MW, LOAD_MW, Hardware, HardwareTables
 from lepton_rl.core.hardware.tariffs import HourlySeries
+
+GENERAL = "general"
 
 
 def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
@@ -16,7 +21,8 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
     if not cluster.groups:
         return empty_allocation(cluster.nodes, cluster.gpus_per_node, cluster.gpu_memory_mib)
     types = [kind.name for kind in cluster.types]
-    gpus = np.empty((cluster.gpus, L.DETAILED_GPU_COLUMNS), np.int32)
+    told_apart = len(JOB_CLASSES) if cluster.dynamics.interference.pairs else 0
+    gpus = np.zeros((cluster.gpus, L.DETAILED_GPU_COLUMNS + told_apart), np.int32)
     nodes = np.zeros((cluster.nodes, L.ROOM + len(cluster.resources)), np.int32)
     bits = np.zeros((cluster.nodes, (cluster.gpus_per_node + 63) // 64), np.uint64)
     totals = np.zeros(L.DETAILED_TOTAL_COLUMNS, np.int64)
@@ -24,16 +30,21 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
     for group in cluster.groups:
         memory = ClusterSpec(gpu_memory_gib=group.limited_gpu.memory_gib).gpu_memory_mib
         offers = dict(group.offers)
-        idle = round(group.limited_gpu.idle_power_w * 1e6)
+        kind = group.limited_gpu
+        idle = round(kind.idle_power_w * 1e6)
+        load = round((kind.max_power_w - kind.idle_power_w) * 1e3)
+        limit = round(group.limit_w * 1e3)
         for index in range(group.nodes):
             nodes[node, : L.ROOM] = (
                 group.gpus_per_node, 0, 0, gpu, group.gpus_per_node, types.index(group.limited_gpu.name), memory,
-                rack + index * group.racks // group.nodes,
+                rack + index * group.racks // group.nodes, 0, L.UNCOUNTED,
             )  # fmt: skip
             nodes[node, L.ROOM :] = [
                 round(offers[name] * L.MILLI) if name in offers else L.UNCOUNTED for name in cluster.resources
             ]
-            gpus[gpu : gpu + group.gpus_per_node] = (L.MILLI, memory, -1, node)
+            gpus[gpu : gpu + group.gpus_per_node, : L.STIRRED] = (
+                L.MILLI, memory, -1, node, 0, limit, load, L.WHOLE_SPEED,
+            )  # fmt: skip
             for word in range(bits.shape[1]):
                 used = min(max(group.gpus_per_node - 64 * word, 0), 64)
                 bits[node, word] = np.uint64((1 << used) - 1)
@@ -51,18 +62,79 @@ def hardware_tables(cluster: ClusterSpec) -> Hardware:
     if not cluster.groups:
         return None
     reference = cluster.reference or cluster.types[0]
+    dynamics = cluster.dynamics
+    base = {group.limited_gpu.name: group.gpu for group in cluster.groups}
     power = np.zeros((len(cluster.types), 2), np.int64)
+    curve = np.zeros((len(cluster.types), CURVE_COLUMNS))
+    heat = np.zeros((0 if dynamics.inlet_temperature_c is None else len(cluster.types), HEAT_FIGURES))
+    inlet = dynamics.inlet_temperature_c or 0.0
     for row, kind in enumerate(cluster.types):
+        card = base[kind.name]
         power[row, IDLE_MW] = round(kind.idle_power_w * 1e3)
         power[row, LOAD_MW] = round((kind.max_power_w - kind.idle_power_w) * 1e3)
+        kept = kind.speed[GENERAL] / card.speed[GENERAL]
+        shape = card.power_curve
+        curve[row] = (
+            card.max_power_w, card.idle_power_w, shape.floor_w, shape.exponent, shape.lowest_held_w,
+            card.min_power_limit_w, card.max_power_limit_w, kept,
+        )  # fmt: skip
+        if len(heat):
+            hold = (card.throttle_temperature_c - inlet) / card.thermal_resistance_c_per_w
+            heat[row] = (
+                card.throttle_temperature_c, hold, card.thermal_resistance_c_per_w, card.thermal_time_constant_s,
+            )  # fmt: skip
+    times, units = dynamics.faults.events(cluster.first_gpus, cluster.gpus)
+    speed = [[kind.speed[name] / reference.speed[name] for name in JOB_CLASSES] for kind in cluster.types]
     return HardwareTables(
-        speed=np.array([[kind.speed[name] / reference.speed[name] for name in JOB_CLASSES] for kind in cluster.types]),
+        speed=np.array(speed) * dynamics.faults.rate,
         power_mw=power,
         node_slowdown=cluster.locality.nodes.table(cluster.nodes),
         rack_slowdown=cluster.locality.racks.table(sum(group.racks for group in cluster.groups)),
         price=_hours(cluster.tariffs.electricity),
         carbon=_hours(cluster.tariffs.carbon),
+        curve=curve,
+        interference=float(dynamics.interference.coefficient),
+        pairs=_pairs(dynamics.interference),
+        heat=heat,
+        inlet_c=float(inlet),
+        fault_time=times,
+        fault_gpus=units,
+        checkpoint_interval=float(dynamics.faults.checkpoint_interval_s),
+        restart_cost=float(dynamics.faults.restart_cost_s),
+        reservations=_reserved(dynamics.reservations),
+        followers_from=np.zeros(1, np.int64),
+        followers=np.zeros(0, np.int64),
     )
+
+
+def clock_columns(cluster: ClusterSpec) -> int:
+    """Return the length of the cluster's `clock`."""
+    if not cluster.groups:
+        return L.CLOCK_COLUMNS
+    heat = 0 if cluster.dynamics.inlet_temperature_c is None else L.HEAT_COLUMNS * cluster.gpus
+    return L.DETAILED_CLOCK_COLUMNS + heat
+
+
+def _reserved(reservations: Sequence[Reservation]) -> Floats:
+    """Begin, end and node of each time that a node is reserved; what overlaps or touches is one."""
+    spells: list[list[float]] = []
+    for node, begin, end in sorted((node, r.begin_s, r.end_s) for r in reservations for node in r.nodes):
+        if spells and spells[-1][2] == node and begin <= spells[-1][1]:
+            spells[-1][1] = max(spells[-1][1], end)
+        else:
+            spells.append([begin, end, node])
+    return np.array(spells, np.float64).reshape(-1, 3)
+
+
+def _pairs(interference: Interference) -> Floats:
+    """What each share of one class adds to the slowdown of one of another."""
+    if not interference.pairs:
+        return np.zeros((0, 0))
+    classes = list(JOB_CLASSES)
+    table = np.zeros((len(classes), len(classes)))
+    for name, other, slowdown in interference.pairs:
+        table[classes.index(name), classes.index(other)] = slowdown - 1.0
+    return table
 
 
 def _hours(series: HourlySeries | None) -> Floats:

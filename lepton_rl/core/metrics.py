@@ -45,6 +45,15 @@ class Metered:
 
 
 @dataclass(frozen=True, eq=False)
+class Disturbed:
+    """What failures and migrations did to each job; arrays of shape (jobs,)."""
+
+    strikes: NDArray[np.int64]  # failures of a GPU on which it ran
+    migrations: NDArray[np.int64]
+    lost_seconds: FloatArray  # seconds of service that failures undid
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """When each job of a workload started and finished; arrays of shape (jobs,), times in seconds."""
 
@@ -59,6 +68,7 @@ class Outcome:
     busy_gpu_seconds: float
     stranded_gpu_seconds: float
     metered: "Metered | None" = None  # of a cluster whose nodes differ
+    disturbed: "Disturbed | None" = None  # of the same
     deadline: FloatArray | None = None  # seconds after submission, NaN none; None where no job has one
 
     @cached_property
@@ -151,6 +161,11 @@ class Outcome:
         }
         if self.metered is not None:
             figures |= self.metered.costs(self.cluster, makespan)
+        if self.disturbed is not None:
+            figures["migrations"] = float(self.disturbed.migrations.sum())
+            if self.cluster.dynamics.faults.is_on:
+                lost = float(self.disturbed.lost_seconds @ self.gpus)
+                figures |= {"strikes": float(self.disturbed.strikes.sum()), "lost_gpu_hours": lost / SECONDS_PER_HOUR}
         return figures
 
 
@@ -179,6 +194,9 @@ DESCRIPTIONS = {
     "electricity_usd": "cost of that energy at each hour's price, USD",
     "carbon_kg": "carbon of that energy at each hour's intensity, kg CO2eq",
     "rent_usd": "rent of all GPUs over the makespan, USD",
+    "migrations": "running jobs moved to other GPUs",
+    "strikes": "running jobs that lost a GPU to a failure",
+    "lost_gpu_hours": "GPU-hours of service that failures undid",
 }
 
 

@@ -19,6 +19,7 @@ from lepton_rl.core.allocation import hold_share, set_rate, share_memory, take_f
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.progress import planned_seconds
 
 
 class Placement(IntEnum):
@@ -53,11 +54,23 @@ def _room_for(jobs: Floats, job: int, node: int, nodes: Ints32, most: int) -> in
 
 
 @inlined
+def lasts_for(jobs: Floats, job: int, node: int, nodes: Ints32, hw: Hardware) -> bool:
+    """Whether the job is planned to end before the node is reserved."""
+    if hw is None or nodes[node, L.LASTS] == L.UNCOUNTED:
+        return True
+    if nodes[node, L.LASTS] == L.RESERVED:
+        return False
+    return bool(planned_seconds(jobs, job, hw) <= nodes[node, L.LASTS])  # not without a requested time
+
+
+@inlined
 def takes_share(jobs: Floats, job: int, node: int, nodes: Ints32, hw: Hardware) -> bool:
     """Whether a share may go to the node: its type of GPU will do, and it has what the job asks for beside the GPU."""
     if hw is None:
         return True
-    return bool(takes_type(jobs, job, node, nodes, hw) and _room_for(jobs, job, node, nodes, 1) == 1)
+    if not (takes_type(jobs, job, node, nodes, hw) and lasts_for(jobs, job, node, nodes, hw)):
+        return False
+    return bool(_room_for(jobs, job, node, nodes, 1) == 1)
 
 
 @inlined
@@ -65,7 +78,7 @@ def available(jobs: Floats, job: int, node: int, nodes: Ints32, hw: Hardware) ->
     """Wholly free GPUs that a gang could take on a node."""
     free = int(nodes[node, L.WHOLE])
     if hw is not None:
-        if free > 0 and not takes_type(jobs, job, node, nodes, hw):
+        if free > 0 and not (takes_type(jobs, job, node, nodes, hw) and lasts_for(jobs, job, node, nodes, hw)):
             free = 0
         if free > 0:
             free = _room_for(jobs, job, node, nodes, free)
@@ -153,7 +166,7 @@ def _gpu_for_share(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints3
         if hw is not None and gpus[gpu, L.NODE] != node:
             node = int(gpus[gpu, L.NODE])
             memory = share_memory(jobs, job, node, nodes, totals, hw)
-            node_takes = takes_type(jobs, job, node, nodes, hw) and _room_for(jobs, job, node, nodes, 1) == 1
+            node_takes = takes_share(jobs, job, node, nodes, hw)
         free = gpus[gpu, L.FREE]
         if free < demand or gpus[gpu, L.MEMORY_FREE] < memory or not node_takes:
             continue

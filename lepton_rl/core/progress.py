@@ -1,7 +1,7 @@
 """How far a running job is. Run and requested times are seconds of service: seconds on the GPU that they are for.
 
-A job on slower GPUs, or spread over nodes, gets less than a second of service a second (its RATE). On a cluster of
-equal nodes (`hw` is None) service is time.
+A job on slower GPUs, or spread over nodes, gets less than a second of service a second (its RATE, from SINCE on). On
+a cluster of equal nodes (`hw` is None) service is time.
 """
 
 from lepton_rl.core import layout as L
@@ -12,11 +12,30 @@ from lepton_rl.core.jit import inlined
 
 @inlined
 def served(jobs: Floats, job: int, now: float, hw: Hardware) -> float:
-    """Seconds of service that the present run has given by now."""
-    seconds: float = now - jobs[job, L.START]
+    """Seconds of service that the present run has given by now, where its rate has changed since then."""
     if hw is None:
-        return seconds
-    return float(seconds * jobs[job, L.RATE])
+        return float(now - jobs[job, L.START])
+    return float((now - jobs[job, L.SINCE]) * jobs[job, L.RATE])
+
+
+@inlined
+def settle(jobs: Floats, job: int, now: float, hw: Hardware) -> float:
+    """Count what the present run has given by now as attained; return it. The rate may change then."""
+    service = served(jobs, job, now, hw)
+    jobs[job, L.ATTAINED] += service
+    jobs[job, L.PREDICTED] -= service
+    if hw is not None:
+        jobs[job, L.SINCE] = now
+    return service
+
+
+@inlined
+def begin_run(jobs: Floats, job: int, now: float, hw: Hardware) -> None:
+    """Book that a job whose GPUs are held runs from now on."""
+    jobs[job, L.START] = now
+    if hw is not None:
+        jobs[job, L.SINCE] = now
+        jobs[job, L.BEFORE] = jobs[job, L.ATTAINED]
 
 
 @inlined
@@ -38,4 +57,6 @@ def planned_seconds(jobs: Floats, job: int, hw: Hardware) -> float:
 @inlined
 def predicted_end(jobs: Floats, job: int, hw: Hardware) -> float:
     """When the present run is predicted to end."""
-    return float(jobs[job, L.START] + seconds_for(jobs[job, L.PREDICTED], jobs, job, hw))
+    if hw is None:
+        return float(jobs[job, L.START] + jobs[job, L.PREDICTED])
+    return float(jobs[job, L.SINCE] + jobs[job, L.PREDICTED] / jobs[job, L.RATE])

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.actions import Action, Start
+from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
 from lepton_rl.core.allocation import held_gpus, hold_gpu, hold_share, node_of, release, set_rate, share_memory
-from lepton_rl.core.hardware.tables import Hardware
-from lepton_rl.core.placement import Placement, available, place, takes_type
-from lepton_rl.core.progress import served
+from lepton_rl.core.hardware.tables import IDLE_MW, Hardware
+from lepton_rl.core.placement import Placement, available, lasts_for, place, takes_type
+from lepton_rl.core.power import set_limit
+from lepton_rl.core.progress import begin_run, planned_seconds, served, settle
+from lepton_rl.core.rates import change_rates_seen
 from lepton_rl.errors import IllegalAction
 
 if TYPE_CHECKING:
@@ -92,12 +94,12 @@ class JobView:
 
     @property
     def attained_service(self) -> FloatArray:
-        """Seconds of service before the present run."""
+        """Seconds of service before the present run; where rates change, before the last change (see `layout`)."""
         return self.table[:, L.ATTAINED]
 
     @property
     def predicted_time(self) -> FloatArray:
-        """Seconds that the present or next run is predicted to take, from the requested time."""
+        """Seconds that the present or next run is predicted to take, from the requested time; of the same moment."""
         return self.table[:, L.PREDICTED]
 
 
@@ -121,6 +123,8 @@ class Snapshot:
     bits: NDArray[np.uint64]  # (nodes, words)
     totals: NDArray[np.int64]  # (TOTAL_COLUMNS,)
     hw: Hardware = None  # tables by GPU type where the nodes differ
+    migration_cost: float = 0.0  # seconds that a migration adds
+    temperatures: FloatArray | None = None  # (GPUs,), degrees Celsius, where heat is counted
 
     @property
     def queue(self) -> JobView:
@@ -140,7 +144,8 @@ class Snapshot:
     @property
     def gpu_load(self) -> FloatArray:
         """Share of each GPU that jobs hold, 0 to 1, shape (GPUs,)."""
-        return 1.0 - self.gpus[:, L.FREE] / L.MILLI
+        load: FloatArray = 1.0 - self.gpus[:, L.FREE] / L.MILLI
+        return load if self.hw is None else np.where(self.gpus[:, L.DOWN] > 0, 0.0, load)
 
     @property
     def gpu_memory_free_gib(self) -> FloatArray:
@@ -149,8 +154,46 @@ class Snapshot:
 
     @property
     def gpu_power_w(self) -> FloatArray:
-        """Draw of each GPU, idle + (max - idle) x load, watts, shape (GPUs,)."""
-        return self.cluster.gpu_draw_w(self.gpu_load)
+        """Draw of each GPU, idle + (max - idle) x load under its power limit, watts, shape (GPUs,).
+
+        A GPU that is down draws nothing; what a throttling one does not draw is not counted here.
+        """
+        if self.hw is None:
+            return self.cluster.gpu_draw_w(self.gpu_load)
+        idle = self.hw.power_mw[self.nodes[self.gpus[:, L.NODE], L.TYPE], IDLE_MW] * 1e-3
+        draw: FloatArray = np.where(self.gpu_up, idle + self.gpus[:, L.LOAD] * 1e-3 * self.gpu_load, 0.0)
+        return draw
+
+    @property
+    def gpu_up(self) -> NDArray[np.bool_]:
+        """Which GPUs no failure keeps down, shape (GPUs,)."""
+        if self.hw is None:
+            return np.ones(len(self.gpus), np.bool_)
+        up: NDArray[np.bool_] = self.gpus[:, L.DOWN] == 0
+        return up
+
+    @property
+    def gpu_power_limit_w(self) -> FloatArray:
+        """Power limit of each GPU, watts, shape (GPUs,); on GPUs without a type what they draw at most."""
+        if self.hw is None:
+            return np.full(len(self.gpus), self.cluster.max_power_w)
+        return self.gpus[:, L.LIMIT].astype(np.float64) * 1e-3
+
+    @property
+    def gpu_temperature_c(self) -> FloatArray:
+        """Temperature of each GPU, degrees Celsius, shape (GPUs,); NaN where heat is not counted."""
+        return np.full(len(self.gpus), np.nan) if self.temperatures is None else self.temperatures
+
+    @property
+    def service(self) -> FloatArray:
+        """Seconds of service that each row of `jobs` has had by now."""
+        service: FloatArray = self.jobs[:, L.ATTAINED].copy()
+        running = self.jobs[: self.running_count]
+        if self.hw is None:
+            service[: self.running_count] += self.time - running[:, L.START]
+        else:
+            service[: self.running_count] += (self.time - running[:, L.SINCE]) * running[:, L.RATE]
+        return service
 
     def gpus_of(self, job: int) -> tuple[int, ...]:
         """Return the GPUs that a running job holds."""
@@ -165,26 +208,38 @@ class Snapshot:
             IllegalAction: the action is not possible.
         """
         check_is_action(action)
-        row = self._row(action.job, running=not isinstance(action, Start))
         jobs, gpus, nodes = self.jobs.copy(), self.gpus.copy(), self.nodes.copy()
         bits, totals = self.bits.copy(), self.totals.copy()
-        if isinstance(action, Start):
-            take_gpus(action, jobs, row, self.placement, gpus, nodes, bits, totals, self.hw)
-            jobs[row, L.START] = self.time
-            running = np.append(np.arange(self.running_count), row)
+        running = np.arange(self.running_count)
+        if isinstance(action, SetPowerLimit):
+            limit_power(action, self.cluster, gpus, nodes, totals, self.hw)
         else:
-            check_quantum(action.job, self.time - jobs[row, L.START], self.quantum)
-            service = served(jobs, row, self.time, self.hw)
-            release(jobs, row, gpus, gpus, nodes, bits, totals, self.hw)
-            jobs[row, L.FIRST_GPU] = -1
-            jobs[row, L.ATTAINED] += service
-            jobs[row, L.PREDICTED] += self.restart_cost - service
-            running = np.delete(np.arange(self.running_count), row)
+            row = self._row(action.job, running=not isinstance(action, Start))
+            if isinstance(action, Start):
+                take_gpus(action, jobs, row, self.placement, gpus, nodes, bits, totals, self.hw)
+                begin_run(jobs, row, self.time, self.hw)
+                running = np.append(running, row)
+            else:
+                check_quantum(action, self.time - jobs[row, L.START], self.quantum)
+                if isinstance(action, Migrate):
+                    move_gpus(
+                        action, jobs, row, self.placement, gpus, nodes, bits, totals, self.hw, self.time,
+                        self.migration_cost,
+                    )  # fmt: skip
+                else:
+                    service = served(jobs, row, self.time, self.hw)
+                    release(jobs, row, gpus, gpus, nodes, bits, totals, self.hw)
+                    jobs[row, L.FIRST_GPU] = -1
+                    jobs[row, L.ATTAINED] += service
+                    jobs[row, L.PREDICTED] += self.restart_cost - service
+                    running = np.delete(running, row)
         waiting = np.setdiff1d(np.arange(len(jobs)), running)
         running = running[np.argsort(jobs[running, L.ID], kind="stable")]
         waiting = waiting[np.lexsort((jobs[waiting, L.ID], jobs[waiting, L.SUBMIT]))]
         jobs = jobs[np.concatenate((running, waiting))]
-        totals[L.TOUCHED :] = -1
+        if self.hw is not None and totals[L.STIRRED_GPUS] > 0:
+            change_rates_seen(jobs, len(running), gpus, nodes, totals, self.hw, self.time)
+        totals[L.TOUCHED : L.TOTAL_COLUMNS] = -1
         for array in (jobs, gpus, nodes, bits, totals):
             array.setflags(write=False)
         return replace(self, jobs=jobs, running_count=len(running), gpus=gpus, nodes=nodes, bits=bits, totals=totals)
@@ -201,15 +256,102 @@ class Snapshot:
 
 
 def check_is_action(action: object) -> None:
-    """Refuse what is neither `Start` nor `Preempt`."""
+    """Refuse what is no action."""
     if not isinstance(action, Action):
-        raise IllegalAction(f"{action!r} is not an action; use Start or Preempt")
+        raise IllegalAction(f"{action!r} is not an action; use Start, Preempt, Migrate or SetPowerLimit")
 
 
-def check_quantum(job: int, age: float, quantum: float) -> None:
-    """Refuse to preempt a run that is younger than the quantum (both in seconds)."""
+def check_quantum(action: Preempt | Migrate, age: float, quantum: float) -> None:
+    """Refuse to stop a run that is younger than the quantum (both in seconds)."""
     if age < quantum:
-        raise IllegalAction(f"job {job} has run {age:g} s of its {quantum:g} s quantum and cannot be preempted yet")
+        done = "preempted" if isinstance(action, Preempt) else "migrated"
+        raise IllegalAction(f"job {action.job} has run {age:g} s of its {quantum:g} s quantum and cannot be {done} yet")
+
+
+def limit_power(
+    action: SetPowerLimit,
+    cluster: "ClusterSpec",
+    gpus: NDArray[np.int32],
+    nodes: NDArray[np.int32],
+    totals: NDArray[np.int64],
+    hw: Hardware,
+) -> None:
+    """Give a GPU the power limit of the action.
+
+    Raises:
+        IllegalAction: there is no such GPU, its type is not known, or the limit is outside the card's range.
+    """
+    gpu = action.gpu
+    if not isinstance(gpu, int | np.integer) or not 0 <= gpu < len(gpus):
+        raise IllegalAction(f"there is no GPU {gpu}; the cluster has GPUs 0 to {len(gpus) - 1}")
+    if hw is None:
+        raise IllegalAction(f"GPU {gpu} is of no type whose power limits are known; give the cluster as groups")
+    group = cluster.group_of(int(gpu))
+    watts = group.limit_w if action.watts is None else action.watts
+    lowest, highest = group.gpu.min_power_limit_w, group.gpu.max_power_limit_w
+    if not lowest <= watts <= highest and watts != group.limit_w:
+        raise IllegalAction(
+            f"a power limit of {watts:g} W is outside the range of GPU {gpu}, a {group.gpu.name}: {lowest:g} to "
+            f"{highest:g} W"
+        )
+    set_limit(int(gpu), round(watts * 1e3), gpus, nodes, totals, hw)
+
+
+def move_gpus(
+    action: Migrate,
+    jobs: FloatArray,
+    row: int,
+    placement: Placement,
+    gpus: NDArray[np.int32],
+    nodes: NDArray[np.int32],
+    bits: NDArray[np.uint64],
+    totals: NDArray[np.int64],
+    hw: Hardware,
+    now: float,
+    cost: float,
+) -> float:
+    """Give a running job the GPUs that the action names, or that the placement finds once it has left its own.
+
+    It owes `cost` seconds more from then on. Returns the seconds of service that it was given until now, which are
+    counted as attained.
+
+    Raises:
+        IllegalAction: it cannot be moved there; nothing has changed.
+    """
+    out = np.empty(len(gpus), np.int64)
+    own = tuple(out[: held_gpus(jobs, row, gpus, out)].tolist())
+    before = jobs[row].copy()
+    service = settle(jobs, row, now, hw)
+    jobs[row, L.PREDICTED] += cost
+    release(jobs, row, gpus, gpus, nodes, bits, totals, hw)
+    try:
+        take_gpus(Start(action.job, action.gpus), jobs, row, placement, gpus, nodes, bits, totals, hw)
+    except IllegalAction:
+        hold_these(jobs, row, own, gpus, nodes, bits, totals, hw)
+        jobs[row] = before
+        raise
+    begin_run(jobs, row, now, hw)
+    return service
+
+
+def hold_these(
+    jobs: FloatArray,
+    row: int,
+    chosen: tuple[int, ...],
+    gpus: NDArray[np.int32],
+    nodes: NDArray[np.int32],
+    bits: NDArray[np.uint64],
+    totals: NDArray[np.int64],
+    hw: Hardware,
+) -> None:
+    """Hold GPUs that have room for the job."""
+    if jobs[row, L.GPUS] < L.MILLI:
+        hold_share(jobs, row, gpus, nodes, bits, totals, hw, chosen[0])
+        return
+    tail = -1
+    for gpu in chosen:
+        hold_gpu(jobs, row, gpus, nodes, bits, totals, hw, tail, gpu)
+        tail = gpu
 
 
 def take_gpus(
@@ -240,6 +382,8 @@ def take_gpus(
     for gpu in chosen:
         if not 0 <= gpu < len(gpus):
             raise IllegalAction(f"job {action.job}: there is no GPU {gpu}; the cluster has GPUs 0 to {len(gpus) - 1}")
+        if hw is not None and gpus[gpu, L.DOWN] > 0:
+            raise IllegalAction(f"job {action.job}: GPU {gpu} is down")
         if gpus[gpu, L.FREE] < min(demand, L.MILLI):
             free = gpus[gpu, L.FREE] / L.MILLI
             raise IllegalAction(
@@ -251,13 +395,7 @@ def take_gpus(
             raise IllegalAction(f"job {action.job} does not fit the {free_gib:g} GiB that are free on GPU {gpu}")
     if hw is not None:
         _check_nodes(action.job, chosen, jobs, row, gpus, nodes, hw)
-    if demand < L.MILLI:
-        hold_share(jobs, row, gpus, nodes, bits, totals, hw, chosen[0])
-    else:
-        tail = -1
-        for gpu in chosen:
-            hold_gpu(jobs, row, gpus, nodes, bits, totals, hw, tail, gpu)
-            tail = gpu
+    hold_these(jobs, row, chosen, gpus, nodes, bits, totals, hw)
     set_rate(jobs, row, gpus, nodes, hw)
 
 
@@ -275,6 +413,12 @@ def _check_nodes(
     for node in np.unique(on).tolist():
         if not takes_type(jobs, row, node, nodes, hw):
             raise IllegalAction(f"job {job} cannot run on the type of GPU, or in the GPU memory, of node {node}")
+        if not lasts_for(jobs, row, node, nodes, hw):
+            left = int(nodes[node, L.LASTS])
+            raise IllegalAction(
+                f"job {job} is planned to run {planned_seconds(jobs, row, hw):g} s; node {node} is "
+                + ("reserved now" if left == L.RESERVED else f"reserved in {left} s")
+            )
         asked = jobs[row, L.ASKS :] * np.count_nonzero(on == node)
         room = nodes[node, L.ROOM :]
         if ((asked > room) & (room != L.UNCOUNTED)).any():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.core.machine import empty_cluster, hardware_tables
+from lepton_rl.core.machine import clock_columns, empty_cluster, hardware_tables
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.envs.arena import Arena
 from lepton_rl.envs.batch_kernel import (
@@ -36,9 +36,10 @@ from lepton_rl.envs.objective import Objective
 from lepton_rl.envs.window import STATIC_COLUMNS, fact_columns
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Blocking, Rule, run_trace
-from lepton_rl.simulator.events import warm_up
-from lepton_rl.simulator.jobs import job_table, truth_table
-from lepton_rl.simulator.state import check_fits, metered
+from lepton_rl.simulator.events import count_unmet, warm_up
+from lepton_rl.simulator.heat import start_cold
+from lepton_rl.simulator.jobs import cluster_for, job_table, truth_table, with_followers
+from lepton_rl.simulator.state import check_fits, disturbed, metered, most_that_run
 from lepton_rl.workloads import Trace
 
 
@@ -87,13 +88,14 @@ class EnvironmentBatch:
         if count < 1:
             raise ConfigError(f"a batch needs 1 environment or more, not {count}")
         self.episodes = episodes
-        self.cluster = cluster
+        cluster = self.cluster = cluster_for(episodes.traces, cluster)
         self.codec = codec
         self.objective = objective
         self.count = count
         self.relative_to_heuristic = relative_to_heuristic
         whole = all(bool((trace.gpus >= 1).all()) for trace in episodes.traces)
-        self._hw = hardware_tables(cluster)
+        self._hw = with_followers(hardware_tables(cluster), episodes.traces)
+        self._first_rows = np.cumsum([0, *(len(trace) for trace in episodes.traces)])
         self._rules, self._settings = codec.arrays(whole and self._hw is None)
         self._warmup_rules = self._rules.copy()
         self._warmup_rules[L.BLOCKING] = Blocking.HEAD
@@ -120,27 +122,28 @@ class EnvironmentBatch:
         cluster = self.cluster
         static = all_static_features(jobs, cluster.gpus, cluster.gpu_memory_mib, self.codec.key == "fcfs")
         prices = self.objective.prices(trace.run_time, self.episodes.jobs)
-        return _Tables(trace, jobs, truth_table(trace), prices, static)
+        return _Tables(trace, jobs, truth_table(trace, self.cluster), prices, static)
 
     def _allocate(self, whole: bool) -> None:
         count, length, cluster, codec = self.count, self.episodes.length, self.cluster, self.codec
-        self._most_running = min(length, cluster.gpus if whole else cluster.gpus * L.MILLI)
+        self._most_running = most_that_run(length, whole, cluster)
         self._empty = empty_cluster(cluster)
         gpus, nodes, bits, totals = self._empty
         window, groups = codec.window, codec.shapes(cluster)["load"][0]
         room = Arena()
         self._jobs = room.zeros((count, length, self._tables[0].jobs.shape[1]), np.float64)
-        self._truth = room.zeros((count, length, L.TRUTH_COLUMNS), np.float64)
+        self._truth = room.zeros((count, length, self._tables[0].truth.shape[1]), np.float64)
         self._prices = room.zeros((count, length, PRICE_COLUMNS), np.float64)
         self._static = room.zeros((count, length, STATIC_COLUMNS), np.float32)
         self._queue = room.zeros((count, length), np.int32)
         self._run_end = room.zeros((count, 2, self._most_running), np.float64)
-        self._run_job = room.zeros((count, 3, self._most_running), np.int32)
+        rows = L.RUN_ROWS if self._hw is None else L.DETAILED_RUN_ROWS
+        self._run_job = room.zeros((count, rows, self._most_running), np.int32)
         self._gpus = room.zeros((count, *gpus.shape), np.int32)
         self._nodes = room.zeros((count, *nodes.shape), np.int32)
         self._bits = room.zeros((count, *bits.shape), np.uint64)
         self._totals = room.zeros((count, *totals.shape), np.int64)
-        self._clock = room.zeros((count, L.DETAILED_CLOCK_COLUMNS if cluster.groups else L.CLOCK_COLUMNS), np.float64)
+        self._clock = room.zeros((count, clock_columns(cluster)), np.float64)
         self._clock[:, L.TIMER] = np.inf
         self._counts = room.zeros((count, L.COUNT_COLUMNS), np.int64)
         self._tally = room.zeros((count, TALLY_COLUMNS), np.float64)
@@ -200,6 +203,10 @@ class EnvironmentBatch:
         self._clock[env, L.TIMER] = np.inf
         self._counts[env] = 0
         self._counts[env, L.HEAD] = -1
+        self._counts[env, L.BASE] = self._first_rows[trace_index] + first
+        if self._hw is not None:
+            count_unmet(self._jobs[env], self._hw, self._counts[env])
+            start_cold(self._gpus[env], self._nodes[env], self._hw, self._clock[env])
         self._rows[env] = 0.0
         self._mask[env] = False
         tally = self._tally[env]
@@ -283,6 +290,7 @@ class EnvironmentBatch:
             deadline=trace.deadline[jobs],
             stranded_gpu_seconds=float(self._clock[env, L.STRANDED_INTEGRAL]) / L.MILLI,
             metered=metered(self._clock[env], self.cluster),
+            disturbed=disturbed(self._truth[env], self.cluster),
         )
 
     def episode_info(self, env: int) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fits, place
-from lepton_rl.core.progress import seconds_for
 from lepton_rl.envs.features import encode_basic, encode_full, encode_nodes
 from lepton_rl.envs.look_ahead import look_ahead
 from lepton_rl.envs.window import F_GPUS, follow_queue
 from lepton_rl.simulator.events import move_to_next_event, set_true_end
+from lepton_rl.simulator.rates import change_rates
 from lepton_rl.simulator.starting import book
 from lepton_rl.simulator.waiting import remove
 
@@ -40,6 +40,49 @@ TALLY_COLUMNS = 8
 
 
 @inlined
+def _cost_of_end(jobs: Floats, truth: Floats, prices: Floats, job: int, end: float) -> float:
+    """What a job costs that finishes at `end`, beyond what its submission did.
+
+    What its runs take beyond its run time is a wait to the metrics; what they save shortens one, down to 0.
+    """
+    wait = end - jobs[job, L.SUBMIT] - truth[job, L.RUN]
+    known = max(wait, 0.0)
+    forgiven = max(min(known, SLOWDOWN_FLOOR - truth[job, L.RUN]), 0.0)
+    cost = prices[job, RUNNING] * wait + (prices[job, WAITING] - prices[job, RUNNING]) * known
+    return float(cost - prices[job, REFUND] * forgiven)
+
+
+_WAITS = -1.0  # truth[CHARGED] of a job that was stopped
+
+
+@inlined
+def charge_changes(
+    jobs: Floats, truth: Floats, prices: Floats, run_job: Ints32, hw: Hardware, clock: Floats, counts: Ints64,
+    tally: Floats,
+) -> float:  # fmt: skip
+    """Charge or give back what jobs cost more or less now that their ends have changed, or that they wait again."""
+    cost = 0.0
+    if hw is not None:
+        for index in range(counts[L.CHANGES]):
+            job = run_job[L.CHANGED_ENDS, index]
+            charged = truth[job, L.CHARGED]
+            end = truth[job, L.FINISH]
+            if np.isnan(end):
+                end = truth[job, L.END]
+            if end < np.inf:
+                if end != charged:
+                    cost += _cost_of_end(jobs, truth, prices, job, end)
+                    cost -= _cost_of_end(jobs, truth, prices, job, charged)
+                    truth[job, L.CHARGED] = end
+            elif charged != _WAITS:
+                cost += prices[job, WAITING] * (clock[L.NOW] - jobs[job, L.SUBMIT])
+                cost -= _cost_of_end(jobs, truth, prices, job, charged)
+                tally[WAITING_RATE] += prices[job, WAITING]
+                truth[job, L.CHARGED] = _WAITS
+    return cost
+
+
+@inlined
 def _pay_to_next_event(
     jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
     nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64,
@@ -47,7 +90,11 @@ def _pay_to_next_event(
 ) -> tuple[bool, float]:  # fmt: skip
     """Move to the next event; return whether there was one and what the time until it cost."""
     before = clock[L.NOW]
-    drawing = float(totals[L.HELD]) if hw is None else totals[L.POWER] * 1e-6
+    drawing = float(totals[L.HELD])
+    used = 0.0
+    if hw is not None:
+        drawing = 0.0  # what is drawn is metered: it may change on the way
+        used = clock[L.ENERGY]
     arrived = counts[L.ARRIVED]
     moved = move_to_next_event(
         jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings
@@ -56,10 +103,12 @@ def _pay_to_next_event(
         return False, 0.0
     rate = tally[WAITING_RATE] + tally[ENERGY_IDLE] + tally[ENERGY_BUSY] * drawing
     cost = rate * (clock[L.NOW] - before)
+    if hw is not None:
+        cost += tally[ENERGY_BUSY] * (clock[L.ENERGY] - used)
     for job in range(arrived, counts[L.ARRIVED]):
         tally[WAITING_RATE] += prices[job, WAITING]
         cost += prices[job, SUBMISSION]
-    return True, cost
+    return True, cost + charge_changes(jobs, truth, prices, run_job, hw, clock, counts, tally)
 
 
 @inlined
@@ -109,17 +158,17 @@ def start_job(
     set_true_end(jobs, truth, job, hw, run_end, run_job, counts[L.RUNNING], clock)
     book(jobs, job, hw, run_end, run_job, clock, counts, rules)
     tally[WAITING_RATE] -= prices[job, WAITING]
-    if counts[L.FRONT] == counts[L.BACK]:
+    if counts[L.FRONT] == counts[L.BACK] and counts[L.NOT_READY] == 0:
         tally[WAITING_RATE] = 0.0  # what rounding has left
     waited = now - jobs[job, L.SUBMIT]
-    cost = 0.0
-    if hw is not None:  # what the run takes beyond its run time is a wait to the metrics; what it saves shortens one
-        beyond = seconds_for(truth[job, L.REMAINING], jobs, job, hw) - truth[job, L.RUN]
-        known = max(waited + beyond, 0.0)
-        cost = prices[job, RUNNING] * beyond + (prices[job, WAITING] - prices[job, RUNNING]) * (known - waited)
-        waited = known
+    if hw is not None:
+        end = truth[job, L.END]
+        truth[job, L.CHARGED] = end
+        cost: float = _cost_of_end(jobs, truth, prices, job, end) - prices[job, WAITING] * waited
+        change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
+        return cost + charge_changes(jobs, truth, prices, run_job, hw, clock, counts, tally)
     forgiven = min(waited, SLOWDOWN_FLOOR - truth[job, L.RUN])
-    return cost - prices[job, REFUND] * forgiven if forgiven > 0.0 else cost
+    return float(-prices[job, REFUND] * forgiven) if forgiven > 0.0 else 0.0
 
 
 @inlined
@@ -174,8 +223,8 @@ def move_to_decision(
             return False, cost
         cost += price
         # Where nothing fitted and nothing was given back, only jobs that have come can fit now.
-        may_fit = open_choice or counts[L.RUNNING] < running
-        for job in range(arrived, counts[L.ARRIVED]):
+        may_fit = open_choice or counts[L.RUNNING] < running or counts[L.GREW] == 1
+        for job in range(arrived, counts[L.ARRIVED]):  # not yet ready ones too: a look too many
             may_fit = may_fit or fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals, hw)
         if may_fit and any_visible_fits(jobs, queue, gpus, nodes, totals, hw, counts, rules, window):
             return True, cost

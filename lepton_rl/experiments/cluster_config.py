@@ -16,8 +16,10 @@ from lepton_rl.core.hardware import (
     SpreadCurve,
     default_locality,
     gpu_type,
+    interference_coefficient,
     make_gpu_type,
 )
+from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults, Interference, Lifetimes, Reservation
 from lepton_rl.errors import ConfigError, shown
 from lepton_rl.experiments.loader import InputPath, Misplaced, Section, or_value_error
 from lepton_rl.workloads import Trace, resolve_data_path
@@ -26,6 +28,11 @@ from lepton_rl.workloads.tariffs import read_carbon_intensity, read_electricity_
 Built = TypeVar("Built")
 MOST_GPUS = 1_000_000
 HOURS_OF_FLAT_TARIFF = 24 * 366 * 20
+ONLY_OF_GROUPS = (
+    "gpu_types", "reference", "locality", "electricity", "carbon", "first_hour", "interference",
+    "inlet_temperature_c", "faults", "reservations",
+)  # fmt: skip
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Price = Annotated[float, Field(ge=-1e4, le=1e5)]
 Intensity = Annotated[float, Field(ge=0, le=1e4)]
 
@@ -104,6 +111,112 @@ class LocalityConfig(Section):
         return Locality(*curves)
 
 
+class InterferenceConfig(Section):
+    """What shares of one GPU do to each other."""
+
+    coefficient: float = Field(default=0.0, ge=0, le=1e3, description="c of the slowdown 1 + c u v of a share")
+    pairs: dict[str, dict[str, float]] = Field(
+        default_factory=dict, description="slowdown of one class of job beside another: {vision: {language: 1.3}}"
+    )
+
+    def build(self) -> Interference:
+        """Return the rule."""
+        pairs = [(name, other, value) for name, row in self.pairs.items() for other, value in row.items()]
+        return Interference(self.coefficient, tuple(pairs))
+
+    @model_validator(mode="after")
+    def _is_rule(self) -> Self:
+        or_value_error(self.build)
+        return self
+
+
+class LifetimesConfig(Section):
+    """How long GPUs or nodes are up and down."""
+
+    mtbf_hours: float = Field(gt=0, le=1e9, description="mean time up")
+    repair_hours: float = Field(gt=0, le=1e6, description="mean time down")
+    shape: float = Field(default=1.0, ge=0.1, le=20, description="Weibull shape of the time up; 1 is exponential")
+
+    def build(self) -> Lifetimes:
+        """Return the distributions."""
+        return Lifetimes(self.mtbf_hours, self.repair_hours, self.shape)
+
+
+class OutageConfig(Section):
+    """One failure at a known time."""
+
+    down_s: Seconds = Field(description="from this second of the workload")
+    up_s: Seconds = Field(description="to before this one")
+    gpus: tuple[int, int] | None = Field(default=None, description="first and last GPU that go down")
+    node: int | None = Field(default=None, ge=0, description="or the node")
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.gpus is None) == (self.node is None):
+            raise ValueError("an outage names either gpus: [first, last] or a node")
+        if not self.down_s < self.up_s:
+            raise ValueError(f"an outage ends after it begins, not at {self.up_s:g} s after {self.down_s:g} s")
+        if self.gpus is not None and not 0 <= self.gpus[0] <= self.gpus[1]:
+            raise ValueError(f"gpus are [first, last], from 0 on, not {list(self.gpus)}")
+        return self
+
+    def build(self, groups: Sequence[NodeGroup]) -> tuple[Fault, Fault]:
+        """Return the failure and the repair."""
+        if self.gpus is not None:
+            first, count = self.gpus[0], self.gpus[1] - self.gpus[0] + 1
+        else:
+            sizes = [group.gpus_per_node for group in groups for _ in range(group.nodes)]
+            node = self.node or 0
+            if node >= len(sizes):
+                raise ConfigError(f"there is no node {node}; the cluster has nodes 0 to {len(sizes) - 1}")
+            first, count = sum(sizes[:node]), sizes[node]
+        return Fault(self.down_s, first, count, True), Fault(self.up_s, first, count, False)
+
+
+class FaultsConfig(Section):
+    """Failures and repairs, and what a struck job keeps."""
+
+    gpu: LifetimesConfig | None = Field(default=None, description="of single GPUs")
+    node: LifetimesConfig | None = Field(default=None, description="of nodes")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of what is drawn")
+    until_hours: float = Field(default=8760, ge=0, le=1e6, description="hour of the workload from which nothing fails")
+    outages: tuple[OutageConfig, ...] = Field(default=(), description="failures at known times")
+    checkpoint_interval_s: Seconds = Field(default=0.0, description="service between checkpoints, s; 0 for none")
+    checkpoint_cost_s: Seconds = Field(default=0.0, description="what a checkpoint takes, s")
+    restart_cost_s: Seconds = Field(default=0.0, description="what a struck job owes when it starts again, s")
+
+    def build(self, groups: Sequence[NodeGroup]) -> Faults:
+        """Return the failures."""
+        outages = [_at(("outages", i), outage.build, groups) for i, outage in enumerate(self.outages)]
+        return Faults(
+            gpu=self.gpu.build() if self.gpu else None,
+            node=self.node.build() if self.node else None,
+            seed=self.seed,
+            until_hours=self.until_hours,
+            schedule=tuple(event for outage in outages for event in outage),
+            checkpoint_interval_s=self.checkpoint_interval_s,
+            checkpoint_cost_s=self.checkpoint_cost_s,
+            restart_cost_s=self.restart_cost_s,
+        )
+
+
+class ReservationConfig(Section):
+    """Nodes that are kept free of jobs for a time."""
+
+    begin_s: Seconds = Field(description="from this second of the workload")
+    end_s: Seconds = Field(description="to before this one")
+    nodes: tuple[int, ...] = Field(description="numbers of nodes, from 0")
+
+    def build(self) -> Reservation:
+        """Return the reservation."""
+        return Reservation(self.begin_s, self.end_s, tuple(sorted(set(self.nodes))))
+
+    @model_validator(mode="after")
+    def _is_reservation(self) -> Self:
+        or_value_error(self.build)
+        return self
+
+
 class ClusterConfig(Section):
     """One pool of identical GPUs (`gpus`), `nodes` of them (with `gpus_per_node`), or `groups` of nodes that differ."""
 
@@ -136,11 +249,20 @@ class ClusterConfig(Section):
         default=0, ge=0, le=10_000_000, description="hour of these files at which the workload's time 0 lies"
     )
 
+    interference: InterferenceConfig | Literal["measured"] | None = Field(
+        default=None, description="slowdown of jobs that share a GPU: measured, or a rule; none if left out"
+    )
+    inlet_temperature_c: float | None = Field(
+        default=None, ge=-50, le=100, description="temperature of the cooling air; heat is not counted if left out"
+    )
+    faults: FaultsConfig | None = Field(default=None, description="failures and repairs; none if left out")
+    reservations: tuple[ReservationConfig, ...] = Field(default=(), description="nodes kept free for a time")
+
     @model_validator(mode="after")
     def _one_shape(self) -> Self:
         if self.groups:
             return self._checked_groups()
-        for key in ("gpu_types", "reference", "locality", "electricity", "carbon", "first_hour"):
+        for key in ONLY_OF_GROUPS:
             if getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True):
                 raise ValueError(f"{key}: only a cluster of groups has that")
         if self.gpus is not None and (self.nodes is not None or self.gpus_per_node is not None):
@@ -197,7 +319,24 @@ class ClusterConfig(Section):
             locality = self.locality.build()
         else:
             locality = default_locality() if self.locality == "measured" else Locality()
-        return ClusterSpec.of_groups(groups, reference, locality, tariffs)
+        return ClusterSpec.of_groups(groups, reference, locality, tariffs, self._dynamics(groups))
+
+    def _dynamics(self, groups: Sequence[NodeGroup]) -> Dynamics:
+        if self.interference == "measured":
+            interference = Interference(interference_coefficient())
+        else:
+            interference = self.interference.build() if self.interference else Interference()
+        faults = _at(("faults",), self.faults.build, groups) if self.faults else Faults()
+        dynamics = Dynamics(
+            interference=interference,
+            inlet_temperature_c=self.inlet_temperature_c,
+            faults=faults,
+            reservations=tuple(reservation.build() for reservation in self.reservations),
+        )
+        if faults.is_on:  # draws them, and refuses what cannot be
+            firsts = ClusterSpec.of_groups(tuple(groups))
+            _at(("faults",), faults.events, firsts.first_gpus, firsts.gpus)
+        return dynamics
 
     def _tariffs(self) -> Tariffs:
         return Tariffs(
@@ -224,6 +363,8 @@ def _at(path: Sequence[int | str], build: Callable[..., Built], *arguments: Any)
     """Build a part of the cluster; what is wrong with it gets its place in the file."""
     try:
         return build(*arguments)
+    except Misplaced as error:
+        raise Misplaced(str(error), (*path, *error.path)) from None
     except ConfigError as error:
         raise Misplaced(str(error), path) from None
 

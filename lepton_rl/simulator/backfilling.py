@@ -3,15 +3,34 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import copy_allocation, copy_gpus, release
+from lepton_rl.core.allocation import copy_allocation, copy_gpus, held_on, milli_up, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
 from lepton_rl.core.memory import move
 from lepton_rl.core.placement import fits, place
 from lepton_rl.core.progress import planned_seconds, seconds_for
+from lepton_rl.simulator.reservations import BEGIN as RESERVED_FROM
+from lepton_rl.simulator.reservations import END as RESERVED_UNTIL
+from lepton_rl.simulator.reservations import NODE as RESERVED_NODE
+from lepton_rl.simulator.reservations import count_down, has_reservations, next_end, reservations
 from lepton_rl.simulator.starting import begin_at, only_new_jobs
 from lepton_rl.simulator.waiting import find
+
+
+@njit
+def _find_shadow_between(
+    after: float, before: float, jobs: Floats, head: int, ahead_gpus: Ints32, ahead_nodes: Ints32,
+    ahead_totals: Ints64, hw: Hardware, rules: Ints64,
+) -> float:  # fmt: skip
+    """First end of a reservation after one time and before another at which the head fits; infinity for none."""
+    time = next_end(hw, after)
+    while time < before:
+        count_down(ahead_nodes, hw, time)
+        if fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals, hw):
+            return time
+        time = next_end(hw, time)
+    return np.inf
 
 
 @njit
@@ -33,8 +52,12 @@ def _find_shadow(
     if not counted:
         copy_allocation(gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
     shadow = np.inf
+    last = now
     for index in range(counts[L.RUNNING]):
         end = max(ends[index], now)
+        if has_reservations(hw) and shadow == np.inf:
+            shadow = _find_shadow_between(last, end, jobs, head, ahead_gpus, ahead_nodes, ahead_totals, hw, rules)
+            last = end
         if end > shadow:
             break
         job = running[index]
@@ -44,8 +67,12 @@ def _find_shadow(
                 shadow = end
         else:
             release(jobs, job, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, hw)
+            if has_reservations(hw) and shadow == np.inf:
+                count_down(ahead_nodes, hw, end)
             if shadow == np.inf and fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals, hw):
                 shadow = end
+    if has_reservations(hw) and shadow == np.inf:
+        shadow = _find_shadow_between(last, np.inf, jobs, head, ahead_gpus, ahead_nodes, ahead_totals, hw, rules)
     clock[L.SHADOW] = shadow
     clock[L.EXTRA] = free - jobs[head, L.GPUS]
 
@@ -148,6 +175,35 @@ def _split_profile(times: Floats, free: Floats, size: int, time: float) -> int:
     return size + 1
 
 
+@njit
+def _take_reserved(
+    times: Floats, free: Floats, size: int, jobs: Floats, run_end: Floats, run_job: Ints32, running: int,
+    gpus: Ints32, nodes: Ints32, hw: Hardware,
+) -> int:  # fmt: skip
+    """Take reserved nodes out of the profile, but not twice what running jobs hold there; return its new size."""
+    if hw is None:
+        return size
+    now = times[0]
+    for row in range(hw.reservations.shape[0]):
+        end = hw.reservations[row, RESERVED_UNTIL]
+        if end <= now:
+            continue
+        begin = max(hw.reservations[row, RESERVED_FROM], now)
+        node = int(hw.reservations[row, RESERVED_NODE])
+        size = _split_profile(times, free, size, begin)
+        size = _split_profile(times, free, size, end)
+        for step in range(size):
+            if begin <= times[step] < end:
+                free[step] -= L.MILLI * (nodes[node, L.COUNT] - nodes[node, L.GPUS_DOWN])
+        for index in range(running):
+            left = min(run_end[L.PREDICTED_ENDS, index], end)
+            held = held_on(jobs, run_job[L.PREDICTED_ENDS, index], gpus, node) if left > begin else 0
+            for step in range(size):
+                if held > 0 and begin <= times[step] < left:
+                    free[step] += held
+    return size
+
+
 @njit_allocating
 def start_reserved(
     jobs: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
@@ -160,10 +216,11 @@ def start_reserved(
     now = clock[L.NOW]
     waiting = counts[L.BACK] - counts[L.FRONT]
     running = counts[L.RUNNING]
-    times = np.empty(running + 2 * waiting + 2)
-    free = np.empty(running + 2 * waiting + 2)
+    reserved = reservations(hw)
+    times = np.empty(running + 2 * waiting + 2 * reserved + 2)
+    free = np.empty(running + 2 * waiting + 2 * reserved + 2)
     times[0] = now
-    free[0] = L.MILLI * gpus.shape[0] - totals[L.HELD]
+    free[0] = milli_up(gpus, totals, hw) - totals[L.HELD]
     size = 1
     for index in range(running):
         end = max(run_end[L.PREDICTED_ENDS, index], now)
@@ -174,12 +231,16 @@ def start_reserved(
             times[size] = end
             free[size] = free[size - 1] + demand
             size += 1
+    size = _take_reserved(times, free, size, jobs, run_end, run_job, running, gpus, nodes, hw)
     position = counts[L.FRONT]
     while position < counts[L.BACK] and free[0] > 0:  # later plans cannot start now and nothing is kept of them
         job = queue[position]
         demand = jobs[job, L.GPUS]
         length = planned_seconds(jobs, job, hw)
         step = _earliest(times, free, size, demand, length)
+        if free[size - 1] < demand:  # more than is up: there is nothing to reserve
+            position += 1
+            continue
         begin = times[step]
         size = _split_profile(times, free, size, begin + length)
         while step < size and times[step] < begin + length:

@@ -3,15 +3,19 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.actions import Action, Preempt, Start
+from lepton_rl.core.actions import Action, Migrate, Preempt, Start
 from lepton_rl.core.allocation import held_gpus, release
+from lepton_rl.core.arrays import Floats
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.placement import Placement
-from lepton_rl.core.progress import served
-from lepton_rl.core.snapshot import Snapshot, check_is_action, check_quantum, take_gpus
+from lepton_rl.core.progress import begin_run, served
+from lepton_rl.core.snapshot import Snapshot, check_is_action, check_quantum, limit_power, move_gpus, take_gpus
 from lepton_rl.errors import IllegalAction
+from lepton_rl.simulator.ends import remove_end
 from lepton_rl.simulator.events import forget_true_end, move_to_next_event, set_true_end
+from lepton_rl.simulator.heat import temperatures
+from lepton_rl.simulator.rates import change_rates_now
 from lepton_rl.simulator.rules import Rule, Timing
 from lepton_rl.simulator.state import build_state, outcome_of
 from lepton_rl.simulator.waiting import find, insert, remove
@@ -39,11 +43,11 @@ class SimulatedCluster:
         timing: Timing | None = None,
     ) -> None:
         self.trace = trace
-        self.cluster = cluster
         self.placement = placement
         self.timing = timing or Timing()
         # The queue's own order is submission: policies bring their own.
         self._state = build_state(trace, cluster, Rule(placement=placement), self.timing)
+        self.cluster = self._state.cluster
 
     @property
     def time(self) -> float:
@@ -76,7 +80,7 @@ class SimulatedCluster:
         waiting = s.queue[s.counts[L.FRONT] : s.counts[L.BACK]]
         jobs = s.jobs[np.concatenate((running, waiting))]
         arrays = (jobs, s.gpus[0].copy(), s.nodes[0].copy(), s.bits[0].copy(), s.totals[0].copy())
-        arrays[-1][L.TOUCHED :] = -1
+        arrays[-1][L.TOUCHED : L.TOTAL_COLUMNS] = -1
         for array in arrays:
             array.setflags(write=False)
         jobs, gpus, nodes, bits, totals = arrays
@@ -93,7 +97,18 @@ class SimulatedCluster:
             bits=bits,
             totals=totals,
             hw=s.hw,
+            migration_cost=self.timing.migration_cost,
+            temperatures=self._temperatures(),
         )
+
+    def _temperatures(self) -> Floats | None:
+        s = self._state
+        if s.hw is None or len(s.hw.heat) == 0:
+            return None
+        degrees = np.empty(self.cluster.gpus)
+        temperatures(s.gpus[0], s.nodes[0], s.hw, s.clock, s.clock[L.NOW], degrees)
+        degrees.setflags(write=False)
+        return degrees
 
     def apply(self, action: Action) -> None:
         """Carry the action out now.
@@ -104,12 +119,26 @@ class SimulatedCluster:
         check_is_action(action)
         if isinstance(action, Start):
             self._start(action)
-        else:
+        elif isinstance(action, Preempt):
             self._preempt(action)
+        elif isinstance(action, Migrate):
+            self._migrate(action)
+        else:
+            s = self._state
+            limit_power(action, self.cluster, s.gpus[0], s.nodes[0], s.totals[0], s.hw)
+        self._change_rates()
+
+    def _change_rates(self) -> None:
+        s = self._state
+        if s.hw is not None and s.totals[0, L.STIRRED_GPUS] > 0:
+            change_rates_now(
+                s.jobs, s.truth, s.run_end, s.run_job, s.gpus[0], s.nodes[0], s.totals[0], s.hw, s.clock, s.counts,
+                s.rules,
+            )  # fmt: skip
 
     def outcome(self) -> Outcome:
         """Return the record of the run; complete once `advance` has returned False."""
-        return outcome_of(self.trace, self.cluster, self._state)
+        return outcome_of(self.trace, self._state)
 
     def gpus_of(self, job: int) -> tuple[int, ...]:
         """Return the GPUs that a running job holds, in the order taken."""
@@ -127,6 +156,8 @@ class SimulatedCluster:
             raise IllegalAction(f"no job {job} has been submitted")
         if not np.isnan(self._state.truth[job, L.FINISH]):
             raise IllegalAction(f"job {job} has finished")
+        if self._state.hw is not None and self._state.jobs[job, L.UNMET] > 0:
+            raise IllegalAction(f"job {job} waits for jobs that it comes after to finish")
 
     def _start(self, action: Start) -> None:
         s = self._state
@@ -135,18 +166,22 @@ class SimulatedCluster:
         if s.jobs[job, L.FIRST_GPU] >= 0:
             raise IllegalAction(f"job {job} is running already")
         take_gpus(action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw)
-        s.jobs[job, L.START] = s.clock[L.NOW]
+        begin_run(s.jobs, job, s.clock[L.NOW], s.hw)
         remove(s.queue, s.counts, find(s.jobs, s.queue, s.counts, job))
         set_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock)
         s.counts[L.RUNNING] += 1
 
+    def _check_running(self, action: Preempt | Migrate) -> None:
+        s = self._state
+        self._check_known(action.job)
+        if s.jobs[action.job, L.FIRST_GPU] < 0:
+            raise IllegalAction(f"job {action.job} is waiting, not running")
+        check_quantum(action, s.clock[L.NOW] - s.jobs[action.job, L.START], self.timing.quantum)
+
     def _preempt(self, action: Preempt) -> None:
         s = self._state
         job = action.job
-        self._check_known(job)
-        if s.jobs[job, L.FIRST_GPU] < 0:
-            raise IllegalAction(f"job {job} is waiting, not running")
-        check_quantum(job, s.clock[L.NOW] - s.jobs[job, L.START], self.timing.quantum)
+        self._check_running(action)
         service = served(s.jobs, job, s.clock[L.NOW], s.hw)
         forget_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock, s.settings)
         s.counts[L.RUNNING] -= 1
@@ -155,3 +190,18 @@ class SimulatedCluster:
         s.jobs[job, L.ATTAINED] += service
         s.jobs[job, L.PREDICTED] += self.timing.preemption_cost - service
         insert(s.jobs, s.queue, s.counts, job)
+
+    def _migrate(self, action: Migrate) -> None:
+        s = self._state
+        job = action.job
+        self._check_running(action)
+        service = move_gpus(
+            action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw, s.clock[L.NOW],
+            self.timing.migration_cost,
+        )  # fmt: skip
+        s.truth[job, L.REMAINING] += self.timing.migration_cost - service
+        running = s.counts[L.RUNNING]
+        remove_end(s.run_end, s.run_job, running, job)
+        set_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, running - 1, s.clock)
+        if s.hw is not None:
+            s.truth[job, L.MIGRATIONS] += 1

@@ -83,6 +83,13 @@ def remove_end(run_end: Floats, run_job: Ints32, size: int, job: int) -> None:
     _sift_down(run_end, run_job, last, place, end, moved)
 
 
+@njit
+def order_ends(run_end: Floats, run_job: Ints32, size: int) -> None:
+    """Make a heap again of `size` jobs whose true ends have changed."""
+    for place in range(size // 2 - 1, -1, -1):
+        _sift_down(run_end, run_job, size, place, run_end[L.TRUE_ENDS, place], run_job[L.TRUE_ENDS, place])
+
+
 @inlined
 def _first_not_before(ends: Floats, size: int, end: float) -> int:
     """First of `size` ascending ends that is not before `end`."""

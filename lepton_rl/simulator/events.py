@@ -1,4 +1,4 @@
-"""Simulated time: arrivals, completions and timers, and the true end of every running job."""
+"""Simulated time: arrivals, completions, changes of capacity and timers, and the true end of every running job."""
 
 import numpy as np
 
@@ -10,15 +10,64 @@ from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH, JOULES_PER_MWH
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.progress import predicted_end, seconds_for, served
 from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_end
+from lepton_rl.simulator.heat import find_next_heat, heat_up
 from lepton_rl.simulator.passes import scheduling_pass
+from lepton_rl.simulator.rates import change_rates, forget_changes
+from lepton_rl.simulator.reservations import count_down, has_reservations, next_change
 from lepton_rl.simulator.scores import margin, score
+from lepton_rl.simulator.stopping import fail_and_repair
 from lepton_rl.simulator.waiting import insert
 
 
 @inlined
+def _enqueue(
+    jobs: Floats, queue: Ints32, job: int, gpus: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
+    settings: Floats,
+) -> None:  # fmt: skip
+    """Put a job that may start in the queue."""
+    jobs[job, L.PREDICTED] = jobs[job, L.REQUESTED]
+    jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
+    jobs[job, L.MARGIN] = margin(settings, jobs, job, gpus.shape[0])
+    insert(jobs, queue, counts, job)
+
+
+@inlined
+def submit(
+    jobs: Floats, queue: Ints32, gpus: Ints32, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64,
+    settings: Floats,
+) -> None:  # fmt: skip
+    """Put the next job of the trace in the queue, or let it wait for those that it comes after."""
+    job = int(counts[L.ARRIVED])
+    counts[L.ARRIVED] += 1
+    if hw is not None and jobs[job, L.UNMET] > 0.0:
+        counts[L.NOT_READY] += 1
+        counts[L.RELEASED] = 1  # the last to arrive is not in the queue
+        return
+    _enqueue(jobs, queue, job, gpus, clock, counts, rules, settings)
+
+
+@njit
+def _let_follow(
+    jobs: Floats, queue: Ints32, job: int, gpus: Ints32, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64,
+    settings: Floats,
+) -> None:  # fmt: skip
+    """Put those in the queue that came after the finished job and after no other that is left."""
+    if hw is None:
+        return
+    base = counts[L.BASE]
+    for index in range(hw.followers_from[base + job], hw.followers_from[base + job + 1]):
+        follower = int(hw.followers[index] - base)
+        if 0 <= follower < jobs.shape[0]:
+            jobs[follower, L.UNMET] -= 1.0
+            if jobs[follower, L.UNMET] == 0.0 and follower < counts[L.ARRIVED]:
+                counts[L.NOT_READY] -= 1
+                _enqueue(jobs, queue, follower, gpus, clock, counts, rules, settings)
+
+
+@inlined
 def _complete(
-    jobs: Floats, truth: Floats, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64,
+    jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
+    bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
 ) -> None:  # fmt: skip
     """Finish the running job whose true end is next."""
     job = pop_end(run_end, run_job, counts[L.RUNNING])
@@ -30,29 +79,47 @@ def _complete(
     jobs[job, L.ATTAINED] += served(jobs, job, clock[L.NOW], hw)
     jobs[job, L.FIRST_GPU] = -1
     truth[job, L.FINISH] = clock[L.NOW]
+    if hw is not None:
+        truth[job, L.END] = np.inf
+        if hw.followers.shape[0] > 0:
+            _let_follow(jobs, queue, job, gpus, hw, clock, counts, rules, settings)
+
+
+@njit
+def count_unmet(jobs: Floats, hw: Hardware, counts: Ints64) -> None:
+    """Count for each job of a window those of the window that it comes after."""
+    if hw is None or hw.followers.shape[0] == 0:
+        return
+    base = counts[L.BASE]
+    for job in range(jobs.shape[0]):
+        jobs[job, L.UNMET] = 0.0
+    for job in range(jobs.shape[0]):
+        for index in range(hw.followers_from[base + job], hw.followers_from[base + job + 1]):
+            follower = int(hw.followers[index] - base)
+            if 0 <= follower < jobs.shape[0]:
+                jobs[follower, L.UNMET] += 1.0
 
 
 @inlined
-def submit(
-    jobs: Floats, queue: Ints32, gpus: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats
-) -> None:
-    """Put the next job of the trace in the queue."""
-    job = int(counts[L.ARRIVED])
-    counts[L.ARRIVED] += 1
-    jobs[job, L.PREDICTED] = jobs[job, L.REQUESTED]
-    jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
-    jobs[job, L.MARGIN] = margin(settings, jobs, job, gpus.shape[0])
-    insert(jobs, queue, counts, job)
+def _is_anything_left(jobs: Floats, counts: Ints64) -> bool:
+    """Whether a job is still to come, waits or runs."""
+    left = counts[L.ARRIVED] < jobs.shape[0] or counts[L.RUNNING] > 0
+    return bool(left or counts[L.FRONT] < counts[L.BACK] or counts[L.NOT_READY] > 0)
 
 
 @inlined
-def next_event(jobs: Floats, run_end: Floats, clock: Floats, counts: Ints64) -> float:
-    """Time of the next arrival, completion or timer; infinity when there is none."""
+def next_event(jobs: Floats, run_end: Floats, hw: Hardware, clock: Floats, counts: Ints64) -> float:
+    """Time of the next arrival, completion, change of capacity or timer; infinity when there is none."""
     time = np.inf
     if counts[L.ARRIVED] < jobs.shape[0]:
         time = jobs[counts[L.ARRIVED], L.SUBMIT]
     if counts[L.RUNNING] > 0:
         time = min(time, run_end[L.TRUE_ENDS, 0])
+    if hw is not None:
+        if counts[L.FAULT] < hw.fault_time.shape[0] and _is_anything_left(jobs, counts):
+            time = min(time, max(hw.fault_time[counts[L.FAULT]], clock[L.NOW]))
+        if has_reservations(hw) and _is_anything_left(jobs, counts):
+            time = min(time, next_change(hw, clock[L.NOW]))
     if time < np.inf:  # a timer alone would tick for ever
         time = min(time, clock[L.TIMER])
     return time
@@ -62,7 +129,7 @@ def next_event(jobs: Floats, run_end: Floats, clock: Floats, counts: Ints64) -> 
 def _meter(totals: Ints64, hw: Hardware, clock: Floats, until: float) -> None:
     """Add up energy, its cost and its carbon; the draw holds from now to the next event."""
     if hw is not None:
-        watts = totals[L.POWER] * 1e-6
+        watts = (totals[L.POWER] - totals[L.HELD_BACK]) * 1e-6
         now = clock[L.NOW]
         clock[L.ENERGY] += watts * (until - now)
         if hw.price.shape[0] > 0:
@@ -72,24 +139,64 @@ def _meter(totals: Ints64, hw: Hardware, clock: Floats, until: float) -> None:
 
 
 @inlined
+def _pass_time(totals: Ints64, hw: Hardware, clock: Floats, until: float) -> None:
+    """Move the clock; nothing changes until then."""
+    clock[L.BUSY_INTEGRAL] += totals[L.HELD] * (until - clock[L.NOW])
+    clock[L.STRANDED_INTEGRAL] += totals[L.STRANDED] * (until - clock[L.NOW])
+    _meter(totals, hw, clock, until)
+    clock[L.NOW] = until
+
+
+@inlined
+def _let_heat(
+    jobs: Floats, truth: Floats, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64,
+    hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, time: float,
+) -> float:  # fmt: skip
+    """Let GPUs throttle that get there before the next event; return when that is now."""
+    if hw is not None:
+        while hw.heat.shape[0] > 0 and clock[L.NEXT_HEAT] < time < np.inf:
+            _pass_time(totals, hw, clock, clock[L.NEXT_HEAT])
+            heat_up(gpus, totals, clock)
+            if totals[L.STIRRED_GPUS] == 0:  # what was to come has been prevented
+                find_next_heat(gpus, clock)
+            change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
+            time = next_event(jobs, run_end, hw, clock, counts)
+    return time
+
+
+@inlined
 def move_to_next_event(
     jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
     bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
 ) -> bool:  # fmt: skip
     """Drain all events of the next instant, completions first; return False when there is none."""
-    time = next_event(jobs, run_end, clock, counts)
+    forget_changes(truth, run_job, hw, counts)
+    time = next_event(jobs, run_end, hw, clock, counts)
     if time == np.inf:
         return False
-    clock[L.BUSY_INTEGRAL] += totals[L.HELD] * (time - clock[L.NOW])
-    clock[L.STRANDED_INTEGRAL] += totals[L.STRANDED] * (time - clock[L.NOW])
-    _meter(totals, hw, clock, time)
-    clock[L.NOW] = time
+    time = _let_heat(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules, time)
+    _pass_time(totals, hw, clock, time)
     while counts[L.RUNNING] > 0 and run_end[L.TRUE_ENDS, 0] <= time:
-        _complete(jobs, truth, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules)
+        _complete(jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings)
+    if hw is not None:
+        counts[L.GREW] = 0
+        if hw.heat.shape[0] > 0 and clock[L.NEXT_HEAT] <= time:
+            heat_up(gpus, totals, clock)
+            if totals[L.STIRRED_GPUS] == 0:
+                find_next_heat(gpus, clock)
+        if counts[L.FAULT] < hw.fault_time.shape[0] and hw.fault_time[counts[L.FAULT]] <= time:
+            fail_and_repair(
+                jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings
+            )
+        if has_reservations(hw):
+            count_down(nodes, hw, time)
+            counts[L.RELEASED] = 1
+            counts[L.GREW] = 1
     while counts[L.ARRIVED] < jobs.shape[0] and jobs[counts[L.ARRIVED], L.SUBMIT] <= time:
-        submit(jobs, queue, gpus, clock, counts, rules, settings)
+        submit(jobs, queue, gpus, hw, clock, counts, rules, settings)
     while clock[L.TIMER] <= time:
         clock[L.TIMER] += settings[L.TIMER_INTERVAL]
+    change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
     return True
 
 
@@ -100,7 +207,10 @@ def set_true_end(
     """Give a job that was started now its true end, in a heap of `size` jobs."""
     if np.isnan(truth[job, L.FIRST_START]):
         truth[job, L.FIRST_START] = clock[L.NOW]
-    push_end(run_end, run_job, size, clock[L.NOW] + seconds_for(truth[job, L.REMAINING], jobs, job, hw), job)
+    end = clock[L.NOW] + seconds_for(truth[job, L.REMAINING], jobs, job, hw)
+    push_end(run_end, run_job, size, end, job)
+    if hw is not None:
+        truth[job, L.END] = end
 
 
 @njit
@@ -112,6 +222,8 @@ def forget_true_end(
     remove_end(run_end, run_job, size, job)
     truth[job, L.REMAINING] += settings[L.PREEMPTION_COST] - served(jobs, job, clock[L.NOW], hw)
     truth[job, L.PREEMPTIONS] += 1.0
+    if hw is not None:
+        truth[job, L.END] = np.inf
 
 
 @njit
@@ -136,6 +248,7 @@ def run_to_end(
         for index in range(counts[L.STARTED]):
             set_true_end(jobs, truth, started[index], hw, run_end, run_job, size, clock)
             size += 1
+        change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
     return int(counts[L.BACK] - counts[L.FRONT])
 
 
@@ -162,4 +275,5 @@ def warm_up(
         for index in range(counts[L.STARTED]):
             set_true_end(jobs, truth, started[index], hw, run_end, run_job, size, clock)
             size += 1
+        change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
     counts[L.HEAD] = -1

@@ -30,7 +30,7 @@ def _start_heads(
     any_started = False
     while counts[L.FRONT] < counts[L.BACK]:
         job = queue[counts[L.FRONT]]
-        if not has_room(jobs, job, totals, gpus):
+        if not has_room(jobs, job, totals, gpus, hw):
             break
         if not place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw):
             break
@@ -57,7 +57,9 @@ def _start_any(
     while left > 0 and totals[L.HELD] < capacity:
         left -= 1
         job = queue[position]
-        if has_room(jobs, job, totals, gpus) and place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw):
+        if has_room(jobs, job, totals, gpus, hw) and place(
+            rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw
+        ):
             position = begin_at(position, jobs, queue, hw, run_end, run_job, started, clock, counts, rules)
         else:
             position += 1

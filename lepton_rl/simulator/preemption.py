@@ -3,7 +3,7 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import release
+from lepton_rl.core.allocation import milli_up, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit, njit_allocating
@@ -11,6 +11,7 @@ from lepton_rl.core.placement import place
 from lepton_rl.core.progress import predicted_end, served
 from lepton_rl.simulator.blocking import HEAD
 from lepton_rl.simulator.ends import drop_prediction
+from lepton_rl.simulator.reservations import free_but_reserved, has_reservations
 from lepton_rl.simulator.scores import running_score, score
 from lepton_rl.simulator.starting import begin
 from lepton_rl.simulator.waiting import find, insert, remove
@@ -51,7 +52,9 @@ def fill_anew(
     front = counts[L.FRONT]
     waiting = counts[L.BACK] - front
     running = counts[L.RUNNING]
-    left = L.MILLI * gpus.shape[0]
+    left = milli_up(gpus, totals, hw)
+    if has_reservations(hw):
+        left -= free_but_reserved(gpus, nodes, hw)
     candidates = np.empty(waiting + running, np.int64)
     scores = np.empty(waiting + running)
     for index in range(waiting):

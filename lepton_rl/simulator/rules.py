@@ -17,19 +17,21 @@ MOST_PREEMPTION_COST = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When a cluster decides and what a preemption costs, in seconds; 0 switches each off."""
+    """When a cluster decides and what a preemption or a migration costs, in seconds; 0 switches each off."""
 
     preemption_cost: float = 0.0
     quantum: float = 0.0
     timer: float = 0.0
+    migration_cost: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("preemption_cost", "quantum", "timer"):
+        for name in ("preemption_cost", "quantum", "timer", "migration_cost"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be 0 or more seconds, not {value}")
-        if self.preemption_cost > MOST_PREEMPTION_COST:
-            raise ConfigError(f"preemption_cost must be {MOST_PREEMPTION_COST:g} s or less, not {self.preemption_cost}")
+        for name in ("preemption_cost", "migration_cost"):
+            if getattr(self, name) > MOST_PREEMPTION_COST:
+                raise ConfigError(f"{name} must be {MOST_PREEMPTION_COST:g} s or less, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Starting waiting jobs: what every way of scheduling shares."""
 
 from lepton_rl.core import layout as L
+from lepton_rl.core.allocation import milli_up
 from lepton_rl.core.arrays import Floats, Ints32, Ints64
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined
-from lepton_rl.core.progress import predicted_end
+from lepton_rl.core.progress import begin_run, predicted_end
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.waiting import remove
 
@@ -15,7 +16,7 @@ def book(
     rules: Ints64,
 ) -> None:  # fmt: skip
     """Book a job whose GPUs are held as running from now on."""
-    jobs[job, L.START] = clock[L.NOW]
+    begin_run(jobs, job, clock[L.NOW], hw)
     if rules[L.PREDICTS]:
         add_prediction(jobs, run_end, run_job, counts[L.RUNNING], predicted_end(jobs, job, hw), job)
     counts[L.RUNNING] += 1
@@ -33,10 +34,10 @@ def begin(
 
 
 @inlined
-def has_room(jobs: Floats, job: int, totals: Ints64, gpus: Ints32) -> bool:
+def has_room(jobs: Floats, job: int, totals: Ints64, gpus: Ints32, hw: Hardware) -> bool:
     """Whether the margin that the order wants beside the job stays free."""
     margin = jobs[job, L.MARGIN]
-    return bool(margin <= 0.0 or jobs[job, L.GPUS] + margin <= L.MILLI * gpus.shape[0] - totals[L.HELD])
+    return bool(margin <= 0.0 or jobs[job, L.GPUS] + margin <= milli_up(gpus, totals, hw) - totals[L.HELD])
 
 
 @inlined

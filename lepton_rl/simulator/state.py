@@ -8,10 +8,12 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.hardware.tables import Hardware
-from lepton_rl.core.machine import empty_cluster, hardware_tables
-from lepton_rl.core.metrics import Metered, Outcome
+from lepton_rl.core.machine import clock_columns, empty_cluster, hardware_tables
+from lepton_rl.core.metrics import Disturbed, Metered, Outcome
 from lepton_rl.errors import TraceError
-from lepton_rl.simulator.jobs import job_table, runnable, truth_table, wish
+from lepton_rl.simulator.events import count_unmet
+from lepton_rl.simulator.heat import start_cold
+from lepton_rl.simulator.jobs import cluster_for, job_table, runnable, truth_table, wish, with_followers
 from lepton_rl.simulator.rules import Rule, Timing
 from lepton_rl.workloads import Trace
 
@@ -24,11 +26,12 @@ class State:
     backfilling pass foresees it.
     """
 
+    cluster: ClusterSpec
     jobs: Floats  # (jobs, JOB_COLUMNS)
     truth: Floats  # (jobs, TRUTH_COLUMNS)
     queue: Ints32  # (jobs,)
     run_end: Floats  # (2, most running)
-    run_job: Ints32  # (3, most running)
+    run_job: Ints32  # (RUN_ROWS, most running)
     gpus: Ints32  # (2, GPUs, GPU_COLUMNS)
     nodes: Ints32  # (2, nodes, NODE_COLUMNS)
     bits: Words  # (2, nodes, words)
@@ -70,34 +73,50 @@ def check_fits(trace: Trace, cluster: ClusterSpec) -> None:
         )
 
 
+def most_that_run(jobs: int, whole_gpus: bool, cluster: ClusterSpec) -> int:
+    """Return how many jobs may stand in the lists of running jobs.
+
+    On a detailed cluster twice as many as can run: at one instant those that ran and those that then start may change.
+    """
+    most = cluster.gpus if whole_gpus else cluster.gpus * L.MILLI
+    return min(jobs, 2 * most if cluster.groups else most)
+
+
 def build_state(trace: Trace, cluster: ClusterSpec, rule: Rule, timing: Timing) -> State:
     """Return the state before the first event.
 
     Raises:
         TraceError: a job can never run on this cluster.
     """
+    cluster = cluster_for((trace,), cluster)
     check_fits(trace, cluster)
     whole = bool((trace.gpus >= 1).all())
-    most_running = min(len(trace), cluster.gpus if whole else cluster.gpus * L.MILLI)
+    most_running = most_that_run(len(trace), whole, cluster)
     gpus, nodes, bits, totals = empty_cluster(cluster)
-    clock = np.zeros(L.DETAILED_CLOCK_COLUMNS if cluster.groups else L.CLOCK_COLUMNS)
+    hw = with_followers(hardware_tables(cluster), (trace,))
+    jobs = job_table(trace, cluster)
+    clock = np.zeros(clock_columns(cluster))
     clock[L.NOW] = trace.submit_time[0]
     clock[L.TIMER] = trace.submit_time[0] + timing.timer if timing.timer > 0 else np.inf
     counts = np.zeros(L.COUNT_COLUMNS, np.int64)
     counts[L.HEAD] = -1
     counted = whole and not cluster.groups  # where nodes differ, so does what fits them
     rules, settings = rule.arrays(counted, timing)
+    if hw is not None:
+        count_unmet(jobs, hw, counts)
+        start_cold(gpus, nodes, hw, clock)
     return State(
-        jobs=job_table(trace, cluster),
-        truth=truth_table(trace),
+        cluster=cluster,
+        jobs=jobs,
+        truth=truth_table(trace, cluster),
         queue=np.zeros(len(trace), np.int32),
         run_end=np.zeros((2, most_running)),
-        run_job=np.zeros((3, most_running), np.int32),
+        run_job=np.zeros((L.RUN_ROWS if hw is None else L.DETAILED_RUN_ROWS, most_running), np.int32),
         gpus=np.stack((gpus, gpus)),
         nodes=np.stack((nodes, nodes)),
         bits=np.stack((bits, bits)),
         totals=np.stack((totals, totals)),
-        hw=hardware_tables(cluster),
+        hw=hw,
         started=np.zeros(most_running, np.int32),
         preempted=np.zeros(most_running, np.int32),
         clock=clock,
@@ -121,8 +140,20 @@ def metered(clock: Floats, cluster: ClusterSpec) -> Metered | None:
     return Metered(float(clock[L.ENERGY]), float(clock[L.ELECTRICITY]), float(clock[L.CARBON]))
 
 
-def outcome_of(trace: Trace, cluster: ClusterSpec, state: State) -> Outcome:
+def disturbed(truth: Floats, cluster: ClusterSpec) -> Disturbed | None:
+    """Return what failures and migrations did to the jobs of a detailed cluster."""
+    if not cluster.groups:
+        return None
+    return Disturbed(
+        strikes=truth[:, L.STRIKES].astype(np.int64),
+        migrations=truth[:, L.MIGRATIONS].astype(np.int64),
+        lost_seconds=truth[:, L.LOST].copy(),
+    )
+
+
+def outcome_of(trace: Trace, state: State) -> Outcome:
     """Return the record of a finished run."""
+    cluster = state.cluster
     return Outcome(
         cluster=cluster,
         submit=trace.submit_time,
@@ -136,4 +167,5 @@ def outcome_of(trace: Trace, cluster: ClusterSpec, state: State) -> Outcome:
         deadline=trace.deadline,
         stranded_gpu_seconds=float(state.clock[L.STRANDED_INTEGRAL]) / L.MILLI,
         metered=metered(state.clock, cluster),
+        disturbed=disturbed(state.truth, cluster),
     )

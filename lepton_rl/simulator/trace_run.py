@@ -19,7 +19,7 @@ def run_trace(trace: Trace, cluster: ClusterSpec, rule: Rule, timing: Timing | N
     check_times(trace, rule)
     state = build_state(trace, cluster, rule, timing or Timing())
     run_state(state)
-    return outcome_of(trace, cluster, state)
+    return outcome_of(trace, state)
 
 
 def check_times(trace: Trace, rule: Rule) -> None:

@@ -110,6 +110,7 @@ class Trace:
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     asks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    after: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
     def __post_init__(self) -> None:
         for column in COLUMNS:

@@ -161,7 +161,7 @@ def test_decide_starts_what_the_plan_starts_now() -> None:
     snapshot = simulated.snapshot()
     plan = Genetic().plan(snapshot)
     due = [job for job, start in zip(plan.jobs, plan.start_times, strict=True) if start == 0.0]
-    assert [action.job for action in Genetic().decide(snapshot)] == due
+    assert [action.job for action in Genetic().decide(snapshot) if isinstance(action, Start)] == due
     assert len(plan.jobs) == 32
     assert list(plan.start_times) == sorted(plan.start_times)
 

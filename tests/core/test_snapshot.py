@@ -220,9 +220,13 @@ def test_jobs_that_are_not_there() -> None:
 
 def test_what_is_no_action() -> None:
     cluster = busy_cluster()
-    with pytest.raises(IllegalAction, match=r"^'start' is not an action; use Start or Preempt$"):
+    with pytest.raises(
+        IllegalAction, match=r"^'start' is not an action; use Start, Preempt, Migrate or SetPowerLimit$"
+    ):
         cluster.apply("start")  # type: ignore[arg-type]
-    with pytest.raises(IllegalAction, match=r"^'start' is not an action; use Start or Preempt$"):
+    with pytest.raises(
+        IllegalAction, match=r"^'start' is not an action; use Start, Preempt, Migrate or SetPowerLimit$"
+    ):
         cluster.snapshot().after("start")  # type: ignore[arg-type]
 
 

@@ -60,6 +60,8 @@ Energy: each GPU draws idle_w + (max_w - idle_w) * load, load = the share of it 
 submit to the last finish.
 
 R6 Nodes that differ: see `detailed`. Here every GPU gives a second of service in a second.
+
+R7 What changes during a run: see `dynamic`. Here a rate holds for a whole run and every GPU is always there.
 """
 
 import copy
@@ -125,18 +127,29 @@ class Progress:
     preemptions: int = 0
     first_start: float = math.nan
     segment_start: float = math.nan
+    rate_since: float = math.nan  # what was served before is in `attained`
     finish: float = math.nan
     gpus: list[int] = field(default_factory=list)
     is_running: bool = False
 
+    @property
+    def owed(self) -> float:
+        """Seconds of service beyond the run time."""
+        return self.preemptions * self.cost
+
     def attained_by(self, now: float) -> float:
-        return self.attained + ((now - self.segment_start) * self.rate if self.is_running else 0.0)
+        return self.attained + ((now - self.rate_since) * self.rate if self.is_running else 0.0)
 
     def remaining_requested(self, now: float) -> float:
-        return self.job.requested + self.preemptions * self.cost - self.attained_by(now)
+        return self.job.requested + self.owed - self.attained_by(now)
 
     def predicted_end(self, now: float) -> float:
-        return max(now, self.segment_start + self.remaining_requested(self.segment_start) / self.rate)
+        return max(now, self.rate_since + seconds_for(self.remaining_requested(self.rate_since), self.rate))
+
+
+def seconds_for(service: float, rate: float) -> float:
+    """Seconds that so much service takes; for ever at a rate of 0."""
+    return service / rate if rate > 0 else math.copysign(math.inf, service)
 
 
 def _log_submit(job: Job) -> float:
@@ -334,7 +347,7 @@ class Simulation:
         self.blocking = blocking
         self.quantum = quantum
         by_submit = sorted(range(len(jobs)), key=lambda i: jobs[i].submit)
-        self.given = [Progress(job, 0, preemption_cost) for job in jobs]
+        self.given = [self._new_progress(job, preemption_cost) for job in jobs]
         self.arrivals = [self.given[i] for i in by_submit]
         for number, progress in enumerate(self.arrivals):
             progress.number = number
@@ -342,6 +355,9 @@ class Simulation:
         self.running: list[Progress] = []
         self.now = self.arrivals[0].job.submit
         self.joules = 0.0
+
+    def _new_progress(self, job: Job, preemption_cost: float) -> Progress:
+        return Progress(job, 0, preemption_cost)
 
     def simulate(self) -> None:
         coming = list(reversed(self.arrivals))
@@ -368,12 +384,17 @@ class Simulation:
         progress.segment_start = self.now
         if math.isnan(progress.first_start):
             progress.first_start = self.now
-        remaining = progress.job.run + progress.preemptions * progress.cost - progress.attained
-        progress.rate = self.cluster.rate(progress.job, gpus)
-        progress.finish = self.now + remaining / progress.rate
+        self._set_rate(progress)
         progress.is_running = True
         self.waiting.remove(progress)
         self.running.append(progress)
+
+    def _set_rate(self, progress: Progress) -> None:
+        """Set the rate from now on, and what follows from it."""
+        remaining = progress.job.run + progress.owed - progress.attained
+        progress.rate = self.cluster.rate(progress.job, progress.gpus)
+        progress.rate_since = self.now
+        progress.finish = self.now + seconds_for(remaining, progress.rate)
 
     def _leave(self, progress: Progress) -> None:
         self.cluster.give(progress.job, progress.gpus)
@@ -387,6 +408,10 @@ class Simulation:
         self.waiting.append(progress)
 
     # One scheduling pass.
+
+    def _find(self, progress: Progress, cluster: Cluster, time: float) -> list[int] | None:
+        """The GPUs that the job gets on the cluster as it is, or will be, at a time; None when it does not fit."""
+        return cluster.find(progress.job)
 
     def _schedule(self) -> None:
         if self.order in PREEMPTIVE_SCORES:
@@ -414,7 +439,7 @@ class Simulation:
 
     def _place_in_order(self, queue: list[Progress]) -> None:
         for progress in queue:
-            gpus = self.cluster.find(progress.job)
+            gpus = self._find(progress, self.cluster, self.now)
             if gpus is not None:
                 self._start(progress, gpus)
             elif self.blocking == "head":
@@ -422,58 +447,67 @@ class Simulation:
 
     def _easy_pass(self) -> None:
         queue = self._in_order(self.waiting)
-        while queue and (gpus := self.cluster.find(queue[0].job)) is not None:
+        while queue and (gpus := self._find(queue[0], self.cluster, self.now)) is not None:
             self._start(queue.pop(0), gpus)
         if not queue:
             return
         head = queue.pop(0)
-        shadow, later = self._shadow(head.job)
+        shadow, later = self._shadow(head)
         refused: set[Hashable] = set()  # wishes that would delay the head
         for progress in queue:
             job = progress.job
-            gpus = self.cluster.find(job)
+            gpus = self._find(progress, self.cluster, self.now)
             if gpus is None:
                 continue
-            ends_in_time = self.now + progress.remaining_requested(self.now) / self.cluster.rate(job, gpus) <= shadow
-            if not ends_in_time:
+            seconds = seconds_for(progress.remaining_requested(self.now), self.cluster.rate(job, gpus))
+            if self.now + seconds > shadow:
                 if job.wish in refused:
                     continue  # nothing has started since an equal wish was refused
                 later.take(job, gpus)
-                if later.find(head.job) is None:
+                if self._find(head, later, shadow) is None:
                     later.give(job, gpus)
                     refused.add(job.wish)
                     continue
             self._start(progress, gpus)
             refused.clear()
 
-    def _shadow(self, head: Job) -> tuple[float, Cluster]:
-        """The time by which the head could be placed, and the cluster as it is predicted to be then."""
+    def _shadow(self, head: Progress) -> tuple[float, Cluster]:
+        """The time by which the head could be placed (inf: never), and the cluster as it is predicted to be then."""
         later = self.cluster.copy()
         leaving = sorted(self.running, key=lambda progress: progress.predicted_end(self.now))
-        while leaving:
-            end = leaving[0].predicted_end(self.now)
-            while leaving and leaving[0].predicted_end(self.now) == end:
+        for time in self._shadow_times():
+            while leaving and leaving[0].predicted_end(self.now) <= time:
                 progress = leaving.pop(0)
                 later.give(progress.job, progress.gpus)
-            if later.find(head) is not None:
-                return end, later
-        raise AssertionError("an empty cluster holds every job")
+            if self._find(head, later, time) is not None:
+                return time, later
+        return math.inf, later
+
+    def _shadow_times(self) -> list[float]:
+        """When more may be free than now, ascending."""
+        return sorted({progress.predicted_end(self.now) for progress in self.running})
 
     def _conservative_pass(self) -> None:
-        # What is promised: (from, until, demand), running jobs first, then the reservations.
-        promised = [(self.now, progress.predicted_end(self.now), progress.job.demand) for progress in self.running]
+        promised = self._taken()  # running jobs first, then what waiting ones reserve
         for progress in self._in_order(self.waiting):
             demand = progress.job.demand
-            duration = progress.remaining_requested(self.now) / self.cluster.planned_rate(progress.job)
+            duration = self._planned_seconds(progress)
             start = self._earliest(promised, demand, duration)
             promised.append((start, start + duration, demand))
             if start == self.now:
-                gpus = self.cluster.find(progress.job)
+                gpus = self._find(progress, self.cluster, self.now)
                 if gpus is not None:
                     self._start(progress, gpus)
 
+    def _taken(self) -> list[tuple[float, float, int]]:
+        """What is not free from now on: (from, until, thousandths of a GPU)."""
+        return [(self.now, progress.predicted_end(self.now), progress.job.demand) for progress in self.running]
+
+    def _planned_seconds(self, progress: Progress) -> float:
+        return progress.remaining_requested(self.now) / self.cluster.planned_rate(progress.job)
+
     def _earliest(self, promised: list[tuple[float, float, int]], demand: int, duration: float) -> float:
-        """The first time from which `demand` is free for `duration`: now, or the end of a promise."""
+        """The first time from which `demand` is free for `duration`: now, or the end of a promise; inf for never."""
 
         def free_at(time: float) -> int:
             return self.capacity - sum(taken for start, end, taken in promised if start <= time < end)
@@ -483,7 +517,11 @@ class Simulation:
             falls = [start for start, _, _ in promised if candidate < start < candidate + duration]
             if all(free_at(time) >= demand for time in [candidate, *falls]):
                 return candidate
-        raise AssertionError("after the last promise the cluster is empty")
+        return math.inf
+
+    def _capacity_now(self) -> int:
+        """Thousandths of a GPU that running and chosen waiting jobs may hold together."""
+        return self.capacity
 
     def _preemptive_pass(self) -> None:
         ordered = self._in_order(self.running + self.waiting)
@@ -491,7 +529,7 @@ class Simulation:
         ordered = young + [progress for progress in ordered if progress not in young]
 
         chosen: list[Progress] = []
-        left = self.capacity
+        left = self._capacity_now()
         for progress in ordered:
             if progress.job.demand <= left:
                 chosen.append(progress)
@@ -531,6 +569,19 @@ def simulate(
     return simulate_on(cluster, jobs, order, blocking, preemption_cost, quantum)
 
 
+def refuse_impossible(
+    cluster: Cluster, jobs: Sequence[Job], order: str | Callable[[Job, float], float], blocking: Blocking
+) -> None:
+    """Raise ValueError for a job that the empty cluster does not hold, an unknown order, or a wrong combination."""
+    for job in jobs:
+        if cluster.find(job) is None:
+            raise ValueError(f"job {job.id} does not fit into the empty cluster")
+    if order in PREEMPTIVE_SCORES and blocking not in ("head", "skip"):
+        raise ValueError(f"{order} is preemptive and cannot be combined with {blocking} backfilling")
+    if not callable(order) and order not in SCORES and order not in PREEMPTIVE_SCORES:
+        raise ValueError(f"no order named {order!r}")
+
+
 def simulate_on(
     cluster: Cluster,
     jobs: Sequence[Job],
@@ -540,13 +591,7 @@ def simulate_on(
     quantum: float = 0.0,
 ) -> Result:
     """Run all jobs to their end on an empty cluster of whatever kind."""
-    for job in jobs:
-        if cluster.find(job) is None:
-            raise ValueError(f"job {job.id} does not fit into the empty cluster")
-    if order in PREEMPTIVE_SCORES and blocking not in ("head", "skip"):
-        raise ValueError(f"{order} is preemptive and cannot be combined with {blocking} backfilling")
-    if not callable(order) and order not in SCORES and order not in PREEMPTIVE_SCORES:
-        raise ValueError(f"no order named {order!r}")
+    refuse_impossible(cluster, jobs, order, blocking)
     if not jobs:
         return Result([], [], [], [], 0.0)
     simulation = Simulation(jobs, cluster, order, blocking, preemption_cost, quantum)

@@ -7,7 +7,7 @@ and `jobs` (see `core.layout`).
 
 from typing import NamedTuple
 
-from lepton_rl.core.arrays import Floats, Ints64
+from lepton_rl.core.arrays import Floats, Ints32, Ints64
 from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR
 from lepton_rl.core.jit import inlined
 
@@ -16,7 +16,7 @@ class HardwareTables(NamedTuple):
     """Tables by GPU type, and the slowdown of gangs that are spread."""
 
     speed: Floats
-    """(types, classes of jobs), relative to the GPU that run times are for."""
+    """(types, classes of jobs), relative to the GPU that run times are for; less what making checkpoints takes."""
     power_mw: Ints64
     """(types, 2): draw of an idle GPU, and what full load adds to it, milliwatts."""
     node_slowdown: Floats
@@ -27,11 +27,44 @@ class HardwareTables(NamedTuple):
     """(hours + 1,): integral of the electricity price from time 0 to each hour, USD/MWh x seconds; empty if unknown."""
     carbon: Floats
     """(hours + 1,): the same of the carbon intensity, gCO2eq/kWh x seconds."""
+    curve: Floats
+    """(types, CURVE_COLUMNS): what a power limit does."""
+    interference: float
+    """Coefficient of the slowdown of shares by shares; 0 for none."""
+    pairs: Floats
+    """(classes, classes): what each share of the second class adds to the slowdown of one of the first; or empty."""
+    heat: Floats
+    """(types, HEAT_FIGURES): what the temperature does; empty where it is not counted."""
+    inlet_c: float
+    """Temperature of the cooling air."""
+    fault_time: Floats
+    """(faults,): seconds, rising."""
+    fault_gpus: Ints32
+    """(faults, 3): first GPU, number of GPUs, +1 down or -1 back."""
+    checkpoint_interval: float
+    """Seconds of service between checkpoints, 0 for none."""
+    restart_cost: float
+    """Seconds that a struck job owes."""
+    reservations: Floats
+    """(nodes reserved, 3): begin and end, seconds, and the node."""
+    followers_from: Ints64
+    """(jobs of all traces + 1,): the jobs that come after job i are followers[followers_from[i] : ...[i + 1]]."""
+    followers: Ints64
+    """Rows in all traces, one behind the other."""
 
 
 Hardware = HardwareTables | None
 IDLE_MW = 0
 LOAD_MW = 1
+
+# curve: the card's draw at full load without a limit, idle draw, floor, exponent, least draw that it can be held to,
+# lowest and highest limit (watts), and the part of its speed that the group's own limit leaves.
+NATURAL_W, IDLE_W, FLOOR_W, EXPONENT, LOWEST_HELD_W, LOWEST_LIMIT_W, HIGHEST_LIMIT_W, KEPT_BY_GROUP = range(8)
+CURVE_COLUMNS = 8
+
+# heat: throttle temperature (degrees Celsius), the draw that holds it (W), degrees per watt, time constant (s).
+THROTTLE_C, HOLD_W, C_PER_W, TIME_CONSTANT_S = range(4)
+HEAT_FIGURES = 4
 
 
 @inlined
