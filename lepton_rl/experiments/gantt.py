@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton_rl.core import Outcome
 from lepton_rl.errors import counted
 from lepton_rl.experiments.drawing import new_figure, time_unit
 from lepton_rl.experiments.recording import Ints, Recording
@@ -103,7 +104,16 @@ def _mark_preemptions(axes: "Axes", recording: Recording, begin: float, end: flo
     lines = np.stack((np.stack((x, top), 1), np.stack((x, top + 1.0), 1)), 1)
     width = 2.0 if inside.sum() <= 200 else 1.0
     axes.add_collection(LineCollection(list(lines), colors=_MARK, linewidths=width, capstyle="butt"))
-    axes.set_title(f"▏ {counted(int(inside.sum()), 'preemption')}", loc="right", fontsize=9, color=_MARK)
+    axes.set_title(
+        f"▏ {counted(int(inside.sum()), _what_ended(recording.outcome))}", loc="right", fontsize=9, color=_MARK
+    )
+
+
+def _what_ended(outcome: Outcome) -> str:
+    """Return what cut stays short: preemptions, unless there were failures or migrations too."""
+    disturbed = outcome.disturbed
+    others = 0 if disturbed is None else int(disturbed.strikes.sum() + disturbed.migrations.sum())
+    return "interruption" if others else "preemption"
 
 
 def _name_stays(axes: "Axes", schedule: Schedule, begin: float, end: float, unit: float) -> None:

@@ -7,7 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.agents import NamingCluster, check_requested_times, run_on
-from lepton_rl.core import Action, ClusterSpec, Outcome, Placement, Policy, Snapshot, Start
+from lepton_rl.core import (
+    Action,
+    ClusterSpec,
+    Outcome,
+    Placement,
+    Policy,
+    Preempt,
+    SetPowerLimit,
+    Snapshot,
+    Start,
+)
+from lepton_rl.experiments.watched import Watch, Watched
 from lepton_rl.simulator import SimulatedCluster, Timing
 from lepton_rl.workloads import Trace
 
@@ -19,7 +30,7 @@ Ints = NDArray[np.int64]
 class Recording:
     """A whole run. A *stay* is one uninterrupted time of a job on its GPUs; stays are in order of their begin.
 
-    Queue, load, power and all that is drawn follow from the stays, exactly.
+    Queue, load, power and all that is drawn follow exactly.
 
     Attributes:
         outcome: when each job was submitted and finished, and the metrics.
@@ -28,6 +39,7 @@ class Recording:
         end: (stays,) seconds.
         gpu: (held,) GPUs of all stays, one stay's behind the other's.
         first: (stays + 1,) where in `gpu` those of each stay begin.
+        watched: what a cluster of groups showed; on a plain one all follows from the stays.
     """
 
     outcome: Outcome
@@ -36,6 +48,7 @@ class Recording:
     end: Floats
     gpu: Ints
     first: Ints
+    watched: Watched | None = None
 
     @property
     def cluster(self) -> ClusterSpec:
@@ -64,7 +77,7 @@ class Recording:
 
     @cached_property
     def interrupted(self) -> NDArray[np.bool_]:
-        """Whether a stay ended before its job was done, by a preemption, shape (stays,)."""
+        """Whether a stay ended before its job was done (preempted, migrated or struck), shape (stays,)."""
         return self.end < self.outcome.finish[self.job]
 
     def gpus_of(self, stay: int) -> Ints:
@@ -82,9 +95,12 @@ class Recorder:
         self._begins: list[float] = []
         self._ends: list[float] = []
         self._gpus: list[tuple[int, ...]] = []
+        self._watch = Watch(cluster.snapshot()) if cluster.cluster.groups else None
 
     def advance(self) -> bool:
         """Move to the next event, see `SimulatedCluster.advance`."""
+        if self._watch is not None:
+            self._watch.see(self.cluster.snapshot())
         return self.cluster.advance()
 
     def snapshot(self) -> Snapshot:
@@ -98,8 +114,11 @@ class Recorder:
     def apply(self, action: Action) -> None:
         """Carry the action out now, see `SimulatedCluster.apply`."""
         self.cluster.apply(action)
+        if isinstance(action, SetPowerLimit):
+            return
         if not isinstance(action, Start):
             self._end(action.job)
+        if isinstance(action, Preempt):
             return
         self._running[action.job] = len(self._jobs)
         self._jobs.append(action.job)
@@ -110,14 +129,16 @@ class Recorder:
     def recording(self) -> Recording:
         """Return what was seen; complete once `advance` has returned False."""
         assert not self._running, "a job runs for ever"
+        outcome = self.cluster.outcome()
         counts = np.array([len(gpus) for gpus in self._gpus], np.int64)
         return Recording(
-            outcome=self.cluster.outcome(),
+            outcome=outcome,
             job=np.array(self._jobs, np.int64),
             begin=np.array(self._begins),
             end=np.array(self._ends),
             gpu=np.array([gpu for gpus in self._gpus for gpu in gpus], np.int64),
             first=np.concatenate(([0], np.cumsum(counts))),
+            watched=None if self._watch is None else self._watch.watched(float(outcome.finish.max())),
         )
 
     def _end(self, job: int) -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lepton_rl.core.hardware.rules import INLET_TEMPERATURE_C
 from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH, JOULES_PER_MWH
 from lepton_rl.experiments import heat, timelines
 from lepton_rl.experiments.drawing import GRID, MUTED, bare, new_figure, time_unit
+from lepton_rl.experiments.draws import inlet_c
 from lepton_rl.experiments.recording import Floats, Recording
 from lepton_rl.experiments.timelines import Steps
 
@@ -46,7 +46,7 @@ def heat_figure(recording: Recording) -> "Figure":
         ("utilisation", heat.utilization(recording, grid), "share held by jobs", "Blues", (0.0, 1.0)),
         ("power", heat.power_w(recording, grid), "W per GPU", "Purples", None),
     ]
-    if recording.cluster.groups:
+    if heat.knows_temperature(recording.cluster):
         maps.append(("temperature", heat.temperature_c(recording, grid), "°C", "Oranges", None))
     picture = new_figure(10.4, 0.5 + 2.3 * len(maps))
     unit, name = time_unit(recording.ended - recording.begun)
@@ -79,10 +79,10 @@ def heat_note(recording: Recording) -> str:
     said = [f"A row for {rows}; each cell is a mean over its GPUs and its span of time. Light is low, dark high."]
     if len(groups) > 1:
         said.append(f"Lines part the groups, from the top: {', '.join(map(str, groups))}.")
-    if groups:
+    if heat.knows_temperature(recording.cluster):
         said.append(
             "The temperature follows the power with each type's thermal resistance and time constant, from an idle "
-            f"GPU in inlet air of {INLET_TEMPERATURE_C:g} °C."
+            f"GPU in inlet air of {inlet_c(recording.cluster):g} °C."
         )
     return " ".join(said)
 

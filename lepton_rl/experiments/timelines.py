@@ -13,6 +13,7 @@ from lepton_rl.core import ClusterSpec
 from lepton_rl.core import layout as L
 from lepton_rl.core.hardware import HourlySeries
 from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH
+from lepton_rl.experiments.draws import draws_of
 from lepton_rl.experiments.recording import Floats, Ints, Recording
 
 
@@ -49,7 +50,9 @@ class Steps:
 
 
 def queue_length(recording: Recording) -> Steps:
-    """Return how many jobs wait: submitted, not finished and on no GPU."""
+    """Return how many jobs wait: submitted, not finished, on no GPU, and after no job that is left."""
+    if recording.watched is not None:
+        return _seen(recording, recording.watched.times, recording.watched.waiting)
     back = recording.end[recording.interrupted]
     times = np.concatenate((recording.outcome.submit, recording.begin, back))
     changes = np.repeat([1, -1, 1], [len(recording.outcome.submit), len(recording.begin), len(back)])
@@ -58,22 +61,18 @@ def queue_length(recording: Recording) -> Steps:
 
 def power_w(recording: Recording) -> Steps:
     """Return the draw of all GPUs together, watts."""
-    idle, dynamic = gpu_power_w(recording.cluster)
-    watts = dynamic[recording.gpu] * recording.share[recording.stay]
-    by_stay = np.bincount(recording.stay, watts, len(recording.job))
-    times = np.concatenate(([recording.begun], recording.begin, recording.end))
-    return _summed(recording, times, np.concatenate(([idle.sum()], by_stay, -by_stay)))
-
-
-def gpu_power_w(cluster: ClusterSpec) -> tuple[Floats, Floats]:
-    """Return what each GPU draws when idle, and what full load adds to it, watts; both of shape (GPUs,)."""
-    idle, full = (cluster.gpu_draw_w(np.full(cluster.gpus, load)) for load in (0.0, 1.0))
-    return idle, full - idle
+    draws = draws_of(recording)
+    idle = float(recording.cluster.gpu_draw_w(np.zeros(recording.cluster.gpus)).sum())
+    times = np.concatenate(([recording.begun], draws.begin, draws.end))
+    return _summed(recording, times, np.concatenate(([idle], draws.watts, -draws.watts)))
 
 
 def fragmentation(recording: Recording) -> Steps:
     """Return the free part of partly used nodes / GPUs, 0 to 1, as the metric of that name counts it."""
     cluster = recording.cluster
+    if recording.watched is not None:
+        stranded = recording.watched.stranded / (L.MILLI * cluster.gpus)
+        return _seen(recording, recording.watched.times, stranded)
     node_of = node_of_gpu(cluster)
     node = node_of[recording.gpu]
     milli = np.rint(recording.share * L.MILLI).astype(np.int64)[recording.stay]
@@ -125,3 +124,9 @@ def _summed(recording: Recording, times: Floats, changes: NDArray[np.float64] | 
     totals = np.append(0, np.cumsum(changes[order]))
     last = np.append(times[1:] != times[:-1], True) & (times < recording.ended)
     return Steps(np.append(times[last], recording.ended), totals[last].astype(np.float64))
+
+
+def _seen(recording: Recording, times: Floats, values: Floats) -> Steps:
+    """Return what was seen at each instant until the next one; of two at one time the later."""
+    last = np.append(times[1:] != times[:-1], True) & (times < recording.ended)
+    return Steps(np.append(times[last], recording.ended), values[last])

