@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from lepton_rl.agents import make_policy, run_policy
-from lepton_rl.core import Action, ClusterSpec, Policy, Snapshot, Start
+from lepton_rl.core import Action, ClusterSpec, Migrate, Policy, SetPowerLimit, Snapshot, Start
 from lepton_rl.errors import ConfigError, IllegalAction
+from lepton_rl.experiments import timelines
 from lepton_rl.experiments.cluster_config import ClusterConfig
 from lepton_rl.experiments.loader import load
 from lepton_rl.experiments.recording import record
@@ -106,11 +107,18 @@ def test_a_refused_action_names_the_job_as_the_trace_does() -> None:
 def test_a_move_ends_a_stay_and_a_power_limit_ends_none() -> None:
     class Moves:
         def decide(self, snapshot: Snapshot) -> list[Action]:
-            if len(snapshot.queue):
-                return [Start(int(job), (int(job),)) for job in snapshot.queue]
-            return [Migrate(0, (70,)), SetPowerLimit(70, 150.0)] if snapshot.time == 20.0 else []
+            if snapshot.time == 0.0:
+                return [Start(0, (0,))]
+            if snapshot.time == 20.0:
+                return [Migrate(0, (70,)), SetPowerLimit(70, 150.0), Start(1, (0,))]
+            return []
 
-    trace = Trace.from_columns({"submit_time": [0.0, 0.0], "run_time": [100.0, 20.0], "gpus": [1.0, 1.0]})
-    recording = record(Moves(), replace(trace, run_time=trace.run_time * 1.0), MIXED)
-    a100_speed = 20.0 / float(recording.outcome.finish[1])
-    assert recording.job.tolist() == ([0, 1] if a100_speed != 1.0 else [0, 1, 0])
+    trace = Trace.from_columns({"submit_time": [0.0, 20.0], "run_time": [100.0, 1.0], "gpus": [1.0, 1.0]})
+    recording = record(Moves(), trace, MIXED)
+    assert recording.job.tolist() == [0, 0, 1]
+    assert recording.gpu.tolist() == [0, 70, 0]
+    assert recording.begin.tolist() == [0.0, 20.0, 20.0]
+    assert recording.end.tolist() == [20.0, *recording.outcome.finish]
+    assert recording.interrupted.tolist() == [True, False, False]
+    energy = timelines.power_w(recording).integral(recording.ended)
+    assert energy == pytest.approx(recording.outcome.energy_joules, rel=1e-9)
