@@ -54,9 +54,11 @@ def test_a_recorded_rule_makes_the_schedule_of_the_compiled_one(
     trace = busy_trace(cluster, shares)
     compiled = run_policy(policy, trace, cluster, TIMING)
     recorded = record(policy, trace, cluster, TIMING)
+    # where rates change, each action sets them anew on a cluster and only the last of an instant does in a compiled run
+    rel = 1e-12 if cluster is EVENTFUL else 0.0
     for name in ("first_start", "finish", "preemptions"):
-        assert np.array_equal(getattr(recorded.outcome, name), getattr(compiled, name))
-    assert recorded.outcome.metrics() == compiled.metrics()
+        assert getattr(recorded.outcome, name) == pytest.approx(getattr(compiled, name), rel=rel, abs=0.0)
+    assert recorded.outcome.metrics() == pytest.approx(compiled.metrics(), rel=rel and 1e-9, abs=0.0)
 
 
 def test_every_stay_is_recorded_with_its_gpus() -> None:
