@@ -39,7 +39,9 @@ PLAN_RATE = 21  # the same on the slowest GPUs that will do: what a plan counts 
 SINCE = 22  # seconds from which on RATE holds: ATTAINED and PREDICTED are those of this moment
 BEFORE = 23  # ATTAINED at the start of the present run
 UNMET = 24  # jobs that must finish before this one may start
-ASKS = 25  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
+NEXT_SHARE = 25  # of the shares on its GPU the one that came before it, -1 for none
+ON_GPU = 26  # the GPU in whose list of shares it stands, -1 for none
+ASKS = 27  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
 
 # truth: float64 (jobs, TRUTH_COLUMNS), what only the simulator knows.
 RUN = 0  # seconds of service that finish the job
@@ -51,11 +53,10 @@ TRUTH_COLUMNS = 5
 # detailed
 END = 5  # when the present run will end, infinity while there is none
 STRIKES = 6  # failures that struck the job
-MIGRATIONS = 7
-LOST = 8  # seconds of service that failures undid
-CHARGED = 9  # END as an observer last counted with it
-CHANGED = 10  # 1 while the job stands in run_job[CHANGED_ENDS]
-DETAILED_TRUTH_COLUMNS = 11
+LOST = 7  # seconds of service that failures undid
+CHARGED = 8  # END as an observer last counted with it
+CHANGED = 9  # 1 while the job stands in run_job[CHANGED_ENDS]
+DETAILED_TRUTH_COLUMNS = 10
 
 # gpus: int32 (GPUs, GPU_COLUMNS)
 FREE = 0  # milli-GPU
@@ -68,9 +69,11 @@ DOWN = 4  # failures that keep it down
 LIMIT = 5  # power limit, milliwatts
 LOAD = 6  # what full load adds to the idle draw under that limit, milliwatts
 KEPT = 7  # part of its speed that limit and heat leave, in units of 1 / WHOLE_SPEED
-STIRRED = 8  # 1 when load, limit or health has changed since rates were set
-MATES = 9  # shares on it, a column for each class of job; there only where pairs of classes are told apart
-DETAILED_GPU_COLUMNS = 9
+STIRRED = 8  # 0 where load, limit and health are as when rates were set; else 2 + the next such GPU, 1 at the end
+RATED = 9  # KEPT as the rate of the present gang counts it
+FIRST_JOB = 10  # the gang that holds it, or the last of its shares to come; says nothing of a free GPU
+MATES = 11  # shares on it, a column for each class of job; there only where pairs of classes are told apart
+DETAILED_GPU_COLUMNS = 11
 WHOLE_SPEED = 100_000_000
 
 # nodes: int32 (nodes, NODE_COLUMNS)
@@ -104,7 +107,7 @@ TOTAL_COLUMNS = 6 + MAX_TOUCHED
 POWER = TOTAL_COLUMNS  # draw of all GPUs by load and limit, microwatts
 HELD_BACK = TOTAL_COLUMNS + 1  # part of POWER that GPUs do not draw because they throttle, microwatts
 LOST_GPUS = TOTAL_COLUMNS + 2  # milli-GPU that are down
-STIRRED_GPUS = TOTAL_COLUMNS + 3  # GPUs that are marked in gpus[:, STIRRED]
+STIRRED_GPUS = TOTAL_COLUMNS + 3  # 1 + the first of the GPUs marked in gpus[:, STIRRED], 0 for none
 DETAILED_TOTAL_COLUMNS = TOTAL_COLUMNS + 4
 
 # counts: int64 (COUNT_COLUMNS,), the scheduler's bookkeeping.
@@ -138,13 +141,13 @@ ELECTRICITY = 7  # USD that they cost
 CARBON = 8  # gCO2eq that they caused
 NEXT_HEAT = 9  # no GPU reaches its throttle temperature before this time
 DETAILED_CLOCK_COLUMNS = 10
-# where temperatures are counted, HEAT_COLUMNS more for each GPU, behind the columns above
+# where temperatures are counted, behind the columns above: for each GPU when it will be at its throttle temperature;
+# then HEAT_COLUMNS for each GPU
 TEMPERATURE = 0  # degrees Celsius at the time WARM_SINCE
 WARM_SINCE = 1  # seconds
 DRAWING = 2  # watts since then
-HOT_AT = 3  # when that draw will bring it to its throttle temperature
-NOT_DRAWN = 4  # microwatts that it does not draw because it throttles
-HEAT_COLUMNS = 5
+NOT_DRAWN = 3  # microwatts that it does not draw because it throttles
+HEAT_COLUMNS = 4
 
 # rules: int64 (RULE_COLUMNS,), what a run does not change.
 ORDER = 0

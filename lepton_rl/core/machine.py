@@ -45,6 +45,8 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
             gpus[gpu : gpu + group.gpus_per_node, : L.STIRRED] = (
                 L.MILLI, memory, -1, node, 0, limit, load, L.WHOLE_SPEED,
             )  # fmt: skip
+            gpus[gpu : gpu + group.gpus_per_node, L.RATED] = L.WHOLE_SPEED
+            gpus[gpu : gpu + group.gpus_per_node, L.FIRST_JOB] = -1
             for word in range(bits.shape[1]):
                 used = min(max(group.gpus_per_node - 64 * word, 0), 64)
                 bits[node, word] = np.uint64((1 << used) - 1)
@@ -111,7 +113,7 @@ def clock_columns(cluster: ClusterSpec) -> int:
     """Return the length of the cluster's `clock`."""
     if not cluster.groups:
         return L.CLOCK_COLUMNS
-    heat = 0 if cluster.dynamics.inlet_temperature_c is None else L.HEAT_COLUMNS * cluster.gpus
+    heat = 0 if cluster.dynamics.inlet_temperature_c is None else (1 + L.HEAT_COLUMNS) * cluster.gpus
     return L.DETAILED_CLOCK_COLUMNS + heat
 
 

@@ -155,7 +155,7 @@ def start_job(
     place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
     remove(queue, counts, position)
     now = clock[L.NOW]
-    set_true_end(jobs, truth, job, hw, run_end, run_job, counts[L.RUNNING], clock)
+    set_true_end(jobs, truth, job, gpus, hw, run_end, run_job, counts[L.RUNNING], clock)
     book(jobs, job, hw, run_end, run_job, clock, counts, rules)
     tally[WAITING_RATE] -= prices[job, WAITING]
     if counts[L.FRONT] == counts[L.BACK] and counts[L.NOT_READY] == 0:

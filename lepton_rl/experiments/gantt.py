@@ -111,8 +111,8 @@ def _mark_preemptions(axes: "Axes", recording: Recording, begin: float, end: flo
 
 def _what_ended(outcome: Outcome) -> str:
     """Return what cut stays short: preemptions, unless there were failures or migrations too."""
-    disturbed = outcome.disturbed
-    others = 0 if disturbed is None else int(disturbed.strikes.sum() + disturbed.migrations.sum())
+    others = 0 if outcome.disturbed is None else int(outcome.disturbed.strikes.sum())
+    others += 0 if outcome.migrations is None else int(outcome.migrations.sum())
     return "interruption" if others else "preemption"
 
 

@@ -31,6 +31,7 @@ class Simulation:
         trace: the jobs that ran.
         dropped: jobs that the cluster could never run.
         outcome: when each job started and finished.
+        report: what the policy says of its run, if anything.
         recording: who held which GPUs when, where that was asked for.
     """
 
@@ -39,6 +40,7 @@ class Simulation:
     trace: Trace
     dropped: int
     outcome: Outcome
+    report: str = ""
     recording: Recording | None = None
 
     def summary(self) -> dict[str, Any]:
@@ -46,7 +48,9 @@ class Simulation:
         metrics: dict[str, float | int | None] = {
             name: value if math.isfinite(value) else None for name, value in self.outcome.metrics().items()
         }
-        metrics["preemptions"] = int(self.outcome.preemptions.sum())
+        for name in ("preemptions", "migrations", "strikes"):
+            if name in metrics:
+                metrics[name] = int(metrics[name] or 0)
         rest = [name for name in metrics if name not in LEADING_KEYS]
         return {
             "jobs": len(self.trace),
@@ -70,12 +74,13 @@ class Simulation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out of the trace or read otherwise than written, and hours of the run with prices below 0."""
+        """What was left out of the trace or read otherwise than written, hours of the run with prices below 0, and what
+        the policy says of itself."""
+        notes = [*self.trace.losses]
         prices = self.outcome.cluster.tariffs.electricity
-        if prices is None:
-            return self.trace.losses
-        report = prices.until(float(self.outcome.finish.max())).negative_report()
-        return (*self.trace.losses, report) if report else self.trace.losses
+        if prices is not None:
+            notes += filter(None, [prices.until(float(self.outcome.finish.max())).negative_report()])
+        return (*notes, self.report) if self.report else tuple(notes)
 
     def write_jobs(self, path: Path) -> None:
         """Write one CSV row for each job; times are seconds after the file's first submission."""
@@ -124,4 +129,6 @@ def simulate(
     recording = record(policy, fitting, cluster, timing, placement) if recorded else None
     outcome = recording.outcome if recording else run_policy(policy, fitting, cluster, timing, placement)
     rules = rule_names(policy, placement)
-    return Simulation(policy_name(policy), rules, fitting, len(trace) - len(fitting), outcome, recording)
+    report = str(getattr(policy, "report", ""))
+    dropped = len(trace) - len(fitting)
+    return Simulation(policy_name(policy), rules, fitting, dropped, outcome, report, recording)

@@ -1,10 +1,12 @@
 """A simulated cluster behind the `Cluster` protocol: the face for policies written in Python."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Migrate, Preempt, Start
-from lepton_rl.core.allocation import held_gpus, release
+from lepton_rl.core.allocation import held_gpus, list_job, release, unlist_job
 from lepton_rl.core.arrays import Floats
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
@@ -48,6 +50,7 @@ class SimulatedCluster:
         # The queue's own order is submission: policies bring their own.
         self._state = build_state(trace, cluster, Rule(placement=placement), self.timing)
         self.cluster = self._state.cluster
+        self._migrations = np.zeros(len(trace), np.int64)
 
     @property
     def time(self) -> float:
@@ -81,6 +84,9 @@ class SimulatedCluster:
         jobs = s.jobs[np.concatenate((running, waiting))]
         arrays = (jobs, s.gpus[0].copy(), s.nodes[0].copy(), s.bits[0].copy(), s.totals[0].copy())
         arrays[-1][L.TOUCHED : L.TOTAL_COLUMNS] = -1
+        if s.hw is not None:  # rows are others here
+            arrays[0][:, [L.NEXT_SHARE, L.ON_GPU]] = -1.0
+            arrays[1][:, [L.RATED, L.FIRST_JOB]] = -1
         for array in arrays:
             array.setflags(write=False)
         jobs, gpus, nodes, bits, totals = arrays
@@ -138,7 +144,7 @@ class SimulatedCluster:
 
     def outcome(self) -> Outcome:
         """Return the record of the run; complete once `advance` has returned False."""
-        return outcome_of(self.trace, self._state)
+        return replace(outcome_of(self.trace, self._state), migrations=self._migrations.copy())
 
     def gpus_of(self, job: int) -> tuple[int, ...]:
         """Return the GPUs that a running job holds, in the order taken."""
@@ -168,7 +174,7 @@ class SimulatedCluster:
         take_gpus(action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw)
         begin_run(s.jobs, job, s.clock[L.NOW], s.hw)
         remove(s.queue, s.counts, find(s.jobs, s.queue, s.counts, job))
-        set_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock)
+        set_true_end(s.jobs, s.truth, job, s.gpus[0], s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock)
         s.counts[L.RUNNING] += 1
 
     def _check_running(self, action: Preempt | Migrate) -> None:
@@ -183,7 +189,9 @@ class SimulatedCluster:
         job = action.job
         self._check_running(action)
         service = served(s.jobs, job, s.clock[L.NOW], s.hw)
-        forget_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock, s.settings)
+        forget_true_end(
+            s.jobs, s.truth, job, s.gpus[0], s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock, s.settings
+        )
         s.counts[L.RUNNING] -= 1
         release(s.jobs, job, s.gpus[0], s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw)
         s.jobs[job, L.FIRST_GPU] = -1
@@ -195,13 +203,17 @@ class SimulatedCluster:
         s = self._state
         job = action.job
         self._check_running(action)
-        service = move_gpus(
-            action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw, s.clock[L.NOW],
-            self.timing.migration_cost,
-        )  # fmt: skip
+        unlist_job(s.jobs, job, s.gpus[0], s.hw)
+        try:
+            service = move_gpus(
+                action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw,
+                s.clock[L.NOW], self.timing.migration_cost,
+            )  # fmt: skip
+        except IllegalAction:
+            list_job(s.jobs, job, s.gpus[0], s.hw)
+            raise
         s.truth[job, L.REMAINING] += self.timing.migration_cost - service
         running = s.counts[L.RUNNING]
         remove_end(s.run_end, s.run_job, running, job)
-        set_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, running - 1, s.clock)
-        if s.hw is not None:
-            s.truth[job, L.MIGRATIONS] += 1
+        set_true_end(s.jobs, s.truth, job, s.gpus[0], s.hw, s.run_end, s.run_job, running - 1, s.clock)
+        self._migrations[job] += 1

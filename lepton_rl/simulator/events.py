@@ -3,7 +3,7 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import release
+from lepton_rl.core.allocation import list_job, release, unlist_job
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware, hourly_integral
 from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH, JOULES_PER_MWH
@@ -75,6 +75,7 @@ def _complete(
         drop_prediction(run_end, run_job, counts[L.RUNNING], predicted_end(jobs, job, hw), job)
     counts[L.RUNNING] -= 1
     counts[L.RELEASED] = 1
+    unlist_job(jobs, job, gpus, hw)
     release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
     jobs[job, L.ATTAINED] += served(jobs, job, clock[L.NOW], hw)
     jobs[job, L.FIRST_GPU] = -1
@@ -188,8 +189,7 @@ def move_to_next_event(
             fail_and_repair(
                 jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings
             )
-        if has_reservations(hw):
-            count_down(nodes, hw, time)
+        if has_reservations(hw) and count_down(nodes, hw, time):
             counts[L.RELEASED] = 1
             counts[L.GREW] = 1
     while counts[L.ARRIVED] < jobs.shape[0] and jobs[counts[L.ARRIVED], L.SUBMIT] <= time:
@@ -202,8 +202,9 @@ def move_to_next_event(
 
 @inlined
 def set_true_end(
-    jobs: Floats, truth: Floats, job: int, hw: Hardware, run_end: Floats, run_job: Ints32, size: int, clock: Floats
-) -> None:
+    jobs: Floats, truth: Floats, job: int, gpus: Ints32, hw: Hardware, run_end: Floats, run_job: Ints32, size: int,
+    clock: Floats,
+) -> None:  # fmt: skip
     """Give a job that was started now its true end, in a heap of `size` jobs."""
     if np.isnan(truth[job, L.FIRST_START]):
         truth[job, L.FIRST_START] = clock[L.NOW]
@@ -211,12 +212,13 @@ def set_true_end(
     push_end(run_end, run_job, size, end, job)
     if hw is not None:
         truth[job, L.END] = end
+        list_job(jobs, job, gpus, hw)
 
 
 @njit
 def forget_true_end(
-    jobs: Floats, truth: Floats, job: int, hw: Hardware, run_end: Floats, run_job: Ints32, size: int, clock: Floats,
-    settings: Floats,
+    jobs: Floats, truth: Floats, job: int, gpus: Ints32, hw: Hardware, run_end: Floats, run_job: Ints32, size: int,
+    clock: Floats, settings: Floats,
 ) -> None:  # fmt: skip
     """Take a job that was preempted now out of a heap of `size` jobs; it owes the restart cost."""
     remove_end(run_end, run_job, size, job)
@@ -224,6 +226,7 @@ def forget_true_end(
     truth[job, L.PREEMPTIONS] += 1.0
     if hw is not None:
         truth[job, L.END] = np.inf
+        unlist_job(jobs, job, gpus, hw)
 
 
 @njit
@@ -243,10 +246,10 @@ def run_to_end(
         )  # fmt: skip
         size = counts[L.RUNNING] - counts[L.STARTED] + counts[L.PREEMPTED]
         for index in range(counts[L.PREEMPTED]):
-            forget_true_end(jobs, truth, preempted[index], hw, run_end, run_job, size, clock, settings)
+            forget_true_end(jobs, truth, preempted[index], gpus, hw, run_end, run_job, size, clock, settings)
             size -= 1
         for index in range(counts[L.STARTED]):
-            set_true_end(jobs, truth, started[index], hw, run_end, run_job, size, clock)
+            set_true_end(jobs, truth, started[index], gpus, hw, run_end, run_job, size, clock)
             size += 1
         change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
     return int(counts[L.BACK] - counts[L.FRONT])
@@ -273,7 +276,7 @@ def warm_up(
         )  # fmt: skip
         size = counts[L.RUNNING] - counts[L.STARTED]
         for index in range(counts[L.STARTED]):
-            set_true_end(jobs, truth, started[index], hw, run_end, run_job, size, clock)
+            set_true_end(jobs, truth, started[index], gpus, hw, run_end, run_job, size, clock)
             size += 1
         change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
     counts[L.HEAD] = -1

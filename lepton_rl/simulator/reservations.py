@@ -25,18 +25,26 @@ def has_reservations(hw: Hardware) -> bool:
 
 
 @njit
-def count_down(nodes: Ints32, hw: Hardware, now: float) -> None:
-    """Write how long each node lasts until its next reservation, whole seconds; RESERVED while one holds."""
+def count_down(nodes: Ints32, hw: Hardware, now: float) -> bool:
+    """Write how long each node lasts until its next reservation, whole seconds; RESERVED while one holds.
+
+    Returns whether one that held may be over.
+    """
     if hw is None:
-        return
+        return False
+    grew = False
     for row in range(hw.reservations.shape[0]):
-        nodes[int(hw.reservations[row, NODE]), L.LASTS] = L.UNCOUNTED
+        node = int(hw.reservations[row, NODE])
+        if nodes[node, L.LASTS] == L.RESERVED and hw.reservations[row, END] <= now:
+            grew = True
+        nodes[node, L.LASTS] = L.UNCOUNTED
     for row in range(hw.reservations.shape[0]):
         if hw.reservations[row, END] > now:
             node = int(hw.reservations[row, NODE])
             left = np.floor(hw.reservations[row, BEGIN] - now)
             left = float(L.RESERVED) if left < 0.0 or hw.reservations[row, BEGIN] == now else left
             nodes[node, L.LASTS] = min(int(nodes[node, L.LASTS]), int(min(left, float(L.UNCOUNTED))))
+    return grew
 
 
 @njit
