@@ -1,5 +1,6 @@
 """`lepton-rl simulate` and `lepton-rl evaluate`: one trace, one policy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from lepton_rl.experiments.simulate import Simulation
 
 JobsOut = Annotated[Path | None, output_option("CSV to write, with the times of every job.")]
+Report = Annotated[
+    Path | None, output_option("Folder for report.html, a page with pictures of the run (extra report).")
+]
 
 
 def simulate(
@@ -53,11 +57,13 @@ def simulate(
     settings: Settings = None,
     limit: Limit = None,
     jobs_out: JobsOut = None,
+    report: Report = None,
     requested: Requested = "given",
     preemption_cost: Annotated[
         float, typer.Option(min=0, help="Seconds that a preemption adds (checkpoint and restore).")
     ] = 0.0,
-    quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted.")] = 0.0,
+    migration_cost: Annotated[float, typer.Option(min=0, help="Seconds that a migration adds.")] = 0.0,
+    quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted or migrated.")] = 0.0,
     format: Format = None,
     strict: Strict = False,
     overwrite: Overwrite = False,
@@ -72,7 +78,7 @@ def simulate(
 
     Example: lepton-rl simulate --trace jobs.csv --policy heap_priority --set memory_weight=0.5 --gpus 64
 
-    Example: lepton-rl simulate --trace jobs.csv --policy saf --cluster configs/cluster/mixed.yaml
+    Example: lepton-rl simulate --trace jobs.csv --policy saf --cluster configs/cluster/mixed.yaml --report runs/saf
     """
     from lepton_rl.agents import with_rules
     from lepton_rl.agents.compiled import BlockingName, PlacementName
@@ -85,6 +91,7 @@ def simulate(
     machine = named_cluster(gpus, nodes, gpus_per_node, cluster)
     wanted = options(PolicyConfig, name=policy, **policy_settings(settings or []))
     _check_jobs_out(jobs_out, overwrite, trace, wanted)
+    _check_report(report, jobs_out, overwrite, trace, wanted)
     with only_results_on_stdout():
         chosen = with_rules(
             wanted.build(seed=seed),
@@ -93,16 +100,19 @@ def simulate(
         )
         announce_compilation()
         jobs = read_workload(trace, limit, format, requested, seed)
-        simulation = run(
-            jobs, built_cluster(machine, jobs, trace), chosen, strict=strict, timing=Timing(preemption_cost, quantum)
-        )
+        timing = Timing(preemption_cost, quantum, migration_cost=migration_cost)
+        built = built_cluster(machine, jobs, trace)
+        simulation = run(jobs, built, chosen, strict=strict, timing=timing, recorded=report is not None)
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)
+    page = _write_report([simulation], report)
     _say_what_is_odd(simulation, machine is not None)
     if json:
         print_json(simulation.summary())
     else:
         print_comparison([simulation])
+    if page is not None:
+        note(f"report: {page}")
 
 
 def evaluate(
@@ -117,6 +127,7 @@ def evaluate(
     cluster: ClusterFile = None,
     limit: Limit = None,
     jobs_out: JobsOut = None,
+    report: Report = None,
     requested: Requested = "given",
     format: Format = None,
     strict: Strict = False,
@@ -142,16 +153,19 @@ def evaluate(
     rivals = [options(PolicyConfig, name=name.strip()) for name in against.split(",") if name.strip()]
     machine = named_cluster(gpus, nodes, gpus_per_node, cluster)
     _check_jobs_out(jobs_out, overwrite, trace, learned, *rivals)
+    _check_report(report, jobs_out, overwrite, trace, learned, *rivals)
     with only_results_on_stdout():
         policy = learned.build(seed=seed)
         announce_compilation()
         jobs = read_workload(trace, limit, format, requested, seed)
         chosen = _trained_for(policy, machine)
         simulations = [
-            run(jobs, chosen, built, strict=strict) for built in (policy, *(rival.build(seed=seed) for rival in rivals))
+            run(jobs, chosen, built, strict=strict, recorded=report is not None)
+            for built in (policy, *(rival.build(seed=seed) for rival in rivals))
         ]
     if jobs_out is not None:
         simulations[0].write_jobs(jobs_out)
+    page = _write_report(simulations, report)
     if machine is None:
         why = "for which the bundle was trained (--gpus, --nodes and --gpus-per-node, or --cluster choose)"
         note(f"cluster: {chosen}, {why}")
@@ -161,6 +175,8 @@ def evaluate(
         print_json({**simulations[0].summary(), "against": others})
     else:
         print_comparison(simulations)
+    if page is not None:
+        note(f"report: {page}")
 
 
 def _trained_for(policy: "Policy", machine: "ClusterConfig | None") -> "ClusterSpec":
@@ -181,11 +197,37 @@ def _trained_for(policy: "Policy", machine: "ClusterConfig | None") -> "ClusterS
 
 def _check_jobs_out(jobs_out: Path | None, overwrite: bool, trace: str, *policies: "PolicyConfig") -> None:
     from lepton_rl.experiments.outputs import check_output_file
-    from lepton_rl.workloads import resolve_data_path
 
     if jobs_out is not None:
-        sources = [policy.source for policy in policies if policy.source is not None]
-        check_output_file(jobs_out, overwrite, (resolve_data_path(trace, Path()), *sources))
+        check_output_file(jobs_out, overwrite, _inputs(trace, *policies))
+
+
+def _check_report(
+    report: Path | None, jobs_out: Path | None, overwrite: bool, trace: str, *policies: "PolicyConfig"
+) -> None:
+    if report is None:
+        return
+    from lepton_rl.experiments.run_report import check_report_folder
+
+    check_report_folder(report, overwrite, _inputs(trace, *policies))
+    if jobs_out is not None and jobs_out.resolve() in (report.resolve(), (report / "report.html").resolve()):
+        raise ConfigError(f"--jobs-out {jobs_out} is what --report writes; name another file")
+
+
+def _inputs(trace: str, *policies: "PolicyConfig") -> tuple[Path, ...]:
+    """Return the files and folders that the command reads."""
+    from lepton_rl.workloads import resolve_data_path
+
+    sources = [policy.source for policy in policies if policy.source is not None]
+    return (resolve_data_path(trace, Path()), *sources)
+
+
+def _write_report(simulations: Sequence["Simulation"], folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    from lepton_rl.experiments.run_report import write_run_report
+
+    return write_run_report(simulations, folder)
 
 
 def _say_what_is_odd(simulation: "Simulation", chosen: bool) -> None:

@@ -17,6 +17,9 @@ SLOWDOWN_FLOOR = 10.0
 ROUNDING_S = 1e-6
 """A job is late from this many seconds on: sums of large times round."""
 
+SMALLEST = 1e-9
+"""Differences of large times round to less than this: a smaller figure is 0."""
+
 FloatArray = NDArray[np.float64]
 
 

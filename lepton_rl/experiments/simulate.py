@@ -9,6 +9,7 @@ from typing import Any
 from lepton_rl.agents import RuleNames, policy_name, rule_names, run_policy
 from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy
 from lepton_rl.errors import ConfigError
+from lepton_rl.experiments.recording import Recording, record
 from lepton_rl.simulator import Timing
 from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
@@ -31,6 +32,7 @@ class Simulation:
         dropped: jobs that the cluster could never run.
         outcome: when each job started and finished.
         report: what the policy says of its run, if anything.
+        recording: who held which GPUs when, where that was asked for.
     """
 
     policy: str
@@ -39,6 +41,7 @@ class Simulation:
     dropped: int
     outcome: Outcome
     report: str = ""
+    recording: Recording | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON: times in seconds, units as in `core.metrics`."""
@@ -111,6 +114,7 @@ def simulate(
     strict: bool = False,
     placement: Placement = Placement.FIRST,
     timing: Timing | None = None,
+    recorded: bool = False,
 ) -> Simulation:
     """Run `trace` on `cluster` under `policy`.
 
@@ -123,9 +127,12 @@ def simulate(
         strict: refuse a trace with a job that is too large.
         placement: chooses the GPUs where the policy does not.
         timing: what preemption costs.
+        recorded: remember who held which GPUs when; slower, with the same schedule.
     """
     fitting = fit_to_cluster(trace, cluster, strict)
-    outcome = run_policy(policy, fitting, cluster, timing, placement)
+    recording = record(policy, fitting, cluster, timing, placement) if recorded else None
+    outcome = recording.outcome if recording else run_policy(policy, fitting, cluster, timing, placement)
     rules = rule_names(policy, placement)
     report = str(getattr(policy, "report", ""))
-    return Simulation(policy_name(policy), rules, fitting, len(trace) - len(fitting), outcome, report)
+    dropped = len(trace) - len(fitting)
+    return Simulation(policy_name(policy), rules, fitting, dropped, outcome, report, recording)
