@@ -15,6 +15,7 @@ from lepton_rl.core.metrics import SECONDS_PER_HOUR
 Improve = Callable[[Horizon, Ints64, Ints64], None]
 """Tries changes on plans (orders, choices; one a row) in place, by the costs of a horizon."""
 
+_ROUNDING = 1e-9
 _DIRECTIONS = (0.0, 0.125, 0.5, 1.0, 2.0, 8.0)
 """Weights of energy in the local moves, in parts of the front's mean slope."""
 
@@ -45,10 +46,13 @@ def search_front(
 
 
 def non_dominated(costs: Floats) -> Ints64:
-    """Return the rows that no other is as good as in both columns and better in one, equal ones once, by column 0."""
+    """Return the rows that no other is as good as in both columns and better in one, equal ones once, by column 0.
+
+    Figures (none below 0) that differ by a part of 1e-9 or less are equal: sums of the same times round.
+    """
     order = np.lexsort((costs[:, 1], costs[:, 0]))
     best = np.minimum.accumulate(costs[order, 1])
-    first = np.concatenate(([True], costs[order[1:], 1] < best[:-1]))
+    first = np.concatenate(([True], costs[order[1:], 1] < best[:-1] * (1.0 - _ROUNDING)))
     return order[first].astype(np.int64)
 
 

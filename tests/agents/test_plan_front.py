@@ -161,6 +161,11 @@ def test_on_equal_gpus_the_front_is_one_plan_and_the_weight_changes_nothing() ->
     assert (weighted.jobs, weighted.start_times, weighted.cost) == (plain.jobs, plain.start_times, plain.cost)
 
 
+def test_a_front_has_no_two_points_that_differ_by_rounding() -> None:
+    costs = np.array([(3.0, 1.0 - 1e-12), (1.0, 1.0), (2.0, 0.5), (2.0, 0.5), (0.5, 7.0), (4.0, 0.6), (9.0, 0.0)])
+    assert non_dominated(costs).tolist() == [4, 1, 2, 6]
+
+
 def test_more_rents_than_kinds_can_be_told_apart() -> None:
     groups = tuple(NodeGroup(1, 1, PLAIN, rent_usd_per_hour=1.0 + index) for index in range(MAX_TYPES + 1))
     cluster = ClusterSpec.of_groups((*groups, NodeGroup(1, 1, FAST)))
