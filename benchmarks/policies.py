@@ -134,7 +134,7 @@ def table_lines(config: BenchmarkConfig, results: Mapping[str, Any], times: Mapp
         strongest = detail["strongest_heuristic"][AGAINST]
         heads = ["policy", *(METRICS[name] for name in metrics), "won–lost–tied in JCT", "decision p50, µs", "p99, µs"]
         lines += [f"**{workload}**: {detail['windows']} on {detail['cluster']}.", "", _line(heads)]
-        lines.append(_line(["---", *("---:" for _ in heads[1:])]))
+        lines.append("|---|" + "---:|" * (len(heads) - 1))
         best = {name: _best(rows, name) for name in metrics}
         for label, key in who.items():
             cells = [_cell(_row(rows, key, name), best[name]) for name in metrics]
