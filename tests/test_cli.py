@@ -283,7 +283,7 @@ def test_evaluate_runs_on_the_cluster_that_the_bundle_was_trained_for(folder: Pa
     assert power["--nodes 1 --gpus-per-node 9"] == pytest.approx(8 * 300.0 + 30.0)
 
 
-@pytest.mark.parametrize("command", ["", "simulate", "train", "benchmark", "evaluate", "policies", "traces",
+@pytest.mark.parametrize("command", ["", "simulate", "train", "benchmark", "evaluate", "pareto", "policies", "traces",
                                      "traces describe", "traces template", "traces generate", "configs",
                                      "configs list", "configs copy", "cluster",
                                      "cluster describe", "gpus"])  # fmt: skip
