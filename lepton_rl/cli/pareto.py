@@ -77,8 +77,8 @@ def pareto(
 
     Example: lepton-rl pareto --trace jobs.csv --cluster configs/cluster/mixed.yaml --at-job 40 --plot plans.png
     """
-    from lepton_rl.experiments.outputs import check_output_file
     from lepton_rl.experiments.fronts import check_picture, front_of_plans, front_of_runs, plot_front
+    from lepton_rl.experiments.outputs import check_output_file
     from lepton_rl.simulator.jobs import fit_to_cluster
     from lepton_rl.workloads import resolve_data_path
 
