@@ -1,6 +1,7 @@
 """What an experiment file, or a file of its own, says of a cluster."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -28,9 +29,12 @@ from lepton_rl.core.hardware.dynamics import (
     Lifetimes,
     Reservation,
 )
+from lepton_rl.core.hardware.interference import slowdowns_by_class
+from lepton_rl.core.hardware.speed import known_job_class
 from lepton_rl.errors import ConfigError, shown
 from lepton_rl.experiments.loader import InputPath, Misplaced, Section, or_value_error
 from lepton_rl.workloads import Trace, resolve_data_path
+from lepton_rl.workloads.pairs import read_pair_table
 from lepton_rl.workloads.tariffs import read_carbon_intensity, read_electricity_prices
 
 Built = TypeVar("Built")
@@ -126,15 +130,31 @@ class InterferenceConfig(Section):
     pairs: dict[str, dict[str, float]] = Field(
         default_factory=dict, description="slowdown of one class of job beside another: {vision: {language: 1.3}}"
     )
+    table: InputPath | None = Field(default=None, description="or a file of measured pairs, as docs/hardware.md shows")
+    classes: dict[str, str] = Field(
+        default_factory=dict,
+        description="class of job by how names in the table begin: {ResNet: vision, LSTM: language}",
+    )
 
     def build(self) -> Interference:
-        """Return the rule."""
+        """Return the rule; the table is read."""
+        if self.table is not None:
+            measured = read_pair_table(resolve_data_path(self.table, Path()))
+            return Interference(pairs=slowdowns_by_class(measured, self.classes))
         pairs = [(name, other, value) for name, row in self.pairs.items() for other, value in row.items()]
         return Interference(self.coefficient, tuple(pairs))
 
     @model_validator(mode="after")
     def _is_rule(self) -> Self:
-        or_value_error(self.build)
+        ways = (self.coefficient > 0, bool(self.pairs), self.table is not None)
+        if sum(ways) > 1:
+            raise ValueError("interference is a coefficient, pairs or a table, not several of them")
+        if (self.table is None) != (not self.classes):
+            raise ValueError("a table and classes belong together: classes says which class a name in the table is")
+        for name in self.classes.values():
+            or_value_error(partial(known_job_class, name))
+        if self.table is None:
+            or_value_error(self.build)
         return self
 
 
