@@ -4,18 +4,18 @@ code with `lepton_rl`.
 R7 A running job has a rate that may change.
    One instant, in this order: completions; failures and repairs in their order; reservations that begin or end;
      arrivals, and jobs whose last predecessor has finished; all rates are set anew; one decision; all rates are set
-     anew. The decision is `decide(simulation)`, then the pass of R3 or R5. Failures, repairs and both ends of a
-     reservation are decision points; a GPU that begins to throttle is none, it only sets rates anew. What comes while a
-     job waits, runs or is still to come is waited for.
+     anew. First come the actions of `decide(simulation)`, each a decision of its own; then the pass of R3 or R5.
+     Submissions, failures, repairs and both ends of a reservation are decision points; a GPU that begins to throttle is
+     none, it only sets rates anew. What comes while a job waits, runs or is still to come is waited for.
    Progress. A change of rate settles what was served until then: attained service grows by it, the true and the
      predicted end are now + service left / new rate. A run that gets no service never ends.
    Rate = lowest of (speed x part kept x part left by throttling) of its GPUs
           / (slowdown of nodes x of racks x of sharing) x interval / (interval + checkpoint cost).
      Within a decision a job has the rate that it gets where it is placed; its neighbours' rates follow after it. The
      planned rate (R6) has the last factor and neither limits, heat nor neighbours.
-   Dependencies. A job joins the queue at the latest of its submission and the finishes of the jobs that it comes after;
-     before that nothing happens for it, not even a decision at its submission. Its submit time and its place among
-     equal scores stay those of its submission. A predecessor that is not among the jobs counts as finished.
+   Dependencies. A job joins the queue at the latest of its submission and the finishes of the jobs that it comes after.
+     Its submit time and its place among equal scores stay those of its submission. A predecessor that is not among the
+     jobs counts as finished.
    Sharing. A share u of a GPU on which others hold v in all is slowed by 1 + c u v, or, where there is a table of pairs
      of classes, by 1 + the sum of (slowdown of its class beside the other's - 1) over the other jobs.
    Power limits, in whole milliwatts, of each GPU; none: its group's own. With x = (limit - floor) / (natural maximum -
@@ -51,6 +51,7 @@ from typing import Self
 
 from tests.reference.detailed import DetailedCluster, DetailedJob, Type, slowdown
 from tests.reference.simulator import (
+    MEMORY_SLACK_GIB,
     WHOLE,
     Blocking,
     Cluster,
@@ -215,6 +216,18 @@ class DynamicCluster(DetailedCluster):
     def offered(self, job: DetailedJob) -> list[list[int]]:
         return [[] if node in self.shut else offer for node, offer in enumerate(super().offered(job))]
 
+    def has_room(self, job: DynamicJob, gpus: list[int]) -> bool:
+        """Whether the job may start on exactly these GPUs; `shut` is up to date."""
+        share, nodes = min(job.demand, WHOLE), [self.node_of[gpu] for gpu in gpus]
+        return len(set(gpus)) == max(job.demand // WHOLE, 1) and all(
+            self.free_share[gpu] >= share
+            and (not job.is_share or self.free_memory[gpu] >= self.memory_on(job, gpu) - MEMORY_SLACK_GIB)
+            and self.machine(gpu).will_do(job)
+            and self.machine(gpu).lasts_for(job) >= nodes.count(self.node_of[gpu])
+            and self.node_of[gpu] not in self.shut
+            for gpu in gpus
+        )
+
     def _choose_for_share(self, with_room: list[int]) -> list[int] | None:
         return super()._choose_for_share([gpu for gpu in with_room if self.node_of[gpu] not in self.shut])
 
@@ -362,7 +375,8 @@ class DynamicSimulation(Simulation):
         self.decide = decide
         self.of: dict[int, DynamicProgress] = {}  # by id
         super().__init__(jobs, cluster, order, blocking, preemption_cost, quantum)
-        self.coming = [self.of[progress.job.id] for progress in self.arrivals]
+        self.coming = [self.of[progress.job.id] for progress in self.arrivals]  # to the queue
+        self.unseen = list(self.coming)  # not yet submitted
         self.failures = sorted(self.dynamics.failures, key=lambda failure: failure[0])  # those to come
 
     def _new_progress(self, job: Job, preemption_cost: float) -> DynamicProgress:
@@ -379,16 +393,25 @@ class DynamicSimulation(Simulation):
         self._preempt(self._movable(job_id))
 
     def migrate(self, job_id: int, gpus: Sequence[int] | None = None) -> None:
-        """Move a running job to these GPUs, or to where the placement puts it."""
+        """Move a running job to these GPUs, or to where the placement puts it; ValueError leaves all as it was."""
         progress = self._movable(job_id)
+        without = self.without(job_id)
+        chosen = without.find(progress.job) if gpus is None else sorted(gpus)
+        if chosen is None or not without.has_room(progress.job, chosen):
+            raise ValueError(f"job {job_id} cannot be moved there")
         self._leave(progress)
         progress.migrations += 1
-        placed = self._find(progress, self.cluster, self.now)  # finds out, too, on which nodes it may start
-        chosen = placed if gpus is None else sorted(gpus)
-        if chosen is None or any(self.cluster.node_of[gpu] in self.cluster.shut for gpu in chosen):
-            raise ValueError(f"job {job_id} cannot be moved there")
         self.waiting.append(progress)
         self._start(progress, chosen)
+
+    def without(self, job_id: int) -> DynamicCluster:
+        """The cluster as a running job would find it that leaves its GPUs to migrate now."""
+        progress = self.of[job_id]
+        twin = self.cluster.copy()
+        twin.give(progress.job, progress.gpus)
+        owed = self.dynamics.migration_cost / twin.planned_rate(progress.job)
+        twin.find_at(progress.job, self.now, self._planned_seconds(progress) + owed)
+        return twin
 
     def _movable(self, job_id: int) -> DynamicProgress:
         progress = self.of[job_id]
@@ -412,7 +435,7 @@ class DynamicSimulation(Simulation):
 
     def _next_event(self) -> float:
         ends = [progress.finish for progress in self.running]
-        arrivals = [progress.job.submit for progress in self.coming if self._is_ready(progress)]
+        arrivals = [progress.job.submit for progress in self.unseen]
         failures = [time for time, _, _ in self.failures]
         edges = [edge for begin, end, _ in self.dynamics.reservations for edge in (begin, end) if edge > self.now]
         return min([*ends, *arrivals, *failures, *edges], default=math.inf)
@@ -438,19 +461,20 @@ class DynamicSimulation(Simulation):
                 self._fail(gpus)
             else:
                 self._repair(gpus)
+        self.unseen = [progress for progress in self.unseen if progress.job.submit > self.now]
         for progress in [progress for progress in self.coming if self._is_ready(progress)]:
-            if progress.job.submit <= self.now:
-                self.coming.remove(progress)
-                self.waiting.append(progress)
+            self.coming.remove(progress)
+            self.waiting.append(progress)
         self._set_rates()
         self.decide(self)
+        self._set_rates()
         self._schedule()
         self._set_rates()
 
     def _is_ready(self, progress: DynamicProgress) -> bool:
-        """Whether all that the job comes after have finished."""
+        """Whether the job is submitted and all that it comes after have finished."""
         assert isinstance(progress.job, DynamicJob)
-        return all(self.of[other].is_done for other in progress.job.after if other in self.of)
+        return progress not in self.unseen and all(self.of[other].is_done for other in progress.job.after if other in self.of)
 
     def _set_rates(self) -> None:
         for progress in self.of.values():
