@@ -11,7 +11,8 @@ R7 A running job has a rate that may change.
      predicted end are now + service left / new rate. A run that gets no service never ends.
    Rate = lowest of (speed x part kept x part left by throttling) of its GPUs
           / (slowdown of nodes x of racks x of sharing) x interval / (interval + checkpoint cost).
-     Within a decision a job has the rate that it gets where it is placed; its neighbours' rates follow after it. The
+     Within a decision a job has the rate that it gets where it is placed; its neighbours' rates, and what its own load
+     does to the heat of its GPUs, follow after it. The
      planned rate (R6) has the last factor and neither limits, heat nor neighbours.
    Dependencies. A job joins the queue at the latest of its submission and the finishes of the jobs that it comes after.
      Its submit time and its place among equal scores stay those of its submission. A predecessor that is not among the
@@ -30,7 +31,7 @@ R7 A running job has a rate that may change.
      and is counted nowhere. A job on a GPU that goes down is struck: it leaves all its GPUs and waits again. Of the
      service of its present run (since its last start, or since it came to its GPUs by a migration) it keeps
      floor(served / interval) x interval seconds, none without checkpoints (interval 0), and owes `restart_cost` more.
-   Reservations, of nodes, from begin to before end. A job may start on a node at a time if no reservation of the node
+   Reservations, of nodes, from begin to before end; those of a node that overlap or touch are one. A job may start on a node at a time if no reservation of the node
      holds then and service left by its requested time / its planned rate <= floor(next begin - time). A job without a
      requested time (inf) never starts on a node with a reservation that has not ended. Jobs are not stopped.
      EASY: the shadow is looked for at predicted ends and at ends of reservations; the head must be able to start then.
@@ -138,6 +139,17 @@ def outside(interval: Interval, cuts: Sequence[Interval]) -> list[Interval]:
     return pieces
 
 
+def joined(intervals: Sequence[Interval]) -> list[Interval]:
+    """The same times as intervals that neither overlap nor touch."""
+    apart: list[Interval] = []
+    for begin, end in sorted(intervals):
+        if apart and begin <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(apart[-1][1], end))
+        else:
+            apart.append((begin, end))
+    return apart
+
+
 class DynamicCluster(DetailedCluster):
     """A cluster with the jobs on each GPU, power limits, temperatures, GPUs that are down, and reservations."""
 
@@ -151,6 +163,11 @@ class DynamicCluster(DetailedCluster):
         self.temperature_c: list[float] = []
         if dynamics.inlet_c is not None:
             self.temperature_c = [dynamics.inlet_c + self.kind(gpu).resistance * self.kind(gpu).idle_w for gpu in gpus]
+        self.spells = [
+            joined([(begin, end) for begin, end, nodes in dynamics.reservations if node in nodes])
+            for node in range(len(self.machines))
+        ]
+        self.cool = [1.0 for _ in gpus]  # part of the speed that heat left when rates were last set
         self.shut: set[int] = set()  # nodes on which the job that is being placed may not start
 
     def kind(self, gpu: int) -> DynamicType:
@@ -199,7 +216,7 @@ class DynamicCluster(DetailedCluster):
 
     def reserved(self, node: int, time: float) -> list[Interval]:
         """The reservations of the node that have not ended by then."""
-        return [(begin, end) for begin, end, nodes in self.dynamics.reservations if node in nodes and end > time]
+        return [(begin, end) for begin, end in self.spells[node] if end > time]
 
     def is_reserved(self, node: int, time: float) -> bool:
         return any(begin <= time for begin, _ in self.reserved(node, time))
@@ -314,7 +331,7 @@ class DynamicCluster(DetailedCluster):
         assert isinstance(job, DynamicJob)
         nodes = {self.node_of[gpu] for gpu in gpus}
         racks = {self.machines[node].rack for node in nodes}
-        slowest = min(self.speed(self.kind(gpu), job) * self.part_kept(gpu) * self.part_cool(job, gpu) for gpu in gpus)
+        slowest = min(self.speed(self.kind(gpu), job) * self.part_kept(gpu) * self.cool[gpu] for gpu in gpus)
         spread = slowdown(self.node_curve, len(nodes)) * slowdown(self.rack_curve, len(racks))
         return slowest / (spread * self.sharing(job, gpus[0])) * self.dynamics.checkpoint_factor
 
@@ -331,13 +348,12 @@ class DynamicCluster(DetailedCluster):
         share, held = job.demand / WHOLE, sum(other.demand for other in others) / WHOLE
         return 1.0 + self.dynamics.interference * share * held
 
-    def part_cool(self, job: DynamicJob, gpu: int) -> float:
-        """What throttling leaves of the job's speed on this GPU."""
-        held = min(job.demand, WHOLE) + sum(other.demand for other in self.beside(job, gpu))
-        natural = self.natural_w(gpu, held / WHOLE)
-        if not self.throttles(gpu, natural):
-            return 1.0
-        return kept_speed(natural, self.hold_w(gpu), self.kind(gpu).floor_w, self.kind(gpu).exponent)
+    def feel_heat(self) -> None:
+        """Find out what throttling leaves of the speed of each GPU now."""
+        for gpu, kind in enumerate(map(self.kind, range(len(self.node_of)))):
+            natural = self.natural_w(gpu, self.load(gpu))
+            hot = self.throttles(gpu, natural)
+            self.cool[gpu] = kept_speed(natural, self.hold_w(gpu), kind.floor_w, kind.exponent) if hot else 1.0
 
 
 @dataclass(eq=False)
@@ -437,7 +453,7 @@ class DynamicSimulation(Simulation):
         ends = [progress.finish for progress in self.running]
         arrivals = [progress.job.submit for progress in self.unseen]
         failures = [time for time, _, _ in self.failures]
-        edges = [edge for begin, end, _ in self.dynamics.reservations for edge in (begin, end) if edge > self.now]
+        edges = [edge for spells in self.cluster.spells for spell in spells for edge in spell if edge > self.now]
         return min([*ends, *arrivals, *failures, *edges], default=math.inf)
 
     def _pass_time(self, until: float) -> None:
@@ -477,6 +493,7 @@ class DynamicSimulation(Simulation):
         return progress not in self.unseen and all(self.of[other].is_done for other in progress.job.after if other in self.of)
 
     def _set_rates(self) -> None:
+        self.cluster.feel_heat()
         for progress in self.of.values():
             if progress.is_running and self.cluster.rate(progress.job, progress.gpus) != progress.rate:
                 progress.served += (self.now - progress.rate_since) * progress.rate
@@ -524,7 +541,7 @@ class DynamicSimulation(Simulation):
         return cluster.find_at(progress.job, time, self._planned_seconds(progress))
 
     def _shadow_times(self) -> list[float]:
-        ends = {end for _, end, _ in self.dynamics.reservations if end > self.now}
+        ends = {end for spells in self.cluster.spells for _, end in spells if end > self.now}
         return sorted({*super()._shadow_times(), *ends})
 
     def _taken(self) -> list[tuple[float, float, int]]:
@@ -532,8 +549,7 @@ class DynamicSimulation(Simulation):
         taken: list[tuple[float, float, int]] = []
         for gpu in filter(self.cluster.is_up, range(len(self.cluster.node_of))):
             reserved = self.cluster.reserved(self.cluster.node_of[gpu], self.now)
-            for index, interval in enumerate(reserved):
-                taken += [(begin, end, WHOLE) for begin, end in outside(interval, reserved[:index])]
+            taken += [(begin, end, WHOLE) for begin, end in reserved]
             for job in self.cluster.jobs_on[gpu]:
                 held = (self.now, self.of[job.id].predicted_end(self.now))
                 taken += [(begin, end, min(job.demand, WHOLE)) for begin, end in outside(held, reserved)]

@@ -36,8 +36,8 @@ def assert_matches(found: Outcome, expected: DynamicResult, note: str, exact: bo
         (found.disturbed.lost_seconds.tolist(), expected.lost),
     ]
     for ours, theirs in times:
-        assert ours == (theirs if exact else pytest.approx(theirs, rel=1e-7, abs=1e-6)), note
-    assert math.isclose(found.energy_joules, expected.energy_joules, rel_tol=1e-9 if exact else 1e-6), note
+        assert ours == (theirs if exact else pytest.approx(theirs, rel=1e-6, abs=1e-5)), note
+    assert math.isclose(found.energy_joules, expected.energy_joules, rel_tol=1e-9 if exact else 1e-5), note
 
 
 def attempt(cluster: SimulatedCluster, tried: Attempt, foreseen: bool) -> None:
@@ -68,10 +68,10 @@ def loop(
     held: dict[int, list[int]] = {}
     decision = 0
     while cluster.advance():
-        assert cluster.time == pytest.approx(record.times[decision], rel=1e-9)
+        assert cluster.time == pytest.approx(record.times[decision], rel=1e-6 if heat else 1e-9)
         if heat:
             found = cluster.snapshot().gpu_temperature_c.tolist()
-            assert found == pytest.approx(record.temperatures[decision], rel=1e-6)
+            assert found == pytest.approx(record.temperatures[decision], rel=1e-5)
         for tried in record.attempts:
             if tried.decision == decision:
                 attempt(cluster, tried, foreseen=not heat)
