@@ -490,7 +490,9 @@ class DynamicSimulation(Simulation):
     def _is_ready(self, progress: DynamicProgress) -> bool:
         """Whether the job is submitted and all that it comes after have finished."""
         assert isinstance(progress.job, DynamicJob)
-        return progress not in self.unseen and all(self.of[other].is_done for other in progress.job.after if other in self.of)
+        return progress not in self.unseen and all(
+            self.of[other].is_done for other in progress.job.after if other in self.of
+        )
 
     def _set_rates(self) -> None:
         self.cluster.feel_heat()
