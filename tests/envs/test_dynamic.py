@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def agree(vector: SchedulingVectorEnv, singles: Sequence[SchedulingEnv], steps: 
 
 
 def test_the_vector_form_is_its_single_environments() -> None:
-    arguments = {
+    arguments: dict[str, Any] = {
         "workload": [linked_trace(4, 60), linked_trace(5, 70)],
         "cluster": changing_cluster(),
         "codec": Codec(8, "sjf", "full"),

@@ -31,9 +31,10 @@ R7 A running job has a rate that may change.
      and is counted nowhere. A job on a GPU that goes down is struck: it leaves all its GPUs and waits again. Of the
      service of its present run (since its last start, or since it came to its GPUs by a migration) it keeps
      floor(served / interval) x interval seconds, none without checkpoints (interval 0), and owes `restart_cost` more.
-   Reservations, of nodes, from begin to before end; those of a node that overlap or touch are one. A job may start on a node at a time if no reservation of the node
-     holds then and service left by its requested time / its planned rate <= floor(next begin - time). A job without a
-     requested time (inf) never starts on a node with a reservation that has not ended. Jobs are not stopped.
+   Reservations, of nodes, from begin to before end; those of a node that overlap or touch are one. A job may start on a
+     node at a time if no reservation of the node holds then and service left by its requested time / its planned rate
+     <= floor(next begin - time). A job without a requested time (inf) never starts on a node with a reservation that
+     has not ended. Jobs are not stopped.
      EASY: the shadow is looked for at predicted ends and at ends of reservations; the head must be able to start then.
        Where there is none it is inf: nothing delays the head.
      Conservative: GPUs that are up count; those of a node are out of the profile while it is reserved, whether held
@@ -233,8 +234,9 @@ class DynamicCluster(DetailedCluster):
     def offered(self, job: DetailedJob) -> list[list[int]]:
         return [[] if node in self.shut else offer for node, offer in enumerate(super().offered(job))]
 
-    def has_room(self, job: DynamicJob, gpus: list[int]) -> bool:
+    def has_room(self, job: Job, gpus: list[int]) -> bool:
         """Whether the job may start on exactly these GPUs; `shut` is up to date."""
+        assert isinstance(job, DynamicJob)
         share, nodes = min(job.demand, WHOLE), [self.node_of[gpu] for gpu in gpus]
         return len(set(gpus)) == max(job.demand // WHOLE, 1) and all(
             self.free_share[gpu] >= share

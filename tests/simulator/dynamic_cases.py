@@ -288,7 +288,8 @@ def reservations(draw: st.DrawFn, nodes: int) -> tuple[Reservation, ...]:
 
 @st.composite
 def changes(draw: st.DrawFn, parts: Sequence[str], plain: ClusterSpec, exact: bool) -> Dynamics:
-    interference, faults, reserved = Interference(), Faults(), ()
+    interference, faults = Interference(), Faults()
+    reserved: tuple[Reservation, ...] = ()
     if "sharing" in parts:
         interference = draw(st.sampled_from(EXACT_SHARING if exact else SHARING))
     if "failures" in parts:
