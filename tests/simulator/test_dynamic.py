@@ -324,8 +324,25 @@ def test_any_number_of_rates_may_change_at_one_instant() -> None:
         assert simulated._state.counts[L.CHANGES] <= simulated._state.run_job.shape[1]  # no room for more
         simulated.apply(Preempt(number))
     simulated.apply(SetPowerLimit(0))
+    simulated.apply(Start(0))
     while simulated.advance():
         waiting = simulated.snapshot().queue
         if len(waiting):
             simulated.apply(Start(int(waiting.id[0])))
     assert simulated.outcome().finish.tolist() == [100.0 * (number + 1) for number in range(40)]
+
+
+def test_actions_at_one_instant_leave_temperatures_to_the_bit() -> None:
+    # Faces that act once and faces that act job by job must see GPUs throttle at the same time.
+    cluster = ClusterSpec.of_groups((NodeGroup(1, 3, PLAIN),), dynamics=Dynamics(inlet_temperature_c=0.0))
+    jobs = [DynamicJob(number, 0.7 * number, 0.9, 0.9, 1.0) for number in range(9)]
+    simulated = SimulatedCluster(dynamic_trace(jobs), cluster)
+    while simulated.advance():
+        before = simulated.snapshot().gpu_temperature_c
+        for watts in (96.0, 150.0, 288.0, None):
+            for gpu in range(3):
+                simulated.apply(SetPowerLimit(gpu, watts))
+        for number in simulated.snapshot().queue:
+            if simulated.snapshot().free_gpus:
+                simulated.apply(Start(number))
+        assert simulated.snapshot().gpu_temperature_c.tolist() == before.tolist()
