@@ -339,10 +339,10 @@ def test_actions_at_one_instant_leave_temperatures_to_the_bit() -> None:
     simulated = SimulatedCluster(dynamic_trace(jobs), cluster)
     while simulated.advance():
         before = simulated.snapshot().gpu_temperature_c
-        for watts in (96.0, 150.0, 288.0, None):
-            for gpu in range(3):
-                simulated.apply(SetPowerLimit(gpu, watts))
         for number in simulated.snapshot().queue:
             if simulated.snapshot().free_gpus:
                 simulated.apply(Start(number))
+        for watts in (96.0, 150.0, 288.0, None):
+            for gpu in range(3):
+                simulated.apply(SetPowerLimit(gpu, watts))
         assert simulated.snapshot().gpu_temperature_c.tolist() == before.tolist()
