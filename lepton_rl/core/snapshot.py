@@ -318,17 +318,16 @@ def move_gpus(
     Raises:
         IllegalAction: it cannot be moved there; nothing has changed.
     """
-    out = np.empty(len(gpus), np.int64)
-    own = tuple(out[: held_gpus(jobs, row, gpus, out)].tolist())
-    before = jobs[row].copy()
+    changed = (jobs[row], gpus, nodes, bits, totals)
+    before = [array.copy() for array in changed]
     service = settle(jobs, row, now, hw)
     jobs[row, L.PREDICTED] += cost
     release(jobs, row, gpus, gpus, nodes, bits, totals, hw)
     try:
         take_gpus(Start(action.job, action.gpus), jobs, row, placement, gpus, nodes, bits, totals, hw)
     except IllegalAction:
-        hold_these(jobs, row, own, gpus, nodes, bits, totals, hw)
-        jobs[row] = before
+        for array, was in zip(changed, before, strict=True):
+            array[...] = was
         raise
     begin_run(jobs, row, now, hw)
     return service

@@ -190,8 +190,11 @@ class OutageConfig(Section):
 
     def build(self, groups: Sequence[NodeGroup]) -> tuple[Fault, Fault]:
         """Return the failure and the repair."""
+        total = sum(group.gpus for group in groups)
         if self.gpus is not None:
             first, count = self.gpus[0], self.gpus[1] - self.gpus[0] + 1
+            if self.gpus[1] >= total:
+                raise ConfigError(f"there is no GPU {self.gpus[1]}; the cluster has GPUs 0 to {total - 1}")
         else:
             sizes = [group.gpus_per_node for group in groups for _ in range(group.nodes)]
             node = self.node or 0
@@ -233,7 +236,7 @@ class ReservationConfig(Section):
 
     begin_s: int = Field(ge=0, le=MOST_SECONDS, description="from this second of the workload")
     end_s: int = Field(ge=0, le=MOST_SECONDS, description="to before this one")
-    nodes: tuple[int, ...] = Field(description="numbers of nodes, from 0")
+    nodes: tuple[Annotated[int, Field(ge=0)], ...] = Field(description="numbers of nodes, from 0")
 
     def build(self) -> Reservation:
         """Return the reservation."""
@@ -355,16 +358,16 @@ class ClusterConfig(Section):
         else:
             interference = self.interference.build() if self.interference else Interference()
         faults = _at(("faults",), self.faults.build, groups) if self.faults else Faults()
-        dynamics = Dynamics(
-            interference=interference,
-            inlet_temperature_c=self.inlet_temperature_c,
-            faults=faults,
-            reservations=tuple(reservation.build() for reservation in self.reservations),
-        )
-        if faults.is_on:  # draws them, and refuses what cannot be
-            firsts = ClusterSpec.of_groups(tuple(groups))
-            _at(("faults",), faults.events, firsts.first_gpus, firsts.gpus)
-        return dynamics
+        inlet = self.inlet_temperature_c
+        reservations = tuple(reservation.build() for reservation in self.reservations)
+        # What the cluster cannot have is refused part by part, each at its place in the file.
+        still = ClusterSpec.of_groups(tuple(groups))
+        _at(("inlet_temperature_c",), still.with_dynamics, Dynamics(inlet_temperature_c=inlet))
+        for i, reservation in enumerate(reservations):
+            _at(("reservations", i), still.with_dynamics, Dynamics(reservations=(reservation,)))
+        if faults.is_on:  # draws them
+            _at(("faults",), faults.events, still.first_gpus, still.gpus)
+        return Dynamics(interference, inlet, faults, reservations)
 
     def _tariffs(self) -> Tariffs:
         return Tariffs(

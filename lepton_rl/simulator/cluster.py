@@ -17,7 +17,7 @@ from lepton_rl.errors import IllegalAction
 from lepton_rl.simulator.ends import remove_end
 from lepton_rl.simulator.events import forget_true_end, move_to_next_event, set_true_end
 from lepton_rl.simulator.heat import temperatures
-from lepton_rl.simulator.rates import change_rates_now
+from lepton_rl.simulator.rates import change_rates_now, forget_changes
 from lepton_rl.simulator.rules import Rule, Timing
 from lepton_rl.simulator.state import build_state, outcome_of
 from lepton_rl.simulator.waiting import find, insert, remove
@@ -143,6 +143,7 @@ class SimulatedCluster:
                 s.jobs, s.truth, s.run_end, s.run_job, s.gpus[0], s.nodes[0], s.totals[0], s.hw, s.clock, s.counts,
                 s.rules,
             )  # fmt: skip
+            forget_changes(s.truth, s.run_job, s.hw, s.counts)  # nobody looks, and one instant may have any number
 
     def outcome(self) -> Outcome:
         """Return the record of the run; complete once `advance` has returned False."""

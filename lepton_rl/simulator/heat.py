@@ -77,6 +77,8 @@ def temperature(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floa
     figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
     if clock[row + L.NOT_DRAWN] > 0.0 or clock[_hot_at(gpu)] <= now:
         return float(figures[THROTTLE_C])
+    if clock[row + L.WARM_SINCE] == now:  # the exponential of 0 seconds would round
+        return float(clock[row + L.TEMPERATURE])
     return _temperature_after_c(
         clock[row + L.TEMPERATURE], clock[row + L.DRAWING], now - clock[row + L.WARM_SINCE], hw.inlet_c,
         figures[C_PER_W], figures[TIME_CONSTANT_S],
