@@ -212,5 +212,5 @@ def test_changes_become_dynamics(tmp_path: Path) -> None:
         faults=Faults(
             schedule=(Fault(1.0, 4, 4, True), Fault(2.0, 4, 4, False)), checkpoint_interval_s=60.0, restart_cost_s=5.0
         ),
-        reservations=(Reservation(3.0, 4.0, (0, 1)),),
+        reservations=(Reservation(3, 4, (0, 1)),),
     )

@@ -280,9 +280,9 @@ def reservations(draw: st.DrawFn, nodes: int) -> tuple[Reservation, ...]:
     """Up to 4, on one node or several; the next often begins as the last one ends."""
     drawn: list[Reservation] = []
     for _ in range(draw(st.integers(1, 4))):
-        begin = drawn[-1].end_s if drawn and draw(st.integers(0, 3)) == 0 else draw(moments(40))
+        begin = drawn[-1].end_s if drawn and draw(st.integers(0, 3)) == 0 else draw(st.integers(0, 40))
         on = draw(st.lists(st.integers(0, nodes - 1), min_size=1, max_size=nodes, unique=True))
-        drawn.append(Reservation(begin, begin + draw(moments(25)) + 0.125, tuple(sorted(on))))
+        drawn.append(Reservation(begin, begin + draw(st.integers(1, 25)), tuple(sorted(on))))
     return tuple(drawn)
 
 
