@@ -80,7 +80,7 @@ def test_a_heuristics_choices(case: DynamicCase, key: str, placement: Placement)
     assert env.outcome().energy_joules == pytest.approx(expected.energy_joules, rel=1e-12)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     case=st.one_of(dynamic_cases(COMPILED), dynamic_cases([*COMPILED, "heat"], exact=False)),
     key=st.sampled_from([*KEYS]),
