@@ -39,7 +39,8 @@ PLAN_RATE = 21  # the same on the slowest GPUs that will do: what a plan counts 
 SINCE = 22  # seconds from which on RATE holds: ATTAINED and PREDICTED are those of this moment
 BEFORE = 23  # ATTAINED at the start of the present run
 UNMET = 24  # jobs that must finish before this one may start
-ASKS = 25  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
+CHOICE = 25  # of a learner for the next start: column of hw.levels_mw; where that has none, 1 + the only type, or 0
+ASKS = 26  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
 
 # truth: float64 (jobs, TRUTH_COLUMNS), what only the simulator knows.
 RUN = 0  # seconds of service that finish the job

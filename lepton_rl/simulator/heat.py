@@ -21,7 +21,7 @@ _seconds_to_temperature = inlined(seconds_to_temperature)
 
 
 @inlined
-def _row(gpu: int) -> int:
+def heat_row(gpu: int) -> int:
     """Where a GPU's figures begin in the clock."""
     return L.DETAILED_CLOCK_COLUMNS + gpu * L.HEAT_COLUMNS
 
@@ -31,10 +31,12 @@ def temperature(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floa
     """Temperature of a GPU at a time at which its draw has not changed since, degrees Celsius."""
     if hw is None:
         return np.nan
-    row = _row(gpu)
+    row = heat_row(gpu)
     figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
     if clock[row + L.NOT_DRAWN] > 0.0 or clock[row + L.HOT_AT] <= now:
         return float(figures[THROTTLE_C])
+    if now == clock[row + L.WARM_SINCE]:  # not through an exponential that rounds: observers compare
+        return float(clock[row + L.TEMPERATURE])
     return _temperature_after_c(
         clock[row + L.TEMPERATURE], clock[row + L.DRAWING], now - clock[row + L.WARM_SINCE], hw.inlet_c,
         figures[C_PER_W], figures[TIME_CONSTANT_S],
@@ -51,12 +53,32 @@ def temperatures(gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats, now: 
 
 
 @njit
+def take_temperatures(degrees: Floats, gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats) -> None:
+    """Let the clock go on from the temperatures of GPUs, shape (GPUs,), as they are measured now.
+
+    Where one is at its throttle temperature and would draw more than holds it there, it throttles.
+    """
+    if hw is None:
+        return
+    for gpu in range(gpus.shape[0]):
+        row = heat_row(gpu)
+        figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
+        natural_uw = drawn_uw(gpu, gpus, nodes, hw)
+        hot = degrees[gpu] >= figures[THROTTLE_C] and natural_uw * 1e-6 > figures[HOLD_W]
+        clock[row + L.TEMPERATURE] = degrees[gpu]
+        clock[row + L.WARM_SINCE] = clock[L.NOW]
+        clock[row + L.HOT_AT] = np.inf
+        clock[row + L.NOT_DRAWN] = np.rint(natural_uw - figures[HOLD_W] * 1e6) if hot else 0.0
+    clock[L.NEXT_HEAT] = np.inf
+
+
+@njit
 def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, clock: Floats) -> None:
     """Book a GPU's draw from now on: it throttles, or no longer does."""
     if hw is None:
         return
     now = clock[L.NOW]
-    row = _row(gpu)
+    row = heat_row(gpu)
     kind = nodes[gpus[gpu, L.NODE], L.TYPE]
     figures = hw.heat[kind]
     degrees = temperature(gpu, gpus, nodes, hw, clock, now)
@@ -90,14 +112,14 @@ def find_next_heat(gpus: Ints32, clock: Floats) -> None:
     """Look anew for the next time at which a GPU reaches its throttle temperature."""
     clock[L.NEXT_HEAT] = np.inf
     for gpu in range(gpus.shape[0]):
-        clock[L.NEXT_HEAT] = min(clock[L.NEXT_HEAT], clock[_row(gpu) + L.HOT_AT])
+        clock[L.NEXT_HEAT] = min(clock[L.NEXT_HEAT], clock[heat_row(gpu) + L.HOT_AT])
 
 
 @njit
 def heat_up(gpus: Ints32, totals: Ints64, clock: Floats) -> None:
     """Mark the GPUs that have reached their throttle temperature by now."""
     for gpu in range(gpus.shape[0]):
-        if clock[_row(gpu) + L.HOT_AT] <= clock[L.NOW]:
+        if clock[heat_row(gpu) + L.HOT_AT] <= clock[L.NOW]:
             stir(gpu, gpus, totals)
 
 
@@ -109,7 +131,7 @@ def start_cold(gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats) -> None
         return
     for gpu in range(gpus.shape[0]):
         figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
-        row = _row(gpu)
+        row = heat_row(gpu)
         watts = drawn_uw(gpu, gpus, nodes, hw) * 1e-6
         clock[row + L.TEMPERATURE] = hw.inlet_c + figures[C_PER_W] * watts
         clock[row + L.WARM_SINCE] = clock[L.NOW]
