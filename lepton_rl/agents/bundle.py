@@ -61,8 +61,7 @@ class LearnedPolicy:
         parts, count = self.preferences, self.codec.preferences
         if parts is not None and not count:
             raise BundleError(f"{self.name}: preferences: this network was trained without any")
-        shown = as_preferences([1] * count if parts is None else parts, count) if count else None
-        object.__setattr__(self, "_parts", shown)
+        object.__setattr__(self, "_parts", None if parts is None else as_preferences(parts, count))
         entries = tuple(self.codec.shapes(self.cluster))
         object.__setattr__(self, "_forward", forward(self.network, self.weights, entries))
         object.__setattr__(self, "_room", None)

@@ -260,7 +260,7 @@ class Decision:
     """
 
     def __init__(self, codec: Codec, cluster: ClusterSpec, capacity: int, preferences: Singles | None = None) -> None:
-        """Make room for snapshots with at most `capacity` jobs; `preferences` are what the observation says of them."""
+        """Make room for snapshots with at most `capacity` jobs; without `preferences` the observation has equal ones."""
         window, gpus = codec.window, cluster.gpus
         self._choices = codec.choices(cluster)
         self.wait_action = window * self._choices
@@ -298,7 +298,8 @@ class Decision:
         self._no_degrees = np.zeros(gpus)
         self.observation = as_observation(codec, machine, rows, context, valid)
         if codec.preferences:
-            self.observation["preferences"] = as_preferences(preferences, codec.preferences)
+            equal = np.full(codec.preferences, 1.0 / codec.preferences, np.float32)
+            self.observation["preferences"] = equal if preferences is None else preferences
 
     def holds(self, snapshot: Snapshot) -> bool:
         """Whether there is room for this snapshot."""

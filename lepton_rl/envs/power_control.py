@@ -236,7 +236,7 @@ class PowerControlEnv(gymnasium.Env[Singles, Singles]):
         s = cast(State, self._state)
         now = float(s.clock[L.NOW])
         waiting = s.jobs[s.queue[s.counts[L.FRONT] : s.counts[L.BACK]]]
-        seconds = np.nan_to_num(waiting[:, L.PREDICTED], nan=UNKNOWN_TIME)
+        seconds = np.maximum(np.nan_to_num(waiting[:, L.PREDICTED], nan=UNKNOWN_TIME), 0.0)  # some outran theirs
         work = float((waiting[:, L.GPUS] * seconds).sum()) / (L.MILLI * self.cluster.gpus)
         oldest = now - float(waiting[:, L.SUBMIT].min()) if len(waiting) else 0.0
         angle = 2 * math.pi * (now % SECONDS_PER_DAY) / SECONDS_PER_DAY

@@ -65,15 +65,20 @@ def test_it_chooses_what_sb3_predicts_and_schedules_alike(
     batch = EnvironmentBatch(Episodes([trace], 60), CLUSTER, codec, MIX)
     parts = np.array([0.25, 0.75], np.float32) if codec.preferences else None
     batch.reset(0, (0, 50), parts)
-    chosen = []
+    rng = np.random.default_rng(0)
+    taken: set[int] = set()
     while not batch.terminated[0]:
         observation = {name: array.copy() for name, array in batch.observation().items()}
         predicted, _ = model.predict(observation, deterministic=True)
         choice = policy.choose({name: array[0] for name, array in observation.items()})
         assert choice == int(predicted[0])
-        chosen.append(choice)
-        batch.step(np.array([choice], np.int64))
-    assert len({choice % codec.choices(CLUSTER) for choice in chosen}) == codec.choices(CLUSTER)
+        action = rng.choice(np.flatnonzero(batch.masks[0]))
+        taken.add(int(action) % codec.choices(CLUSTER))
+        batch.step(np.array([action], np.int64))
+    assert len(taken) == codec.choices(CLUSTER)
+    batch.reset(0, (0, 50), parts)
+    while not batch.terminated[0]:
+        batch.step(np.array([policy.choose(batch.observation_of(0))], np.int64))
     asked = make_policy(str(tmp_path)) if parts is None else make_policy(str(tmp_path), preferences=[1, 3])
     outcome = run_policy(asked, trace.window(50, 60), CLUSTER)
     np.testing.assert_array_equal(outcome.finish, batch.outcome(0).finish)

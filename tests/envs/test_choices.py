@@ -285,7 +285,8 @@ def test_named_preferences() -> None:
     envs = SchedulingVectorEnv(3, mixed_trace(60), MIXED, Codec(8), **arguments)
     assert len(np.unique(envs.reset(seed=0)[0]["preferences"], axis=0)) == 3
     assert envs.reset(options={"preferences": [1, 1, 2]})[0]["preferences"].tolist() == [[0.25, 0.25, 0.5]] * 3
-    check_env(env)
+    made = gymnasium.make("lepton_rl/Scheduling-v0", workload=mixed_trace(60), cluster=MIXED, **arguments)
+    check_env(made.unwrapped)
     for wrong in ([1, 2], [0, 0, 0], [1, -1, 1], "abc", [1, np.nan, 1]):
         with pytest.raises(ConfigError, match="preferences must be 3 numbers of 0 or more"):
             env.reset(options={"preferences": wrong})
