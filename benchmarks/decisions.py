@@ -36,7 +36,7 @@ def random_weights(network: str, codec: Codec, cluster: ClusterSpec, seed: int =
         "mlp": {
             "actor.0": (hidden, inputs),
             "actor.2": (hidden, hidden),
-            "logits": (codec.window + 1, hidden),
+            "logits": (codec.wait_action(CLUSTER) + 1, hidden),
         },
         "deepsets": {
             "job": (width, features),

@@ -64,7 +64,7 @@ class PythonSchedulingEnv(gymnasium.Env[Observation, np.int64]):
         self._allocate()
         codec = Codec(window, features="basic")
         self.observation_space = cast(spaces.Space[Observation], codec.observation_space(cluster))
-        self.action_space = codec.action_space()
+        self.action_space = codec.action_space(cluster)
 
     def _prepare(self, objective: Objective) -> None:
         """Compute once for the whole trace what never changes."""

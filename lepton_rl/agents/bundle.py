@@ -6,7 +6,7 @@ weights.npz    the network's arrays, float32
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +20,7 @@ from lepton_rl.core.actions import Action
 from lepton_rl.core.atomic import replacing
 from lepton_rl.core.cluster import ClusterSpec, cluster_from_description, describe_cluster
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.envs.codec import Codec, Decision, Observation, node_groups
+from lepton_rl.envs.codec import Codec, Decision, Observation, as_preferences, node_groups
 from lepton_rl.errors import BundleError, ConfigError
 
 FORMAT = 1
@@ -41,6 +41,7 @@ class LearnedPolicy:
         cluster: What it was trained on; an mlp runs on no other number of nodes.
         sample: Draw actions from the policy instead of taking the likeliest.
         seed: Of the draws.
+        preferences: Weights of the objective's components, for a network trained on them; none are equal ones.
         about: Everything else that the bundle says.
         name: In tables and errors.
     """
@@ -51,12 +52,18 @@ class LearnedPolicy:
     cluster: ClusterSpec
     sample: bool = False
     seed: int = 0
+    preferences: Sequence[float] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     name: str = "learned"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_generator", np.random.default_rng(self.seed))
-        object.__setattr__(self, "_forward", forward(self.network, self.weights))
+        parts, count = self.preferences, self.codec.preferences
+        if parts is not None and not count:
+            raise BundleError(f"{self.name}: preferences: this network was trained without any")
+        object.__setattr__(self, "_parts", None if parts is None else as_preferences(parts, count))
+        entries = tuple(self.codec.shapes(self.cluster))
+        object.__setattr__(self, "_forward", forward(self.network, self.weights, entries))
         object.__setattr__(self, "_room", None)
 
     @property
@@ -65,7 +72,7 @@ class LearnedPolicy:
         return self.codec.placement
 
     def decide(self, snapshot: Snapshot) -> list[Action]:
-        """Return the starts of this instant, in order.
+        """Return the starts of this instant, in order, each with the power limits that it chose.
 
         Raises:
             BundleError: the network cannot read this cluster.
@@ -77,25 +84,36 @@ class LearnedPolicy:
         actions: list[Action] = []
         while decision.something_fits:
             choice = self.choose(decision.observation)
-            if choice == self.codec.window:
+            if choice == decision.wait_action:
                 break
-            actions.append(decision.start(choice))
+            actions += decision.act(choice)
         return actions
 
     def _open(self, snapshot: Snapshot) -> Decision:
         """Open a decision in the room of the one before where it is large enough."""
         room: Decision | None = self._room  # type: ignore[attr-defined]
         if room is None or not room.holds(snapshot):
-            room = Decision(self.codec, snapshot.cluster, 2 * len(snapshot.jobs))
+            parts: Singles | None = self._parts  # type: ignore[attr-defined]
+            room = Decision(self.codec, snapshot.cluster, 2 * len(snapshot.jobs), parts)
             object.__setattr__(self, "_room", room)
         return room.show(snapshot)
 
     def check_cluster(self, cluster: ClusterSpec) -> None:
-        """Refuse a cluster whose nodes the network cannot read.
+        """Refuse a cluster that the network cannot read, or on which its actions mean something else.
 
         Raises:
-            BundleError: it is an mlp, trained on another number of nodes.
+            BundleError: it is an mlp, trained on another number of nodes, or its actions name other types of GPU.
         """
+        if self.codec.actions != "order" and not cluster.groups:
+            raise BundleError(
+                f"{self.name}: its actions choose a type of GPU or a power limit, and the GPUs of {cluster} are of no "
+                "type; give the cluster as groups"
+            )
+        names, own = ([kind.name for kind in c.types] for c in (cluster, self.cluster))
+        if self.codec.actions == "placement" and names != own:
+            raise BundleError(
+                f"{self.name}: its actions choose among {', '.join(own)}, this cluster has {', '.join(names)}"
+            )
         if self.network == "mlp" and node_groups(cluster.nodes) != node_groups(self.cluster.nodes):
             raise BundleError(
                 f"{self.name}: this mlp bundle was trained on {self.cluster} and cannot read {cluster}; "
@@ -103,7 +121,7 @@ class LearnedPolicy:
             )
 
     def choose(self, observation: Observation) -> int:
-        """Return the action for one observation: a slot, or K to wait."""
+        """Return the action for one observation."""
         compute: Forward = self._forward  # type: ignore[attr-defined]
         values = compute(observation)
         if not self.sample:
@@ -147,8 +165,13 @@ def bundle_name(path: Path | str) -> str:
     return place.parent.name if place.stem == BUNDLE_FOLDER and place.parent.name else place.stem
 
 
-def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
+def load_bundle(path: Path | str, seed: int = 0, preferences: Sequence[float] | None = None) -> LearnedPolicy:
     """Load a bundle: its folder, a run folder that holds it as `bundle/`, or a zip of either's files.
+
+    Args:
+        path: of it.
+        seed: of its draws, where it samples.
+        preferences: weights of the objective's components, where it was trained on them.
 
     Raises:
         BundleError: there is none, it is damaged, or another version wrote it.
@@ -169,16 +192,23 @@ def load_bundle(path: Path | str, seed: int = 0) -> LearnedPolicy:
         with np.load(BytesIO(archive_bytes), allow_pickle=False) as archive:
             weights = {name: np.asarray(archive[name], np.float32) for name in archive.files}
         _check_weights(place, about["network"], weights, codec, cluster)
-        return LearnedPolicy(
-            codec, about["network"], weights, cluster, bool(about.get("sample")), seed, about,
-            bundle_name(path),
-        )  # fmt: skip
     except FileNotFoundError:
         raise BundleError(
             f"{path}: no policy bundle here (a bundle is a folder with {BUNDLE_FILE} and {WEIGHTS_FILE})"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path}: the bundle is damaged ({error})") from error
+    return LearnedPolicy(
+        codec,
+        about["network"],
+        weights,
+        cluster,
+        bool(about.get("sample")),
+        seed,
+        preferences,
+        about,
+        bundle_name(path),
+    )
 
 
 def _check_weights(

@@ -5,12 +5,13 @@ same choices.
 
 - `mlp`: tanh layers on the flattened observation.
 - `deepsets`: one small network shared by all slots of the queue. Each job's features pass a relu layer; the mean over
-  visible jobs and the sum over fitting ones, the pooled node table and the context make the pool; a second relu layer
-  reads job and pool, and gives one logit a job. The wait logit and the value read the pool alone. Reordering the slots
-  reorders the logits, and neither K nor the number of nodes is built into the weights (Zaheer et al. 2017).
+  visible jobs and the sum over fitting ones, the pooled node table, the context and the preferences make the pool; a
+  second relu layer reads job and pool, and gives a logit for each choice that an action has beside the job. The wait
+  logit and the value read the pool alone. Reordering the slots reorders the logits, and neither K nor the number of
+  nodes is built into the weights (Zaheer et al. 2017).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.jit import inlined, njit, njit_summing
 from lepton_rl.envs.codec import Codec, Observation
+from lepton_rl.envs.features import NODE_ENTRIES
 
 Singles = NDArray[np.float32]
 Weights = Mapping[str, Singles]
@@ -33,7 +35,16 @@ VISIBLE_FEATURE = 1  # "gpus" is above 0 for every job and 0 in empty rows
 FITS_FEATURE = 5
 REMAINING = "remaining"
 """What training adds to the observation for the critic: the part of the episode's jobs yet to come."""
-NODE_ENTRIES = ("load", "memory", "power")
+
+
+def pooled_size(entries: Mapping[str, int]) -> int:
+    """Return what a deepsets network pools beside its jobs: three figures of each entry by node, and the rest whole.
+
+    Args:
+        entries: the observation's entries and their lengths.
+    """
+    nodes = sum(name in entries for name in NODE_ENTRIES)
+    return 3 * nodes + entries.get("context", 0) + entries.get("preferences", 0)
 
 
 def expected_shapes(kind: str, weights: Weights, codec: Codec, cluster: ClusterSpec) -> dict[str, tuple[int, ...]]:
@@ -42,56 +53,65 @@ def expected_shapes(kind: str, weights: Weights, codec: Codec, cluster: ClusterS
     Raises:
         KeyError: the array that shows the width is missing.
     """
-    features, context = len(codec.feature_names), codec.shapes(cluster).get("context", (0,))[0]
+    entries, choices = codec.shapes(cluster), codec.choices(cluster)
     if kind == "deepsets":
         width = len(weights["job.bias"])
-        pool = 2 * width + 3 * len(NODE_ENTRIES) + context
+        pool = 2 * width + pooled_size({name: shape[0] for name, shape in entries.items()})
         return {
-            "job.weight": (width, features),
+            "job.weight": (width, len(codec.feature_names)),
             "job.bias": (width,),
             "mix_job.weight": (width, width),
             "mix_pool.weight": (width, pool),
             "mix_pool.bias": (width,),
-            "job_logit.weight": (1, width),
-            "job_logit.bias": (1,),
+            "job_logit.weight": (choices, width),
+            "job_logit.bias": (choices,),
             "wait_hidden.weight": (width, pool),
             "wait_hidden.bias": (width,),
             "wait_logit.weight": (1, width),
             "wait_logit.bias": (1,),
         }
     width = len(weights["logits.weight"][0])
-    size = sum(int(np.prod(shape)) for shape in codec.shapes(cluster).values())
-    shapes: dict[str, tuple[int, ...]] = {
-        "logits.weight": (codec.window + 1, width),
-        "logits.bias": (codec.window + 1,),
-    }
+    size = sum(int(np.prod(shape)) for shape in entries.values())
+    actions = codec.wait_action(cluster) + 1
+    shapes: dict[str, tuple[int, ...]] = {"logits.weight": (actions, width), "logits.bias": (actions,)}
     for layer in sorted(name for name in weights if name.startswith("actor.") and name.endswith(".weight")):
         shapes[layer] = (width, size if layer == "actor.0.weight" else width)
         shapes[layer.replace(".weight", ".bias")] = (width,)
     return shapes
 
 
-def forward(kind: str, weights: Weights) -> Forward:
-    """Return the function from an observation to its masked logits, shape (K + 1,)."""
-    return _deepsets(weights) if kind == "deepsets" else _mlp(weights)
+def forward(kind: str, weights: Weights, entries: Sequence[str]) -> Forward:
+    """Return the function from an observation to its masked logits, one for each action.
+
+    Args:
+        kind: "mlp" or "deepsets".
+        weights: the network's arrays.
+        entries: names of the observation's entries that it was trained on. Where another cluster's observation lacks
+            one, it counts as on a cluster on which no heat is counted and nothing fails; what else there is is not
+            read.
+    """
+    return _deepsets(weights, entries) if kind == "deepsets" else _mlp(weights, entries)
 
 
-def _mlp(weights: Weights) -> Forward:
+def _entry(observation: Observation, name: str) -> Singles:
+    """Return an entry, or what it is where GPUs are of no type."""
+    values: Singles | None = observation.get(name)
+    if values is not None:
+        return values
+    return np.full(len(observation["load"]), 1.0 if name == "health" else 0.0, np.float32)
+
+
+def _mlp(weights: Weights, entries: Sequence[str]) -> Forward:
     """Layers alternate with their activations: actor.0, actor.2, ..."""
     layers = [
         (np.ascontiguousarray(weights[f"{name}.weight"]), weights[f"{name}.bias"])
         for name in (*(f"actor.{layer}" for layer in range(0, 2 * len(weights), 2)), "logits")
         if f"{name}.weight" in weights
     ]
-    inputs = layers[0][0].shape[1]
-    nothing = np.zeros(0, np.float32)
+    names = sorted(entries)
 
     def compute(observation: Observation) -> Singles:
-        values = np.empty(inputs, np.float32)
-        _flatten(
-            observation.get("context", nothing), observation["load"], observation["memory"], observation["power"],
-            observation["queue"], values,
-        )  # fmt: skip
+        values: Singles = np.concatenate([_entry(observation, name).ravel() for name in names])
         for matrix, bias in layers[:-1]:
             values = _dense(values, matrix, bias, np.empty_like(bias))
             np.tanh(values, out=values)
@@ -99,24 +119,6 @@ def _mlp(weights: Weights) -> Forward:
         return _mask(_dense(values, matrix, bias, np.empty_like(bias)), observation["action_mask"])
 
     return compute
-
-
-@njit
-def _flatten(context: Singles, load: Singles, memory: Singles, power: Singles, queue: Singles, flat: Singles) -> None:
-    """Write the observation without its mask as one vector, entries in the order of their names."""
-    entries = context.shape[0]
-    groups = load.shape[0]
-    for index in range(entries):
-        flat[index] = context[index]
-    for index in range(groups):
-        flat[entries + index] = load[index]
-        flat[entries + groups + index] = memory[index]
-        flat[entries + 2 * groups + index] = power[index]
-    first = entries + 3 * groups
-    features = queue.shape[1]
-    for slot in range(queue.shape[0]):
-        for feature in range(features):
-            flat[first + slot * features + feature] = queue[slot, feature]
 
 
 @njit_summing
@@ -157,27 +159,31 @@ def _mask(logits: Singles, mask: NDArray[np.int8]) -> Singles:
     return logits
 
 
-def _deepsets(weights: Weights) -> Forward:
+def _deepsets(weights: Weights, entries: Sequence[str]) -> Forward:
     def transposed(name: str) -> Singles:
         return np.ascontiguousarray(weights[name].T)
 
     arrays: Any = (
         transposed("job.weight"), weights["job.bias"], transposed("mix_job.weight"), transposed("mix_pool.weight"),
-        weights["mix_pool.bias"], weights["job_logit.weight"][0], weights["job_logit.bias"],
-        transposed("wait_hidden.weight"), weights["wait_hidden.bias"], weights["wait_logit.weight"][0],
-        weights["wait_logit.bias"],
+        weights["mix_pool.bias"], np.ascontiguousarray(weights["job_logit.weight"]), weights["job_logit.bias"],
+        transposed("wait_hidden.weight"), weights["wait_hidden.bias"],
+        np.ascontiguousarray(weights["wait_logit.weight"]), weights["wait_logit.bias"],
     )  # fmt: skip
     nothing = np.zeros(0, np.float32)
+    typed, choices = "health" in entries, len(weights["job_logit.bias"])
 
     def compute(observation: Observation) -> Singles:
         queue = observation["queue"]
-        logits = np.empty(len(queue) + 1, np.float32)
+        logits = np.empty(len(queue) * choices + 1, np.float32)
         jobs = np.empty((len(queue), len(arrays[1])), np.float32)
         pool = np.zeros(len(arrays[3]), np.float32)
         hidden = np.empty((2, len(arrays[1])), np.float32)
         _deepsets_logits(  # type: ignore[call-arg]
             queue, observation["load"], observation["memory"], observation["power"],
-            observation.get("context", nothing), observation["action_mask"], *arrays, jobs, pool, hidden, logits,
+            _entry(observation, "temperature") if typed else nothing,
+            _entry(observation, "health") if typed else nothing,
+            observation.get("context", nothing), observation.get("preferences", nothing), observation["action_mask"],
+            *arrays, jobs, pool, hidden, logits,
         )  # fmt: skip
         return logits
 
@@ -187,6 +193,8 @@ def _deepsets(weights: Weights) -> Forward:
 @inlined
 def _pool_node_entry(values: Singles, pool: Singles, offset: int) -> None:
     """Write mean, lowest and highest of one row of the node table."""
+    if values.shape[0] == 0:
+        return
     total = np.float32(0.0)
     low = values[0]
     high = values[0]
@@ -200,8 +208,8 @@ def _pool_node_entry(values: Singles, pool: Singles, offset: int) -> None:
 
 
 @inlined
-def _head(source: Singles, matrix: Singles, hidden: Singles, offset: Singles, last: Singles, bias: Singles) -> float:
-    """Return last . relu(offset + source @ matrix) + bias; the inner loop runs over contiguous outputs."""
+def _mix(source: Singles, matrix: Singles, hidden: Singles, offset: Singles) -> None:
+    """Write offset + source @ matrix to `hidden`; the inner loop runs over contiguous outputs."""
     width = hidden.shape[0]
     for unit in range(width):
         hidden[unit] = offset[unit]
@@ -210,20 +218,29 @@ def _head(source: Singles, matrix: Singles, hidden: Singles, offset: Singles, la
         if value != np.float32(0.0):  # relu leaves half of them 0
             for unit in range(width):
                 hidden[unit] += value * matrix[row, unit]
-    total = bias[0]
-    for unit in range(width):
+
+
+@inlined
+def _logit(hidden: Singles, last: Singles, bias: float) -> float:
+    """Return last . relu(hidden) + bias."""
+    total = bias
+    for unit in range(hidden.shape[0]):
         total += last[unit] * max(hidden[unit], np.float32(0.0))
     return total
 
 
 @njit
 def _deepsets_logits(
-    queue: Singles, load: Singles, memory: Singles, power: Singles, context: Singles, mask: NDArray[np.int8],
-    job_weight: Singles, job_bias: Singles, mix_job: Singles, mix_pool: Singles, mix_bias: Singles,
-    job_logit: Singles, job_logit_bias: Singles, wait_weight: Singles, wait_bias: Singles, wait_logit: Singles,
-    wait_logit_bias: Singles, jobs: Singles, pool: Singles, hidden: Singles, logits: Singles,
+    queue: Singles, load: Singles, memory: Singles, power: Singles, temperature: Singles, health: Singles,
+    context: Singles, preferences: Singles, mask: NDArray[np.int8], job_weight: Singles, job_bias: Singles,
+    mix_job: Singles, mix_pool: Singles, mix_bias: Singles, job_logit: Singles, job_logit_bias: Singles,
+    wait_weight: Singles, wait_bias: Singles, wait_logit: Singles, wait_logit_bias: Singles, jobs: Singles,
+    pool: Singles, hidden: Singles, logits: Singles,
 ) -> None:  # fmt: skip
-    """Weights are transposed to (inputs, outputs); `jobs`, `pool` (zeros), `hidden` (2, width) are room to work in."""
+    """Weights are transposed to (inputs, outputs), but for those of the logits.
+
+    `jobs`, `pool` (zeros), `hidden` (2, width) are room to work in; entries that the network does not read are empty.
+    """
     width = job_bias.shape[0]
     slots = queue.shape[0]
     visible = 0
@@ -248,18 +265,33 @@ def _deepsets_logits(
     _pool_node_entry(load, pool, 2 * width)
     _pool_node_entry(memory, pool, 2 * width + 3)
     _pool_node_entry(power, pool, 2 * width + 6)
+    _pool_node_entry(temperature, pool, 2 * width + 9)
+    _pool_node_entry(health, pool, 2 * width + 12)
+    behind = pool.shape[0] - context.shape[0] - preferences.shape[0]
     for index in range(context.shape[0]):
-        pool[2 * width + 9 + index] = context[index]
+        pool[behind + index] = context[index]
+    behind += context.shape[0]
+    for index in range(preferences.shape[0]):
+        pool[behind + index] = preferences[index]
     from_pool = hidden[0]
     for unit in range(width):
         from_pool[unit] = mix_bias[unit]
     for row in range(mix_pool.shape[0]):
         for unit in range(width):
             from_pool[unit] += pool[row] * mix_pool[row, unit]
+    choices = job_logit.shape[0]
     for slot in range(slots):
-        logits[slot] = INVALID_LOGIT
-        if slot < visible and mask[slot] != 0:
-            logits[slot] = _head(jobs[slot], mix_job, hidden[1], from_pool, job_logit, job_logit_bias)
-    logits[slots] = INVALID_LOGIT
-    if mask[slots] != 0:
-        logits[slots] = _head(pool, wait_weight, hidden[1], wait_bias, wait_logit, wait_logit_bias)
+        mixed = False
+        for choice in range(choices):
+            action = slot * choices + choice
+            logits[action] = INVALID_LOGIT
+            if slot < visible and mask[action] != 0:
+                if not mixed:
+                    _mix(jobs[slot], mix_job, hidden[1], from_pool)
+                    mixed = True
+                logits[action] = _logit(hidden[1], job_logit[choice], job_logit_bias[choice])
+    waits = slots * choices
+    logits[waits] = INVALID_LOGIT
+    if mask[waits] != 0:
+        _mix(pool, wait_weight, hidden[1], wait_bias)
+        logits[waits] = _logit(hidden[1], wait_logit[0], wait_logit_bias[0])

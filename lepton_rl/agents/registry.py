@@ -181,12 +181,15 @@ def _bundle(path: Path, settings: Mapping[str, object]) -> Policy:
     from lepton_rl.agents.bundle import load_bundle
 
     for key in settings:
-        if key != "seed":
-            raise ConfigError(f"{path}: {key}: unknown setting; a bundle takes only a seed")
+        if key not in ("seed", "preferences"):
+            raise ConfigError(f"{path}: {key}: unknown setting; a bundle takes a seed and preferences")
     seed = settings.get("seed", 0)
     if not isinstance(seed, int):
         raise ConfigError(f"{path}: seed: must be a whole number, not {seed!r}")
-    return load_bundle(path, seed=seed)
+    preferences = settings.get("preferences")
+    if preferences is not None and not isinstance(preferences, list | tuple):
+        raise ConfigError(f"{path}: preferences: must be a list of numbers, not {preferences!r}")
+    return load_bundle(path, seed=seed, preferences=preferences)
 
 
 def _resolved(path: str, base: Path | None) -> Path:

@@ -188,6 +188,17 @@ def capacity_of(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
 
 
 @inlined
+def touch(node: int, totals: Ints64) -> None:
+    """List a node as changed, for observers."""
+    touched = totals[L.TOUCHED]
+    if touched == L.MAX_TOUCHED:
+        totals[L.TOUCHED] = -1
+    elif touched >= 0:
+        totals[L.TOUCHED + 1 + touched] = node
+        totals[L.TOUCHED] = touched + 1
+
+
+@inlined
 def _change_busy(gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, node: int, change: int) -> None:
     """Book milli-GPU held or given back on a node."""
     capacity = capacity_of(node, gpus, nodes, hw)
@@ -199,12 +210,7 @@ def _change_busy(gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, node
         totals[L.STRANDED] += capacity - after
     nodes[node, L.BUSY] = after
     totals[L.HELD] += change
-    touched = totals[L.TOUCHED]
-    if touched == L.MAX_TOUCHED:
-        totals[L.TOUCHED] = -1
-    elif touched >= 0:
-        totals[L.TOUCHED + 1 + touched] = node
-        totals[L.TOUCHED] = touched + 1
+    touch(node, totals)
 
 
 @inlined
@@ -366,6 +372,7 @@ def _change_up(gpu: int, node: int, gpus: Ints32, nodes: Ints32, totals: Ints64,
     nodes[node, L.GPUS_DOWN] -= change
     totals[L.LOST_GPUS] -= L.MILLI * change
     totals[L.POWER] += hw.power_mw[nodes[node, L.TYPE], IDLE_MW] * 1000 * change
+    touch(node, totals)
     stir(gpu, gpus, totals)
 
 

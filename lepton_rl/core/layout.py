@@ -41,7 +41,8 @@ BEFORE = 23  # ATTAINED at the start of the present run
 UNMET = 24  # jobs that must finish before this one may start
 NEXT_SHARE = 25  # of the shares on its GPU the one that came before it, -1 for none
 ON_GPU = 26  # the GPU in whose list of shares it stands, -1 for none
-ASKS = 27  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
+CHOICE = 27  # of a learner for the next start: column of hw.levels_mw; where that has none, 1 + the only type, or 0
+ASKS = 28  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
 
 # truth: float64 (jobs, TRUTH_COLUMNS), what only the simulator knows.
 RUN = 0  # seconds of service that finish the job

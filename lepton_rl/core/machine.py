@@ -106,7 +106,29 @@ def hardware_tables(cluster: ClusterSpec) -> Hardware:
         reservations=_reserved(dynamics.reservations),
         followers_from=np.zeros(1, np.int64),
         followers=np.zeros(0, np.int64),
+        levels_mw=np.zeros((len(cluster.types), 0), np.int64),
     )
+
+
+def power_levels_w(cluster: ClusterSpec, levels: Sequence[float]) -> Floats:
+    """Return parts of each type's maximum power as power limits, watts, shape (types, levels).
+
+    They are clipped to the card's range and to its group's own limit, which 1 stands for.
+    """
+    groups = {group.limited_gpu.name: group for group in cluster.groups}
+    watts = np.zeros((len(cluster.types), len(levels)))
+    for row, kind in enumerate(cluster.types):
+        own, card = groups[kind.name].limit_w, groups[kind.name].gpu
+        parts = [max(level * card.max_power_w, card.min_power_limit_w) for level in levels]
+        watts[row] = [own if level == 1 else min(part, own) for level, part in zip(levels, parts, strict=True)]
+    return watts
+
+
+def with_power_levels(hw: Hardware, cluster: ClusterSpec, levels: Sequence[float]) -> Hardware:
+    """Return the tables with these power limits to choose among."""
+    if hw is None:
+        return None
+    return hw._replace(levels_mw=np.rint(power_levels_w(cluster, levels) * 1e3).astype(np.int64))
 
 
 def clock_columns(cluster: ClusterSpec) -> int:

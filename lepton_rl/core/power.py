@@ -3,8 +3,8 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import stir
-from lepton_rl.core.arrays import Ints32, Ints64
+from lepton_rl.core.allocation import set_rate, stir, touch
+from lepton_rl.core.arrays import Floats, Ints32, Ints64
 from lepton_rl.core.hardware.power_limit import power_under_limit, speed_under_limit
 from lepton_rl.core.hardware.tables import (
     EXPONENT,
@@ -55,4 +55,20 @@ def set_limit(gpu: int, limit_mw: int, gpus: Ints32, nodes: Ints32, totals: Ints
         totals[L.POWER] += (int(load) - int(gpus[gpu, L.LOAD])) * (L.MILLI - int(gpus[gpu, L.FREE]))
     gpus[gpu, L.LOAD] = load
     gpus[gpu, L.KEPT] = np.int32(np.rint(left_by_limit(gpu, gpus, nodes, hw) * L.WHOLE_SPEED))
+    touch(int(gpus[gpu, L.NODE]), totals)
     stir(gpu, gpus, totals)
+
+
+@inlined
+def limit_held(jobs: Floats, job: int, level: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware) -> None:
+    """Limit the GPUs that a job has just been given to a level of `hw.levels_mw`, and set its rate anew."""
+    if hw is None:
+        return
+    share = jobs[job, L.GPUS] < L.MILLI
+    gpu = int(jobs[job, L.FIRST_GPU])
+    while gpu >= 0:
+        limit = int(hw.levels_mw[nodes[gpus[gpu, L.NODE], L.TYPE], level])
+        if gpus[gpu, L.LIMIT] != limit:
+            set_limit(gpu, limit, gpus, nodes, totals, hw)
+        gpu = -1 if share else int(gpus[gpu, L.NEXT])
+    set_rate(jobs, job, gpus, nodes, hw)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.core.machine import clock_columns, empty_cluster, hardware_tables
+from lepton_rl.core.machine import clock_columns, empty_cluster
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.envs.arena import Arena
 from lepton_rl.envs.batch_kernel import (
@@ -29,7 +29,8 @@ from lepton_rl.envs.batch_kernel import (
     observe,
     step_all,
 )
-from lepton_rl.envs.codec import Codec, Observation, as_observation, idle_share
+from lepton_rl.envs.choices import note_choices, write_all_choices, write_choices
+from lepton_rl.envs.codec import Codec, Observation, as_observation, as_preferences, idle_share, node_entries
 from lepton_rl.envs.episodes import Episodes
 from lepton_rl.envs.features import CHANGING_COLUMNS, CONTEXT_FEATURES, UNKNOWN_TIME, all_static_features
 from lepton_rl.envs.objective import Objective
@@ -94,7 +95,13 @@ class EnvironmentBatch:
         self.count = count
         self.relative_to_heuristic = relative_to_heuristic
         whole = all(bool((trace.gpus >= 1).all()) for trace in episodes.traces)
-        self._hw = with_followers(hardware_tables(cluster), episodes.traces)
+        self._choices = codec.choices(cluster)
+        if codec.preferences not in (0, len(objective.components)):
+            raise ConfigError(
+                f"the codec shows preferences among {codec.preferences} components, the objective has "
+                f"{len(objective.components)}: {', '.join(objective.components)}"
+            )
+        self._hw = with_followers(codec.hardware(cluster), episodes.traces)
         self._first_rows = np.cumsum([0, *(len(trace) for trace in episodes.traces)])
         self._rules, self._settings = codec.arrays(whole and self._hw is None)
         self._warmup_rules = self._rules.copy()
@@ -153,9 +160,15 @@ class EnvironmentBatch:
         self._changing = room.zeros((CHANGING_COLUMNS, window), np.float32)
         self._rows = room.zeros((count, window, len(codec.feature_names)), np.float32)
         self._context = room.zeros((count, len(CONTEXT_FEATURES)), np.float32)
-        self._machine = room.zeros((count, 3, groups), np.float32)
+        self._machine = room.zeros((count, len(node_entries(cluster)), groups), np.float32)
         self._mask = room.zeros((count, window + 1), np.bool_)
-        self._observation = as_observation(codec, self._machine, self._rows, self._context, self._mask)
+        if self._choices > 1:
+            self._valid = room.zeros((count, window * self._choices + 1), np.bool_)
+            self._slots = room.zeros((count,), np.int64)
+        self._observation = as_observation(codec, self._machine, self._rows, self._context, self.masks)
+        if codec.preferences:
+            self._preferences = np.full((count, codec.preferences), 1.0 / codec.preferences, np.float32)
+            self._observation["preferences"] = self._preferences
         self.rewards = np.zeros(count)
         self.terminated = np.zeros(count, np.bool_)
         self._idle_share = idle_share(cluster)
@@ -167,8 +180,8 @@ class EnvironmentBatch:
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """Valid actions, shape (count, window + 1)."""
-        return self._mask
+        """Valid actions, shape (count, window x choices + 1)."""
+        return self._mask if self._choices == 1 else self._valid
 
     def observation(self) -> Observation:
         """Return the present observation of all environments: views, overwritten by the next step."""
@@ -183,8 +196,29 @@ class EnvironmentBatch:
         """Return a copy of one environment's observation."""
         return {name: array[env].copy() for name, array in self.observation().items()}
 
-    def reset(self, env: int, window: tuple[int, int]) -> None:
-        """Begin the episode `window` (trace, first job) in one environment and show its first decision."""
+    def draw_preferences(self, rng: np.random.Generator) -> Singles | None:
+        """Return a uniformly random point of what preferences may be; None where the codec shows none."""
+        return rng.dirichlet(np.ones(self.codec.preferences)).astype(np.float32) if self.codec.preferences else None
+
+    def checked_preferences(self, preferences: object) -> Singles:
+        """Return preferences that somebody names as parts of 1, in the order of `objective.components`.
+
+        Raises:
+            ConfigError: there is not one for each component, or the environment has none.
+        """
+        if not self.codec.preferences:
+            raise ConfigError("this environment has no preferences; make it with preferences=True")
+        return as_preferences(preferences, self.codec.preferences)
+
+    def objective_of(self, env: int) -> Objective:
+        """Return what an environment's present episode minimises."""
+        return self.objective.preferring(self._preferences[env]) if self.codec.preferences else self.objective
+
+    def reset(self, env: int, window: tuple[int, int], preferences: Singles | None = None) -> None:
+        """Begin the episode `window` (trace, first job) in one environment and show its first decision.
+
+        Without `preferences`, where the codec shows them, all components of the objective weigh as it says.
+        """
         trace_index, first = window
         tables = self._tables[trace_index]
         last = first + self.episodes.length
@@ -194,6 +228,12 @@ class EnvironmentBatch:
         self._jobs[env, :, L.ID] -= first
         self._truth[env] = tables.truth[first:last]
         self._prices[env] = tables.prices[first:last]
+        objective = self.objective
+        if self.codec.preferences:
+            self._preferences[env] = 1.0 / self.codec.preferences if preferences is None else preferences
+            run = tables.trace.run_time[first:last]
+            objective = self.objective_of(env)
+            self._prices[env] = objective.prices(run, self.episodes.jobs)
         self._prices[env, :warmup] = 0.0
         self._static[env] = tables.static[first:last]
         self._gpus[env], self._nodes[env], self._bits[env], self._totals[env] = self._empty
@@ -211,11 +251,11 @@ class EnvironmentBatch:
         self._mask[env] = False
         tally = self._tally[env]
         tally[:] = 0.0
-        tally[ENERGY_IDLE], tally[ENERGY_BUSY] = self.objective.energy_rates(self.cluster, self.episodes.jobs)
+        tally[ENERGY_IDLE], tally[ENERGY_BUSY] = objective.energy_rates(self.cluster, self.episodes.jobs)
         tally[SCALE] = 1.0
         if self.relative_to_heuristic:
             # A heuristic without cost (nothing ever waited) leaves rewards as they are.
-            tally[SCALE] = self._heuristic_cost(tables.trace.window(first, self.episodes.length)) or 1.0
+            tally[SCALE] = self._heuristic_cost(tables.trace.window(first, self.episodes.length), objective) or 1.0
         jobs, truth, queue = self._jobs[env], self._truth[env], self._queue[env]
         run_end, run_job = self._run_end[env], self._run_job[env]
         gpus, nodes, bits, totals = self._gpus[env], self._nodes[env], self._bits[env], self._totals[env]
@@ -251,11 +291,16 @@ class EnvironmentBatch:
             self._rules, tally, self.codec.full, self._idle_share, self._free_after, self._shown[env],
             self._facts[env], self._changing, self._rows[env], self._context[env], self._machine[env], self._mask[env],
         )  # fmt: skip
+        if self._choices > 1:
+            write_choices(
+                self._choices, jobs, queue, gpus, nodes, totals, self._hw, counts, self._rules, self._mask[env],
+                self._valid[env],
+            )  # fmt: skip
 
-    def _heuristic_cost(self, trace: Trace) -> float:
+    def _heuristic_cost(self, trace: Trace, objective: Objective) -> float:
         rule = Rule(self.codec.rule.order, Blocking.HEAD, self.codec.rule.placement)
         known = trace if trace.requested != "absent" else trace.with_requested("exact")
-        return self.objective.cost(run_trace(known, self.cluster, rule), self.episodes.warmup)
+        return objective.cost(run_trace(known, self.cluster, rule), self.episodes.warmup)
 
     def step(self, actions: NDArray[np.int64]) -> int:
         """Apply one action to each environment; fill `rewards` and `terminated`; return how many ended.
@@ -263,9 +308,20 @@ class EnvironmentBatch:
         An action that names no startable job waits for the next event. An ended environment must be reset before
         the next step.
         """
+        if self._choices == 1:
+            return self._step_slots(actions)
+        note_choices(actions, self._choices, self._valid, self._jobs, self._queue, self._counts, self._slots)
+        ended = self._step_slots(self._slots)
+        write_all_choices(
+            self._choices, self._jobs, self._queue, self._gpus, self._nodes, self._totals, self._hw, self._counts,
+            self._rules, self._mask, self._valid,
+        )  # fmt: skip
+        return ended
+
+    def _step_slots(self, slots: NDArray[np.int64]) -> int:
         return int(
             step_all(
-                actions, self._jobs, self._truth, self._prices, self._static, self._queue, self._run_end,
+                slots, self._jobs, self._truth, self._prices, self._static, self._queue, self._run_end,
                 self._run_job, self._gpus, self._nodes, self._bits, self._totals, self._hw, self._clock, self._counts,
                 self._rules, self._settings, self._tally, self.codec.full, self._idle_share, self._free_after,
                 self._shown, self._facts, self._changing, self._rows, self._context, self._machine, self._mask,
@@ -325,14 +381,18 @@ class EnvironmentBatch:
         waiting = self._jobs[env, self._queue[env, front:back]]
         now = float(self._clock[env, L.NOW])
         load = 1.0 - self._gpus[env, :, L.FREE] / L.MILLI
+        if self._hw is not None:
+            load[self._gpus[env, :, L.DOWN] > 0] = 0.0
         fits = np.zeros(len(waiting), np.bool_)
         visible = min(len(waiting), self.codec.window)
         fits[:visible] = self._mask[env, :visible]
-        draw = self.cluster.gpu_draw_w(load)
+        drawn_w = float(self.cluster.gpu_draw_w(load).sum())
+        if self._hw is not None:
+            drawn_w = float(self._totals[env, L.POWER] - self._totals[env, L.HELD_BACK]) * 1e-6
         return EnvironmentView(
             time=now,
             gpu_load=load,
-            power_w=float(draw.sum()),
+            power_w=drawn_w,
             running=int(self._counts[env, L.RUNNING]),
             queue_gpus=waiting[:, L.GPUS] / L.MILLI,
             queue_time=waiting[:, L.REQUESTED],

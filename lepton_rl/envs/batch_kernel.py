@@ -11,10 +11,11 @@ from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.metrics import SLOWDOWN_FLOOR
-from lepton_rl.core.placement import fits, place
+from lepton_rl.core.placement import fits
+from lepton_rl.envs.choices import place_as_chosen
 from lepton_rl.envs.features import encode_basic, encode_full, encode_nodes
 from lepton_rl.envs.look_ahead import look_ahead
-from lepton_rl.envs.window import F_GPUS, follow_queue
+from lepton_rl.envs.window import F_GPUS, F_TIME, follow_queue
 from lepton_rl.simulator.events import move_to_next_event, set_true_end
 from lepton_rl.simulator.rates import change_rates
 from lepton_rl.simulator.starting import book
@@ -52,6 +53,22 @@ def _cost_of_end(jobs: Floats, truth: Floats, prices: Floats, job: int, end: flo
     return float(cost - prices[job, REFUND] * forgiven)
 
 
+@inlined
+def clear_waiting(counts: Ints64, tally: Floats) -> None:
+    """Where no job waits, take away what rounding has left of the cost of waiting."""
+    if counts[L.FRONT] == counts[L.BACK] and counts[L.NOT_READY] == 0:
+        tally[WAITING_RATE] = 0.0
+
+
+@inlined
+def charge_start(jobs: Floats, truth: Floats, prices: Floats, job: int, clock: Floats) -> float:
+    """Return what a job costs that starts now where nodes differ, beyond what its waiting did."""
+    end = truth[job, L.END]
+    truth[job, L.CHARGED] = end
+    waited = clock[L.NOW] - jobs[job, L.SUBMIT]
+    return float(_cost_of_end(jobs, truth, prices, job, end) - prices[job, WAITING] * waited)
+
+
 _WAITS = -1.0  # truth[CHARGED] of a job that was stopped
 
 
@@ -83,7 +100,7 @@ def charge_changes(
 
 
 @inlined
-def _pay_to_next_event(
+def pay_to_next_event(
     jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
     nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64,
     settings: Floats, tally: Floats,
@@ -152,21 +169,17 @@ def start_job(
 ) -> float:  # fmt: skip
     """Start the fitting job at this position of the queue; return the cost (a refund is negative)."""
     job = queue[position]
-    place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
+    place_as_chosen(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
     remove(queue, counts, position)
-    now = clock[L.NOW]
     set_true_end(jobs, truth, job, gpus, hw, run_end, run_job, counts[L.RUNNING], clock)
     book(jobs, job, hw, run_end, run_job, clock, counts, rules)
     tally[WAITING_RATE] -= prices[job, WAITING]
-    if counts[L.FRONT] == counts[L.BACK] and counts[L.NOT_READY] == 0:
-        tally[WAITING_RATE] = 0.0  # what rounding has left
-    waited = now - jobs[job, L.SUBMIT]
+    clear_waiting(counts, tally)
     if hw is not None:
-        end = truth[job, L.END]
-        truth[job, L.CHARGED] = end
-        cost: float = _cost_of_end(jobs, truth, prices, job, end) - prices[job, WAITING] * waited
+        cost: float = charge_start(jobs, truth, prices, job, clock)
         change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
         return cost + charge_changes(jobs, truth, prices, run_job, hw, clock, counts, tally)
+    waited = clock[L.NOW] - jobs[job, L.SUBMIT]
     forgiven = min(waited, SLOWDOWN_FLOOR - truth[job, L.RUN])
     return float(-prices[job, REFUND] * forgiven) if forgiven > 0.0 else 0.0
 
@@ -183,6 +196,9 @@ def observe(
     waiting = counts[L.BACK] - front
     visible = min(waiting, rows.shape[0])
     written = follow_queue(jobs, static, queue, front, visible, int(tally[SHOWN]), full, shown, facts, rows)
+    if hw is not None and full and hw.fault_time.shape[0] > 0:
+        for place in range(visible):  # a job that was struck may stand where it did, with other time left
+            facts[place, F_TIME] = jobs[shown[place], L.PREDICTED]
     if full:
         fitting = encode_full(
             jobs, waiting, visible, shown, facts, changing, run_end, run_job, counts[L.RUNNING], gpus, nodes, totals,
@@ -196,7 +212,7 @@ def observe(
             rows[place_in_window, feature] = 0.0
     tally[SHOWN] = visible
     mask[rows.shape[0]] = counts[L.RUNNING] > 0  # an idle cluster has nothing to wait for that a scheduler can know
-    encode_nodes(gpus, nodes, totals, hw, idle_share, machine)
+    encode_nodes(gpus, nodes, totals, hw, clock, idle_share, machine)
     return fitting
 
 
@@ -215,7 +231,7 @@ def move_to_decision(
     while True:
         arrived = counts[L.ARRIVED]
         running = counts[L.RUNNING]
-        moved, price = _pay_to_next_event(
+        moved, price = pay_to_next_event(
             jobs, truth, prices, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings,
             tally,
         )  # fmt: skip

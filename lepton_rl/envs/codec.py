@@ -1,5 +1,6 @@
 """The codec: snapshot <-> observation, mask and action. Environments and deployment share it."""
 
+import math
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Self
@@ -9,22 +10,25 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.actions import Start
+from lepton_rl.core.actions import Action, SetPowerLimit, Start
 from lepton_rl.core.allocation import copy_allocation, held_gpus
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit
-from lepton_rl.core.machine import empty_cluster, hardware_tables
-from lepton_rl.core.placement import Placement, place
+from lepton_rl.core.machine import clock_columns, empty_cluster, hardware_tables, power_levels_w, with_power_levels
+from lepton_rl.core.placement import Placement
 from lepton_rl.core.progress import predicted_end
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.batch_kernel import SHOWN, TALLY_COLUMNS, observe
+from lepton_rl.envs.choices import place_as_chosen, write_choices
 from lepton_rl.envs.features import (
     BASIC_FEATURES,
     CHANGING_COLUMNS,
     CONTEXT_FEATURES,
     FULL_FEATURES,
+    NODE_ENTRIES,
+    PLAIN_NODE_ENTRIES,
     STATIC_INPUTS,
     STATIC_LOGARITHMS,
     UNKNOWN_TIME,
@@ -35,14 +39,17 @@ from lepton_rl.envs.window import STATIC_COLUMNS, fact_columns
 from lepton_rl.errors import BundleError, ConfigError, nearest
 from lepton_rl.simulator import Blocking, Order, Rule, Timing
 from lepton_rl.simulator.ends import add_prediction
+from lepton_rl.simulator.heat import take_temperatures
+from lepton_rl.simulator.rates import change_rates, forget_changes
 from lepton_rl.simulator.scores import score
 from lepton_rl.simulator.starting import book
 from lepton_rl.simulator.waiting import fill, remove
 
-CODEC_VERSION = 1
+CODEC_VERSION = 2
 _CONSOLIDATED = int(Placement.CONSOLIDATED)
 MAX_GROUPS = 256
 """Nodes that are seen one by one; a larger cluster is seen in at most this many groups of neighbours."""
+ACTIONS = ("order", "placement", "power")
 WINDOW_KEYS = {"fcfs": Order.FCFS, "sjf": Order.SJF, "smallest": Order.SMALLEST, "saf": Order.SAF}
 
 Observation = dict[str, NDArray[Any]]
@@ -58,12 +65,20 @@ class Codec:
             visible, so that the window does not go stale behind K old jobs that cannot start.
         features: "full" or "basic" (see `features`).
         placement: Which GPUs a chosen job gets.
+        actions: What an action chooses: "order", a job; "placement", a job and the type of its GPUs; "power", a job
+            and the power limit of its GPUs. The last two need a cluster of groups.
+        power_levels: Power limits to choose among, parts of each card's maximum power, clipped to the card's range and
+            to its group's own limit, which 1 stands for.
+        preferences: Components of the objective whose weights are part of the observation; 0 for none.
     """
 
     window: int = 64
     key: str = "saf"
     features: str = "full"
     placement: str = "first"
+    actions: str = "order"
+    power_levels: tuple[float, ...] = (1.0, 0.8, 0.6)
+    preferences: int = 0
 
     def __post_init__(self) -> None:
         if self.window < 1:
@@ -72,9 +87,21 @@ class Codec:
             ("key", self.key, tuple(WINDOW_KEYS)),
             ("features", self.features, tuple(f.name.lower() for f in FeatureSet)),
             ("placement", self.placement, tuple(p.name.lower() for p in Placement)),
+            ("actions", self.actions, ACTIONS),
         ):
             if value not in known:
                 raise ConfigError(f"{name} {value!r} is unknown{nearest(value, known)}; known: {', '.join(known)}")
+        if self.actions == "placement" and self.placement == "consolidated":
+            raise ConfigError(
+                "actions 'placement' choose a type of GPU, on which the fewest nodes are not known; use first, best or "
+                "worst as placement, not consolidated"
+            )
+        levels = tuple(self.power_levels)
+        object.__setattr__(self, "power_levels", levels)
+        if not levels or not all(math.isfinite(level) and 0 < level <= 1 for level in levels):
+            raise ConfigError(f"power_levels must be parts of the maximum power, above 0 to 1, not {list(levels)}")
+        if len(set(levels)) < len(levels):
+            raise ConfigError(f"power_levels must differ, not {list(levels)}")
 
     @property
     def full(self) -> bool:
@@ -95,6 +122,30 @@ class Codec:
             Placement[self.placement.upper()],
         )
 
+    def choices(self, cluster: ClusterSpec) -> int:
+        """Return how many choices an action has for each slot of the window.
+
+        Raises:
+            ConfigError: the cluster's GPUs are of no type that the actions could tell apart or limit.
+        """
+        if self.actions == "order":
+            return 1
+        if not cluster.groups:
+            raise ConfigError(
+                f"actions {self.actions!r} need types of GPU, and those of {cluster} have none; give the cluster as "
+                "groups"
+            )
+        return 1 + len(cluster.types) if self.actions == "placement" else len(self.power_levels)
+
+    def wait_action(self, cluster: ClusterSpec) -> int:
+        """Return the action that waits for the next event, the last one."""
+        return self.window * self.choices(cluster)
+
+    def hardware(self, cluster: ClusterSpec) -> Hardware:
+        """Return the cluster's tables, with the power limits that actions choose among."""
+        tables = hardware_tables(cluster)
+        return with_power_levels(tables, cluster, self.power_levels) if self.actions == "power" else tables
+
     def arrays(self, whole_gpus: bool) -> tuple[Ints64, Floats]:
         """Return (rules, settings) for the compiled functions; shared, not to be written."""
         return _rule_arrays(self, whole_gpus)
@@ -102,7 +153,9 @@ class Codec:
     def shapes(self, cluster: ClusterSpec) -> dict[str, tuple[int, ...]]:
         """Return the shape of each float32 entry of the observation."""
         groups = node_groups(cluster.nodes)
-        shapes: dict[str, tuple[int, ...]] = {"load": (groups,), "memory": (groups,), "power": (groups,)}
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(node_entries(cluster), (groups,))
+        if self.preferences:
+            shapes["preferences"] = (self.preferences,)
         shapes["queue"] = (self.window, len(self.feature_names))
         if self.full:
             shapes["context"] = (len(CONTEXT_FEATURES),)
@@ -112,16 +165,16 @@ class Codec:
         """Return the space of one observation."""
         entries: dict[str, spaces.Space[Any]] = {}
         for name, shape in self.shapes(cluster).items():
-            bounded = name in ("load", "memory", "power")
+            bounded = name in (*NODE_ENTRIES, "preferences")
             # Logarithms of any sensible time stay far inside +-10.
             low, high = (0.0, 1.0) if bounded else (-10.0, 10.0)
             entries[name] = spaces.Box(low, high, shape, np.float32)
-        entries["action_mask"] = spaces.MultiBinary(self.window + 1)
+        entries["action_mask"] = spaces.MultiBinary(self.wait_action(cluster) + 1)
         return spaces.Dict(entries)
 
-    def action_space(self) -> "spaces.Discrete[np.int64]":
-        """Return the space of one action: start the job in slot 0..K-1, or K to wait."""
-        return spaces.Discrete(self.window + 1)
+    def action_space(self, cluster: ClusterSpec) -> "spaces.Discrete[np.int64]":
+        """Return the space of one action: `slot x choices + choice` starts a job, the last one waits."""
+        return spaces.Discrete(self.wait_action(cluster) + 1)
 
     def open(self, snapshot: Snapshot) -> "Decision":
         """Show a snapshot to a learner; the decision goes on as long as it starts jobs."""
@@ -141,7 +194,10 @@ class Codec:
         settings = dict(data)
         version = settings.pop("version", None)
         if version != CODEC_VERSION:
-            raise BundleError(f"the bundle's codec has version {version}, this lepton_rl reads version {CODEC_VERSION}")
+            raise BundleError(
+                f"the bundle's codec has version {version}, this lepton_rl reads version {CODEC_VERSION}; train it anew"
+            )
+        settings["power_levels"] = tuple(settings["power_levels"])
         return cls(**settings)
 
 
@@ -156,19 +212,37 @@ def node_groups(nodes: int) -> int:
     return -(-nodes // per_group)
 
 
+def node_entries(cluster: ClusterSpec) -> tuple[str, ...]:
+    """Return the entries by group of nodes that an observation of the cluster has."""
+    return NODE_ENTRIES if cluster.groups else PLAIN_NODE_ENTRIES
+
+
 def idle_share(cluster: ClusterSpec) -> float:
     """Idle power as a part of the maximum."""
     return cluster.idle_power_w / cluster.max_power_w if cluster.max_power_w > 0 else 0.0
 
 
+def as_preferences(values: object, count: int) -> Singles:
+    """Return weights of an objective's components as an observation shows them: parts of their sum, shape (count,).
+
+    Raises:
+        ConfigError: they are not `count` numbers of 0 or more with one above 0.
+    """
+    try:
+        weights = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        weights = np.zeros(0)
+    if weights.shape != (count,) or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise ConfigError(f"preferences must be {count} numbers of 0 or more, one of them above 0, not {values!r}")
+    parts: Singles = (weights / weights.sum()).astype(np.float32)
+    return parts
+
+
 def as_observation(codec: Codec, machine: Singles, rows: Singles, context: Singles, mask: Bools) -> Observation:
     """Name the arrays (any leading axes) as an observation, without copying."""
-    observation: Observation = {
-        "load": machine[..., 0, :],
-        "memory": machine[..., 1, :],
-        "power": machine[..., 2, :],
-        "queue": rows,
-    }
+    entries = NODE_ENTRIES[: machine.shape[-2]]
+    observation: Observation = {name: machine[..., row, :] for row, name in enumerate(entries)}
+    observation["queue"] = rows
     if codec.full:
         observation["context"] = context
     observation["action_mask"] = mask.view(np.int8)
@@ -182,11 +256,14 @@ class Decision:
 
     Attributes:
         observation: What the learner sees now; overwritten by `start` and `show`.
+        wait_action: The action that waits for the next event.
     """
 
-    def __init__(self, codec: Codec, cluster: ClusterSpec, capacity: int) -> None:
-        """Make room for snapshots with at most `capacity` jobs."""
+    def __init__(self, codec: Codec, cluster: ClusterSpec, capacity: int, preferences: Singles | None = None) -> None:
+        """Make room for snapshots with at most `capacity` jobs; `preferences` are equal if left out."""
         window, gpus = codec.window, cluster.gpus
+        self._choices = codec.choices(cluster)
+        self.wait_action = window * self._choices
         self._codec = codec
         self._cluster = cluster
         self._capacity = capacity
@@ -196,24 +273,33 @@ class Decision:
         self._counts = np.zeros(L.COUNT_COLUMNS, np.int64)
         rows = np.empty((window, len(codec.feature_names)), np.float32)
         context = np.zeros(len(CONTEXT_FEATURES), np.float32)
-        machine = np.empty((3, node_groups(cluster.nodes)), np.float32)
+        machine = np.empty((len(node_entries(cluster)), node_groups(cluster.nodes)), np.float32)
         mask = np.empty(window + 1, np.bool_)
+        valid = mask if self._choices == 1 else np.zeros(self.wait_action + 1, np.bool_)
+        hw = codec.hardware(cluster)
         rules, settings = codec.arrays(whole_gpus=True)
+        allocation = empty_cluster(cluster)
+        self._gpus, self._nodes = allocation[:2]
+        self._level_watts = power_levels_w(cluster, codec.power_levels)
         self._state = (
-            self._jobs, np.empty((capacity, STATIC_COLUMNS), np.float32), self._queue, np.empty((2, capacity)),
-            np.empty((3, capacity), np.int32),
-            *empty_cluster(cluster), hardware_tables(cluster),
-            np.zeros(L.CLOCK_COLUMNS), self._counts, rules.copy(), np.zeros(TALLY_COLUMNS), codec.full,
-            idle_share(cluster), np.empty(capacity), np.empty(window, np.int32),
+            self._jobs, np.zeros((capacity, L.TRUTH_COLUMNS if hw is None else L.DETAILED_TRUTH_COLUMNS)),
+            np.empty((capacity, STATIC_COLUMNS), np.float32), self._queue, np.empty((2, capacity)),
+            np.empty((L.RUN_ROWS if hw is None else L.DETAILED_RUN_ROWS, capacity), np.int32),
+            *allocation, hw, np.zeros(clock_columns(cluster)), self._counts, rules.copy(),
+            np.zeros(TALLY_COLUMNS), codec.full, idle_share(cluster), np.empty(capacity), np.empty(window, np.int32),
             np.empty((window, fact_columns(codec.full))), np.empty((CHANGING_COLUMNS, window), np.float32), rows,
             context, machine, mask, codec.key == "fcfs", np.empty((STATIC_INPUTS, window)),
-            np.empty((STATIC_LOGARITHMS, window), np.float32),
+            np.empty((STATIC_LOGARITHMS, window), np.float32), self._choices, valid,
         )  # fmt: skip
         self._settings = settings
         self._keys = np.empty(capacity)
         self._held = np.empty(gpus, np.int64)
         self._fitting = 0
-        self.observation = as_observation(codec, machine, rows, context, mask)
+        self._no_degrees = np.zeros(gpus)
+        self.observation = as_observation(codec, machine, rows, context, valid)
+        if codec.preferences:
+            equal = np.full(codec.preferences, 1.0 / codec.preferences, np.float32)
+            self.observation["preferences"] = equal if preferences is None else preferences
 
     def holds(self, snapshot: Snapshot) -> bool:
         """Whether there is room for this snapshot."""
@@ -224,7 +310,8 @@ class Decision:
         """Observe a snapshot for which there is room."""
         self._fitting = _open(
             snapshot.jobs, snapshot.running_count, snapshot.time, snapshot.gpus, snapshot.nodes, snapshot.bits,
-            snapshot.totals, self._settings, self._keys, *self._state,
+            snapshot.totals, self._no_degrees if snapshot.temperatures is None else snapshot.temperatures,
+            self._settings, self._keys, *self._state,
         )  # fmt: skip
         return self
 
@@ -241,20 +328,33 @@ class Decision:
         ids: NDArray[np.int64] = self._jobs[rows, L.ID].astype(np.int64)
         return ids
 
-    def start(self, slot: int) -> Start:
+    def start(self, slot: int, choice: int = 0) -> Start:
         """Start the fitting job in this slot, observe anew and return the action."""
-        job, count, self._fitting = _start_and_look_again(slot, self._held, *self._state)
+        job, count, self._fitting = _start_and_look_again(slot, choice, self._held, *self._state)
         return Start(job, tuple(self._held[:count].tolist()))
+
+    def act(self, action: int) -> list[Action]:
+        """Carry a valid action other than waiting out, observe anew and return what a cluster is to do."""
+        slot, choice = divmod(action, self._choices)
+        before = self._gpus[:, L.LIMIT].copy() if self._codec.actions == "power" else None
+        started = self.start(slot, choice)
+        actions: list[Action] = [started]
+        if before is not None:
+            for gpu in started.gpus or ():
+                if self._gpus[gpu, L.LIMIT] != before[gpu]:
+                    watts = self._level_watts[self._nodes[self._gpus[gpu, L.NODE], L.TYPE], choice]
+                    actions.append(SetPowerLimit(gpu, float(watts)))
+        return actions
 
 
 @njit
 def _open(
     given_jobs: Floats, running: int, now: float, given_gpus: Ints32, given_nodes: Ints32, given_bits: Words,
-    given_totals: Ints64, settings: Floats, keys: Floats, jobs: Floats, static: Singles, queue: Ints32,
-    run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware,
-    clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool, idle: float, free_after: Floats,
-    shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools,
-    key_is_time: bool, inputs: Floats, logarithms: Singles,
+    given_totals: Ints64, degrees: Floats, settings: Floats, keys: Floats, jobs: Floats, truth: Floats,
+    static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
+    totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool, idle: float,
+    free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
+    machine: Singles, mask: Bools, key_is_time: bool, inputs: Floats, logarithms: Singles, choices: int, valid: Bools,
 ) -> int:  # fmt: skip
     """Copy a snapshot's state (running jobs first), rebuild queue and predicted ends from it and observe.
 
@@ -265,6 +365,8 @@ def _open(
     totals[L.TOUCHED] = -1
     clock[L.NOW] = now
     clock[L.TIMER] = np.inf
+    if hw is not None and hw.heat.shape[0] > 0:
+        take_temperatures(degrees, gpus, nodes, hw, clock)
     counts[L.FRONT] = 0
     counts[L.RUNNING] = running
     counts[L.ARRIVED] = total
@@ -274,11 +376,12 @@ def _open(
             jobs[job, column] = given_jobs[job, column]
         if np.isnan(jobs[job, L.REQUESTED]):
             jobs[job, L.REQUESTED] = UNKNOWN_TIME
-            jobs[job, L.PREDICTED] = UNKNOWN_TIME
+            jobs[job, L.PREDICTED] = UNKNOWN_TIME - jobs[job, L.ATTAINED]
         if jobs[job, L.GPUS] < L.MILLI:
             rules[L.COUNTED] = 0
         if job < running:
             run_end[L.TRUE_ENDS, job] = np.inf  # unknown here, and no feature reads it
+            run_job[L.TRUE_ENDS, job] = job
             if rules[L.PREDICTS]:
                 add_prediction(jobs, run_end, run_job, job, predicted_end(jobs, job, hw), job)
         else:
@@ -293,26 +396,36 @@ def _open(
         mask[place_in_window] = False
         for feature in range(rows.shape[1]):
             rows[place_in_window, feature] = 0.0
-    return observe(
+    fitting = observe(
         jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full, idle,
         free_after, shown, facts, changing, rows, context, machine, mask,
     )  # fmt: skip
+    if choices > 1:
+        write_choices(choices, jobs, queue, gpus, nodes, totals, hw, counts, rules, mask, valid)
+    return fitting
 
 
 @njit
 def _start_and_look_again(
-    slot: int, held: Ints64, jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32,
-    gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64,
-    rules: Ints64, tally: Floats, full: bool, idle: float, free_after: Floats, shown: Ints32, facts: Floats,
-    changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools, key_is_time: bool,
-    inputs: Floats, logarithms: Singles,
+    slot: int, choice: int, held: Ints64, jobs: Floats, truth: Floats, static: Singles, queue: Ints32,
+    run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware,
+    clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool, idle: float, free_after: Floats,
+    shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools,
+    key_is_time: bool, inputs: Floats, logarithms: Singles, choices: int, valid: Bools,
 ) -> tuple[int, int, int]:  # fmt: skip
     """Start the fitting job in this slot and observe; return (its id, GPUs written to `held`, jobs that fit now)."""
     position = counts[L.FRONT] + slot
     job = queue[position]
-    place(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
+    if hw is not None:
+        jobs[job, L.CHOICE] = choice
+    place_as_chosen(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
     remove(queue, counts, position)
+    running = counts[L.RUNNING]
+    run_end[L.TRUE_ENDS, running] = np.inf
+    run_job[L.TRUE_ENDS, running] = job
     book(jobs, job, hw, run_end, run_job, clock, counts, rules)
+    change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
+    forget_changes(truth, run_job, hw, counts)
     count = held_gpus(jobs, job, gpus, held)
     last = counts[L.FRONT] + rows.shape[0] - 1
     if last < counts[L.BACK]:  # the job that has moved into the window has no static features yet
@@ -323,4 +436,6 @@ def _start_and_look_again(
         jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full, idle,
         free_after, shown, facts, changing, rows, context, machine, mask,
     )  # fmt: skip
+    if choices > 1:
+        write_choices(choices, jobs, queue, gpus, nodes, totals, hw, counts, rules, mask, valid)
     return int(jobs[job, L.ID]), count, fitting

@@ -16,6 +16,7 @@ from lepton_rl.core.hardware.tables import IDLE_MW, LOAD_MW, Hardware
 from lepton_rl.core.jit import inlined, njit, njit_summing
 from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fits
+from lepton_rl.core.power import drawn_uw
 from lepton_rl.envs.fast_log import fast_log
 from lepton_rl.envs.window import (
     F_GPUS,
@@ -33,6 +34,7 @@ from lepton_rl.envs.window import (
     S_WEIGHT,
     STATIC_COLUMNS,
 )
+from lepton_rl.simulator.heat import heat_row, temperature
 from lepton_rl.simulator.scores import RESERVE_RHO, RESERVE_T0, RESERVE_T1
 
 UNKNOWN_TIME = 3600.0
@@ -95,6 +97,11 @@ CONTEXT_FEATURES = {
     "queue_weight": "log1p(sum over visible jobs of 1 / max(time, 10) x 100) / 6",
     "hidden": "log1p(waiting jobs beyond the window) / 8",
 }
+
+NODE_ENTRIES = ("load", "memory", "power", "temperature", "health")
+"""Entries of the observation by group of nodes, rows of `machine`."""
+PLAIN_NODE_ENTRIES = NODE_ENTRIES[:3]
+"""Those of a cluster whose GPUs are of no type."""
 
 # changing: float32 (CHANGING_COLUMNS, window), logarithms of the visible jobs, column by column.
 C_WAIT = 0
@@ -365,56 +372,76 @@ def encode_full(
 
 
 @inlined
+def _encode_typed_group(
+    gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats, first: int, last: int, group: int, machine: Singles
+) -> None:
+    """Write the five entries of nodes `first` to before `last`, whose GPUs are of types."""
+    if hw is None:
+        return
+    busy, memory, count, capacity, up = 0, 0, 0, 0, 0
+    draw, most, degrees = 0.0, 0.0, 0.0
+    counts_heat = hw.heat.shape[0] > 0
+    for node in range(first, last):
+        kind = nodes[node, L.TYPE]
+        busy += nodes[node, L.BUSY]
+        memory += nodes[node, L.MEMORY_USED]
+        count += nodes[node, L.COUNT]
+        capacity += nodes[node, L.COUNT] * nodes[node, L.MEMORY_EACH]
+        up += nodes[node, L.COUNT] - nodes[node, L.GPUS_DOWN]
+        most += (hw.power_mw[kind, IDLE_MW] + hw.power_mw[kind, LOAD_MW]) * nodes[node, L.COUNT]
+        for gpu in range(nodes[node, L.FIRST], nodes[node, L.FIRST] + nodes[node, L.COUNT]):
+            draw += drawn_uw(gpu, gpus, nodes, hw)
+            if counts_heat:
+                draw -= clock[heat_row(gpu, gpus) + L.NOT_DRAWN]
+                degrees += temperature(gpu, gpus, nodes, hw, clock, clock[L.NOW])
+    machine[0, group] = busy / (L.MILLI * float(count))
+    machine[1, group] = memory / float(capacity)
+    machine[2, group] = min(draw / (most * 1e3), 1.0)  # a limit may be above the group's own
+    machine[3, group] = min(max(degrees / (100.0 * count), 0.0), 1.0)
+    machine[4, group] = up / float(count)
+
+
+@inlined
 def _encode_group(
-    gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, group: int, per_group: int, idle_share: float,
-    machine: Singles,
+    gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, clock: Floats, group: int, per_group: int,
+    idle_share: float, machine: Singles,
 ) -> None:  # fmt: skip
     first = group * per_group
     last = min(first + per_group, nodes.shape[0])
+    if hw is not None:
+        _encode_typed_group(gpus, nodes, hw, clock, first, last, group, machine)
+        return
     busy = 0
     memory = 0
-    count = 0
-    capacity = 0
-    draw = 0.0
-    most = 0.0
     for node in range(first, last):
         busy += nodes[node, L.BUSY]
         memory += nodes[node, L.MEMORY_USED]
-        if hw is not None:
-            kind = nodes[node, L.TYPE]
-            count += nodes[node, L.COUNT]
-            capacity += nodes[node, L.COUNT] * nodes[node, L.MEMORY_EACH]
-            idle, rest = hw.power_mw[kind, IDLE_MW], hw.power_mw[kind, LOAD_MW]
-            draw += idle * nodes[node, L.COUNT] + rest * (nodes[node, L.BUSY] / L.MILLI)
-            most += (idle + rest) * nodes[node, L.COUNT]
-    if hw is None:
-        count = (gpus.shape[0] // nodes.shape[0]) * (last - first)
-        machine[0, group] = busy / (L.MILLI * float(count))
-        machine[1, group] = memory / (float(totals[L.GPU_MEMORY]) * count)
-        machine[2, group] = idle_share + (1.0 - idle_share) * (busy / (L.MILLI * float(count)))
-        return
+    count = (gpus.shape[0] // nodes.shape[0]) * (last - first)
     machine[0, group] = busy / (L.MILLI * float(count))
-    machine[1, group] = memory / float(capacity)
-    machine[2, group] = draw / most
+    machine[1, group] = memory / (float(totals[L.GPU_MEMORY]) * count)
+    machine[2, group] = idle_share + (1.0 - idle_share) * (busy / (L.MILLI * float(count)))
 
 
 @njit
 def encode_nodes(
-    gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, idle_share: float, machine: Singles
+    gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, clock: Floats, idle_share: float, machine: Singles
 ) -> None:
-    """Write load, memory and power of each group of nodes, 0-1 each, shape (3, groups).
+    """Write load, memory and power of each group of nodes, 0-1 each; where GPUs are of types, temperature and health.
 
-    Load is the part of the GPUs that jobs hold, memory the part of their memory, power the draw
-    `idle + (max - idle) x load` as a part of the maximum. Only nodes that changed since the last call are read:
-    with hundreds of nodes this table would cost more than the rest of the step.
+    `machine` has the shape (3 or 5, groups). Load is the part of the GPUs that jobs hold, memory the part of their
+    memory, power the draw as a part of the maximum, temperature the mean in units of 100 degrees Celsius, health the
+    part of the GPUs that are up. Only nodes that changed since the last call are read, where temperatures do not change
+    by themselves: with hundreds of nodes this table would cost more than the rest of the step.
     """
     groups = machine.shape[1]
     per_group = (nodes.shape[0] + groups - 1) // groups
+    if hw is not None and hw.heat.shape[0] > 0:
+        totals[L.TOUCHED] = -1
     touched = totals[L.TOUCHED]
     if touched < 0:
         for group in range(groups):
-            _encode_group(gpus, nodes, totals, hw, group, per_group, idle_share, machine)
+            _encode_group(gpus, nodes, totals, hw, clock, group, per_group, idle_share, machine)
     for index in range(touched):
         node = totals[L.TOUCHED + 1 + index]
-        _encode_group(gpus, nodes, totals, hw, node // per_group, per_group, idle_share, machine)
+        _encode_group(gpus, nodes, totals, hw, clock, node // per_group, per_group, idle_share, machine)
     totals[L.TOUCHED] = 0

@@ -1,8 +1,11 @@
 """What a learner is paid: minus the objective, as an exact integral over time."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lepton_rl.core.arrays import Floats
 from lepton_rl.core.cluster import ClusterSpec
@@ -28,6 +31,20 @@ class Objective:
         weights = (self.slowdown, self.wait_hours, self.jct_hours, self.energy_kwh)
         if not all(np.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
             raise ConfigError(f"an objective needs weights of 0 or more and one above 0, not {weights}")
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the weights that are above 0."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name) > 0)
+
+    def preferring(self, parts: Sequence[float] | NDArray[Any]) -> Self:
+        """Return the objective with each of its `components` weighted by its part of 1, times their number.
+
+        Equal parts leave it as it is.
+        """
+        names = self.components
+        weights = (getattr(self, name) * float(part) * len(names) for name, part in zip(names, parts, strict=True))
+        return replace(self, **dict(zip(names, weights, strict=True)))
 
     def cost(self, outcome: Outcome, first: int = 0) -> float:
         """Return the objective of a finished run; jobs before the index `first` are not counted."""

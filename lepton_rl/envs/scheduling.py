@@ -1,7 +1,8 @@
-"""`lepton_rl/Scheduling-v0`: one cluster, one episode at a time."""
+"""`lepton_rl/Scheduling-v0` and what other actions make of it: one cluster, one episode at a time."""
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, SupportsIndex, TypeVar, cast
 
 import gymnasium
@@ -18,6 +19,7 @@ from lepton_rl.envs.episodes import Episodes
 from lepton_rl.envs.objective import Objective
 from lepton_rl.envs.render import render_ansi, render_rgb
 from lepton_rl.errors import ConfigError
+from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace, gpu_cluster
 
 Kind = TypeVar("Kind")
@@ -26,7 +28,8 @@ DEFAULT_CLUSTER = ClusterSpec(nodes=4, gpus_per_node=8)
 
 def default_workload(cluster: ClusterSpec = DEFAULT_CLUSTER, seed: int = 0) -> Trace:
     """Return the synthetic GPU workload that environments use when they are given none."""
-    return gpu_cluster(n_jobs=20_000, gpus=cluster.gpus, load=1.0, seed=seed)
+    drawn = gpu_cluster(n_jobs=20_000, gpus=cluster.gpus, load=1.0, seed=seed)
+    return fit_to_cluster(drawn, cluster) if cluster.groups else drawn
 
 
 class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
@@ -38,12 +41,17 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
     **Action** `Discrete(K + 1)`: 0..K-1 starts the job in that slot of the window on GPUs that the placement chooses;
     K waits for the next event. `action_masks()` and the observation's `action_mask` hold the valid ones: jobs that
     fit, and waiting while any job runs (an idle cluster must start one). Any other action waits where it can, and is
-    counted in `info["invalid_actions"]`.
+    counted in `info["invalid_actions"]`. A codec with `actions="placement"` (`lepton_rl/SchedulingPlacement-v0`) or
+    "power" (`lepton_rl/SchedulingPower-v0`) has C choices for each slot, `Discrete(K C + 1)`: `slot x C + choice`
+    starts the job on any GPU (choice 0) or on GPUs of the choice-th type alone; or with its GPUs limited to that power
+    level from then on. `K C` waits.
 
     **Observation** `Dict`, float32: `load`, `memory`, `power` of each node, 0-1 (above 256 nodes: of groups of
-    neighbouring nodes, at most 256); `queue` (K, F), the K waiting jobs that are first by the window's key, columns
-    `codec.feature_names` explained in `lepton_rl.envs.features.FEATURES`, rows behind the last one zero; `context`
-    (12,), see `CONTEXT_FEATURES` (full features only); `action_mask` (K + 1,) int8. Only what a scheduler can know is
+    neighbouring nodes, at most 256), on a cluster of groups `temperature` (mean of its GPUs / 100 degrees Celsius, 0
+    where heat is not counted) and `health` (part of its GPUs that are up), too; `queue` (K, F), the K waiting jobs that
+    are first by the window's key, columns `codec.feature_names` explained in `lepton_rl.envs.features.FEATURES`, rows
+    behind the last one zero; `context` (12,), see `CONTEXT_FEATURES` (full features only); `preferences` (n,), parts of
+    the objective's components (with `preferences`); `action_mask` (K C + 1,) int8. Only what a scheduler can know is
     shown: requested or predicted times, never true run times.
 
     **Reward** minus the objective's cost of the time that passed (see `Objective`): rewards of an episode sum to
@@ -57,11 +65,12 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
     Args:
         workload: A trace, or several; None for a synthetic GPU workload.
         cluster: The machine.
-        codec: Window, features and placement.
+        codec: Window, features, placement and actions.
         objective: What is minimised.
         jobs: Counted jobs of an episode.
         warmup: Jobs before them that a heuristic runs.
         relative_to_heuristic: Divide rewards by the heuristic's cost on the same jobs.
+        preferences: Weigh the components of the objective anew in each episode, and show how.
         render_mode: "ansi" (text) or "rgb_array" (picture) of queue, GPUs, utilisation and power.
 
     Raises:
@@ -83,32 +92,42 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         jobs: int = 256,
         warmup: int = 0,
         relative_to_heuristic: bool = False,
+        preferences: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        self.batch = make_batch(1, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic)
+        self.batch = make_batch(
+            1, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic, preferences
+        )  # fmt: skip
         self.codec = self.batch.codec
-        self.cluster = cluster
+        self.cluster = self.batch.cluster
         self.render_mode = checked_render_mode(render_mode)
         self._needs_reset = True
-        self.observation_space = cast(spaces.Space[Observation], self.codec.observation_space(cluster))
-        self.action_space = self.codec.action_space()
+        self.observation_space = cast(spaces.Space[Observation], self.codec.observation_space(self.cluster))
+        self.action_space = self.codec.action_space(self.cluster)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode; `options={"window": (trace, first_job)}` names it, otherwise it is drawn.
 
+        `{"preferences": [...]}` names its preferences, parts of the objective's components in their order.
+
         Raises:
-            ConfigError: there is no such window.
+            ConfigError: there is no such window, or there are no such preferences.
         """
         super().reset(seed=seed)
-        episodes, window = self.batch.episodes, checked_options(options).get("window")
-        self.batch.reset(0, episodes.draw(self.np_random) if window is None else episodes.checked(window))
+        chosen, batch = checked_options(options), self.batch
+        window, parts = chosen.get("window"), chosen.get("preferences")
+        batch.reset(
+            0,
+            batch.episodes.draw(self.np_random) if window is None else batch.episodes.checked(window),
+            batch.draw_preferences(self.np_random) if parts is None else batch.checked_preferences(parts),
+        )
         self._needs_reset = False
         return self.batch.observation_of(0), self._info()
 
     def step(self, action: SupportsIndex) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Start the job in slot `action`, or wait.
+        """Start the job that the action names, or wait.
 
         Raises:
             ConfigError: it is no whole number.
@@ -119,7 +138,9 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         try:
             actions = np.array([operator.index(action)], np.int64)
         except (TypeError, OverflowError):
-            raise ConfigError(f"an action is a whole number, 0 to {self.codec.window}, not {action!r}") from None
+            raise ConfigError(
+                f"an action is a whole number, 0 to {self.batch.masks.shape[1] - 1}, not {action!r}"
+            ) from None
         self.batch.step(actions)
         terminated = self._needs_reset = bool(self.batch.terminated[0])
         info = self._info()
@@ -128,7 +149,7 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         return self.batch.observation_of(0), float(self.batch.rewards[0]), terminated, False, info
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Return the valid actions, shape (K + 1,)."""
+        """Return the valid actions, shape (K C + 1,)."""
         mask: NDArray[np.bool_] = self.batch.masks[0].copy()
         return mask
 
@@ -157,23 +178,26 @@ def make_batch(
     jobs: int,
     warmup: int,
     relative_to_heuristic: bool,
+    preferences: bool,
 ) -> EnvironmentBatch:
     """Return `count` environments, with every argument of an environment checked; see `SchedulingEnv`.
 
     Raises:
         ConfigError: an argument has the wrong type or value.
     """
-    machine = _expected("cluster", cluster, ClusterSpec)
-    seen = _expected("codec", Codec() if codec is None else codec, Codec)
-    minimised = _expected("objective", Objective() if objective is None else objective, Objective)
+    machine = expected("cluster", cluster, ClusterSpec)
+    seen = expected("codec", Codec() if codec is None else codec, Codec)
+    minimised = expected("objective", Objective() if objective is None else objective, Objective)
     for name, number in (("jobs", jobs), ("warmup", warmup)):
         if not isinstance(number, int | np.integer):
             raise ConfigError(f"{name} must be a whole number, not {number!r}")
-    episodes = Episodes(_traces(workload, machine), int(jobs), int(warmup))
+    if preferences:
+        seen = replace(seen, preferences=len(minimised.components))
+    episodes = Episodes(traces_of(workload, machine), int(jobs), int(warmup))
     return EnvironmentBatch(episodes, machine, seen, minimised, count, relative_to_heuristic)
 
 
-def _traces(workload: object, cluster: ClusterSpec) -> list[Trace]:
+def traces_of(workload: object, cluster: ClusterSpec) -> list[Trace]:
     """Return the traces that an environment's workload argument means.
 
     Raises:
@@ -189,7 +213,8 @@ def _traces(workload: object, cluster: ClusterSpec) -> list[Trace]:
     return list(traces)
 
 
-def _expected(name: str, value: object, kind: type[Kind]) -> Kind:
+def expected(name: str, value: object, kind: type[Kind]) -> Kind:
+    """Return an argument of an environment if it is of its type."""
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise ConfigError(f"{name} must be {article} {kind.__name__}, not {value!r}")

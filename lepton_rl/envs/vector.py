@@ -28,7 +28,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
 
     Args:
         num_envs: Environments.
-        workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic: As in `SchedulingEnv`.
+        workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic, preferences: As in `SchedulingEnv`.
         copy: Return copies of the observation arrays, and infos with every step. False is the faster form: it
             returns read-only views that the next step overwrites, and infos of ended episodes alone.
         render_mode: "ansi" or "rgb_array"; `render` returns a tuple, one text or picture for each environment.
@@ -50,16 +50,19 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         jobs: int = 256,
         warmup: int = 0,
         relative_to_heuristic: bool = False,
+        preferences: bool = False,
         copy: bool = True,
         render_mode: str | None = None,
     ) -> None:
         self.num_envs = num_envs
         self.copy = copy
         self.render_mode = checked_render_mode(render_mode)
-        self.batch = make_batch(num_envs, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic)
+        self.batch = make_batch(
+            num_envs, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic, preferences
+        )  # fmt: skip
         self.codec = self.batch.codec
-        self.single_observation_space = self.codec.observation_space(cluster)
-        self.single_action_space = self.codec.action_space()
+        self.single_observation_space = self.codec.observation_space(self.batch.cluster)
+        self.single_action_space = self.codec.action_space(self.batch.cluster)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._views = {name: _read_only(array) for name, array in self.batch.observation().items()}
@@ -78,21 +81,30 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
             seed: As said.
             options: `{"reset_mask": array}` resets only the environments that it marks;
                 `{"window": (trace, first job)}` names the episode of all that are reset, a list of such pairs (None
-                to draw) the episode of each.
+                to draw) the episode of each; `{"preferences": [...]}` the preferences of all that are reset.
 
         Raises:
             ConfigError: there is no such window, or mask or list do not have an entry for each environment.
         """
         chosen = checked_options(options)
         windows = self._windows(chosen.get("window"))
+        named = chosen.get("preferences")
+        parts = None if named is None else self.batch.checked_preferences(named)
         mask = self._mask(chosen.get("reset_mask"))
         self._seed(seed, mask)
         for env in np.flatnonzero(mask).tolist():
-            window = windows[env]
-            self.batch.reset(env, self.batch.episodes.draw(self.generators[env]) if window is None else window)
+            self._begin(env, windows[env], parts)
             self._running[env] = True
         self._all_running = bool(self._running.all())
         return self._observation(), self._infos()
+
+    def _begin(
+        self, env: int, window: tuple[int, int] | None = None, preferences: NDArray[np.float32] | None = None
+    ) -> None:
+        """Begin an episode in one environment; what is not given is drawn."""
+        batch, rng = self.batch, self.generators[env]
+        drawn = batch.episodes.draw(rng) if window is None else window
+        batch.reset(env, drawn, batch.draw_preferences(rng) if preferences is None else preferences)
 
     def _seed(self, seed: int | list[int | None] | None, mask: NDArray[np.bool_]) -> None:
         """Begin the random streams of the environments in `mask` anew."""
@@ -156,7 +168,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         return np.ascontiguousarray(given, np.int64)
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Return the valid actions, shape (num_envs, K + 1)."""
+        """Return the valid actions, shape (num_envs, K C + 1)."""
         return self.batch.masks.copy() if self.copy else _read_only(self.batch.masks)
 
     def render(self) -> tuple[Any, ...] | None:
@@ -189,7 +201,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         for env in ended.tolist():
             observations[env] = self.batch.observation_of(env)
             metrics.append(self.batch.episode_info(env))
-            self.batch.reset(env, self.batch.episodes.draw(self.generators[env]))
+            self._begin(env)
         by_name = {name: np.array([values[name] for values in metrics]) for name in metrics[0]}
         final = self._spread(briefs, ended, terminated)
         final |= {"episode_metrics": self._spread(by_name, ended, terminated), "_episode_metrics": terminated.copy()}

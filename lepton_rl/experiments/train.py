@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +121,8 @@ def _prepare(config: TrainConfig, strict: bool) -> _Setup:
     fitting = [fit_to_cluster(part, cluster) for part in (first, second)]
     check_lengths(config, *map(len, fitting))
     codec, chosen_by = config.observation.build(), config.validation.objective or config.objective
+    if config.objective.preferences:
+        codec = replace(codec, preferences=len(config.objective.build().components))
     episodes, validation_episodes = (Episodes([part], config.episode.jobs, config.episode.warmup) for part in fitting)
     batch = EnvironmentBatch(
         episodes, cluster, codec, config.objective.build(), config.training.environments,
@@ -248,7 +250,7 @@ class _Training:
         if best.weights is None:
             return
         policy = LearnedPolicy(
-            self.setup.validation.codec, config.agent.network, best.weights, self.setup.cluster, best.sample
+            self.setup.train.codec, config.agent.network, best.weights, self.setup.train.cluster, best.sample
         )
         ranges = {name: [low.tolist(), high.tolist()] for name, (low, high) in best.ranges.items()}
         about = {

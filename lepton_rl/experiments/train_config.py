@@ -51,16 +51,28 @@ class EpisodeConfig(Section):
 
 
 class ObservationConfig(Section):
-    """What the learner sees and which GPUs its jobs get."""
+    """What the learner sees and chooses, and which GPUs its jobs get."""
 
     window: int = Field(64, ge=1, le=4096, description="visible jobs")
     key: Literal["fcfs", "sjf", "smallest", "saf"] = Field("saf", description="order of the window")
     features: Literal["full", "basic"] = Field("full", description="feature set")
     placement: Literal["first", "best", "worst", "consolidated"] = Field("first", description="GPUs of a started job")
 
+    actions: Literal["order", "placement", "power"] = Field(
+        "order", description="what is chosen: a job, or with it the type of its GPUs, or their power limit"
+    )
+    power_levels: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (1.0, 0.8, 0.6), min_length=1, max_length=64, description="limits to choose among, parts of the maximum power"
+    )
+
     def build(self) -> Codec:
         """Return the codec."""
-        return Codec(self.window, self.key, self.features, self.placement)
+        return Codec(self.window, self.key, self.features, self.placement, self.actions, self.power_levels)
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        or_value_error(self.build)
+        return self
 
 
 class ObjectiveConfig(Section):
@@ -80,6 +92,12 @@ class ObjectiveConfig(Section):
     def _usable(self) -> Self:
         or_value_error(self.build)
         return self
+
+
+class TrainedObjectiveConfig(ObjectiveConfig):
+    """What is minimised in training."""
+
+    preferences: bool = Field(False, description="weigh the components anew in each episode, and show how")
 
 
 class AgentConfig(Section):
@@ -178,7 +196,7 @@ class TrainConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
     episode: EpisodeConfig = EpisodeConfig()
     observation: ObservationConfig = ObservationConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: TrainedObjectiveConfig = TrainedObjectiveConfig()
     agent: AgentConfig = AgentConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()

@@ -102,7 +102,7 @@ def count_unmet(jobs: Floats, hw: Hardware, counts: Ints64) -> None:
 
 
 @inlined
-def _is_anything_left(jobs: Floats, counts: Ints64) -> bool:
+def is_anything_left(jobs: Floats, counts: Ints64) -> bool:
     """Whether a job is still to come, waits or runs."""
     left = counts[L.ARRIVED] < jobs.shape[0] or counts[L.RUNNING] > 0
     return bool(left or counts[L.FRONT] < counts[L.BACK] or counts[L.NOT_READY] > 0)
@@ -117,9 +117,9 @@ def next_event(jobs: Floats, run_end: Floats, hw: Hardware, clock: Floats, count
     if counts[L.RUNNING] > 0:
         time = min(time, run_end[L.TRUE_ENDS, 0])
     if hw is not None:
-        if counts[L.FAULT] < hw.fault_time.shape[0] and _is_anything_left(jobs, counts):
+        if counts[L.FAULT] < hw.fault_time.shape[0] and is_anything_left(jobs, counts):
             time = min(time, max(hw.fault_time[counts[L.FAULT]], clock[L.NOW]))
-        if has_reservations(hw) and _is_anything_left(jobs, counts):
+        if has_reservations(hw) and is_anything_left(jobs, counts):
             time = min(time, max(clock[L.NEXT_RESERVATION], clock[L.NOW]))
     if time < np.inf:  # a timer alone would tick for ever
         time = min(time, clock[L.TIMER])

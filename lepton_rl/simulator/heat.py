@@ -33,7 +33,7 @@ def _blocks(gpus: Ints32) -> int:
 
 
 @inlined
-def _row(gpu: int, gpus: Ints32) -> int:
+def heat_row(gpu: int, gpus: Ints32) -> int:
     """Where a GPU's other figures begin in the clock."""
     return int(L.DETAILED_CLOCK_COLUMNS + gpus.shape[0] + _blocks(gpus) + gpu * L.HEAT_COLUMNS)
 
@@ -69,11 +69,19 @@ def _set_hot_at(gpu: int, time: float, gpus: Ints32, clock: Floats) -> None:
 
 
 @inlined
+def _forget_hot_at(gpus: Ints32, clock: Floats) -> None:
+    """No GPU is on its way to its throttle temperature."""
+    for place in range(L.DETAILED_CLOCK_COLUMNS, L.DETAILED_CLOCK_COLUMNS + gpus.shape[0] + _blocks(gpus)):
+        clock[place] = np.inf
+    clock[L.NEXT_HEAT] = np.inf
+
+
+@inlined
 def temperature(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats, now: float) -> float:
     """Temperature of a GPU at a time at which its draw has not changed since, degrees Celsius."""
     if hw is None:
         return np.nan
-    row = _row(gpu, gpus)
+    row = heat_row(gpu, gpus)
     figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
     if clock[row + L.NOT_DRAWN] > 0.0 or clock[_hot_at(gpu)] <= now:
         return float(figures[THROTTLE_C])
@@ -95,12 +103,31 @@ def temperatures(gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats, now: 
 
 
 @njit
+def take_temperatures(degrees: Floats, gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats) -> None:
+    """Let the clock go on from the temperatures of GPUs, shape (GPUs,), as they are measured now.
+
+    Where one is at its throttle temperature and would draw more than holds it there, it throttles.
+    """
+    if hw is None:
+        return
+    for gpu in range(gpus.shape[0]):
+        row = heat_row(gpu, gpus)
+        figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
+        natural_uw = drawn_uw(gpu, gpus, nodes, hw)
+        hot = degrees[gpu] >= figures[THROTTLE_C] and natural_uw * 1e-6 > figures[HOLD_W]
+        clock[row + L.TEMPERATURE] = degrees[gpu]
+        clock[row + L.WARM_SINCE] = clock[L.NOW]
+        clock[row + L.NOT_DRAWN] = np.rint(natural_uw - figures[HOLD_W] * 1e6) if hot else 0.0
+    _forget_hot_at(gpus, clock)
+
+
+@njit
 def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, clock: Floats) -> None:
     """Book a GPU's draw from now on: it throttles, or no longer does."""
     if hw is None:
         return
     now = clock[L.NOW]
-    row = _row(gpu, gpus)
+    row = heat_row(gpu, gpus)
     kind = nodes[gpus[gpu, L.NODE], L.TYPE]
     figures = hw.heat[kind]
     degrees = temperature(gpu, gpus, nodes, hw, clock, now)
@@ -148,14 +175,12 @@ def start_cold(gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats) -> None
     clock[L.NEXT_RESERVATION] = -np.inf
     if hw is None or hw.heat.shape[0] == 0:
         return
-    for block in range(_blocks(gpus)):
-        clock[L.DETAILED_CLOCK_COLUMNS + gpus.shape[0] + block] = np.inf
+    _forget_hot_at(gpus, clock)
     for gpu in range(gpus.shape[0]):
         figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
-        row = _row(gpu, gpus)
+        row = heat_row(gpu, gpus)
         watts = drawn_uw(gpu, gpus, nodes, hw) * 1e-6
         clock[row + L.TEMPERATURE] = hw.inlet_c + figures[C_PER_W] * watts
         clock[row + L.WARM_SINCE] = clock[L.NOW]
         clock[row + L.DRAWING] = watts
-        clock[_hot_at(gpu)] = np.inf
         clock[row + L.NOT_DRAWN] = 0.0

@@ -100,7 +100,7 @@ def test_reordering_the_slots_reorders_the_logits(trace: Trace, tmp_path: Path) 
     turned = dict(observation)
     turned["queue"] = np.ascontiguousarray(observation["queue"][order])
     turned["action_mask"] = observation["action_mask"][np.append(order, CODEC.window)]
-    logits = forward("deepsets", policy.weights)
+    logits = forward("deepsets", policy.weights, tuple(CODEC.shapes(CLUSTER)))
     expected = logits(observation)[np.append(order, CODEC.window)]
     np.testing.assert_allclose(logits(turned), expected, rtol=1e-4, atol=1e-5)
 
@@ -111,7 +111,7 @@ def test_an_untrained_network_is_uniform_over_valid_actions(trace: Trace) -> Non
     model = make_algorithm("maskable_ppo", env, settings, {"network": "deepsets"}, 0, "cpu", None)
     batch = make_batch(trace)
     batch.reset(0, (0, 0))
-    logits = forward("deepsets", network_weights(model))(batch.observation_of(0))
+    logits = forward("deepsets", network_weights(model), tuple(CODEC.shapes(CLUSTER)))(batch.observation_of(0))
     valid = batch.masks[0]
     np.testing.assert_array_equal(logits[valid], 0.0)
     assert (logits[~valid] < -1e7).all()

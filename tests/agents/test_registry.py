@@ -268,7 +268,7 @@ def test_a_pydantic_class_in_a_file(tmp_path: Path) -> None:
 def test_a_folder_is_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no policy bundle here"):
         make_policy(str(tmp_path))
-    with pytest.raises(ConfigError, match="window: unknown setting; a bundle takes only a seed"):
+    with pytest.raises(ConfigError, match="window: unknown setting; a bundle takes a seed and preferences"):
         make_policy(str(tmp_path), window=3)
     with pytest.raises(ConfigError, match="seed: must be a whole number, not 'a'"):
         make_policy(str(tmp_path), seed="a")

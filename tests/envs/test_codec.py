@@ -34,9 +34,10 @@ def walk_together(trace: Trace, spec: ClusterSpec, codec: Codec, seed: int) -> i
             choice = choose(env.action_masks())
             observation, _, terminated, _, info = env.step(choice)
             decisions += 1
-            if choice == codec.window:
+            if choice == decision.wait_action:
                 break
-            cluster.apply(decision.start(choice))
+            for action in decision.act(choice):
+                cluster.apply(action)
     assert terminated
     assert same_schedule(env.outcome(), cluster.outcome())
     # After the last event nothing waits and nothing runs.
@@ -104,7 +105,7 @@ def test_starting_refreshes_the_window() -> None:
 def test_a_description_makes_the_same_codec() -> None:
     codec = Codec(32, "sjf", "basic", "best")
     assert Codec.from_description(codec.describe()) == codec
-    with pytest.raises(BundleError, match="version 99, this lepton_rl reads version 1"):
+    with pytest.raises(BundleError, match="version 99, this lepton_rl reads version 2; train it anew"):
         Codec.from_description({**codec.describe(), "version": 99})
 
 

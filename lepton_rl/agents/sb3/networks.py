@@ -20,10 +20,11 @@ from lepton_rl.agents.network import (
     FIT_POOL_SCALE,
     FITS_FEATURE,
     INVALID_LOGIT,
-    NODE_ENTRIES,
     REMAINING,
     VISIBLE_FEATURE,
+    pooled_size,
 )
+from lepton_rl.envs.features import NODE_ENTRIES
 
 Arrays = dict[str, Tensor]
 
@@ -55,7 +56,7 @@ class MlpNetwork(nn.Module):
         return torch.cat([observation[name].flatten(1) for name in self.names], 1)
 
     def forward(self, observation: Arrays) -> tuple[Tensor, Tensor]:
-        """Return (unmasked logits (batch, K + 1), value (batch, 1))."""
+        """Return (unmasked logits (batch, actions), value (batch, 1))."""
         flat = self._flat(observation)
         return self.logits(self.actor(flat)), self._value(flat, observation)
 
@@ -70,15 +71,15 @@ class MlpNetwork(nn.Module):
 class DeepSetsNetwork(nn.Module):
     """One small network shared by all queue slots; see `agents.network`."""
 
-    def __init__(self, space: spaces.Dict, width: int, critic_width: int) -> None:
+    def __init__(self, space: spaces.Dict, actions: int, width: int, critic_width: int) -> None:
         super().__init__()
-        features = (space["queue"].shape or (0, 0))[1]
-        context = (space["context"].shape or (0,))[0] if "context" in space.spaces else 0
-        pool = 2 * width + 3 * len(NODE_ENTRIES) + context
+        slots, features = space["queue"].shape or (1, 0)
+        pool = 2 * width + pooled_size({name: (entry.shape or (0,))[0] for name, entry in space.spaces.items()})
+        self.nodes = [name for name in NODE_ENTRIES if name in space.spaces]
         self.job = nn.Linear(features, width)
         self.mix_job = nn.Linear(width, width, bias=False)
         self.mix_pool = nn.Linear(pool, width)
-        self.job_logit = _zeroed(nn.Linear(width, 1))
+        self.job_logit = _zeroed(nn.Linear(width, (actions - 1) // slots))
         self.wait_hidden = nn.Linear(pool, width)
         self.wait_logit = _zeroed(nn.Linear(width, 1))
         self.critic = _tanh_layers(pool + 1, critic_width, 2)
@@ -95,19 +96,18 @@ class DeepSetsNetwork(nn.Module):
         fit_pool = torch.bmm(fits, jobs).squeeze(1) * FIT_POOL_SCALE
         nodes = [
             reduced
-            for name in NODE_ENTRIES
+            for name in self.nodes
             for reduced in (observation[name].mean(1), observation[name].amin(1), observation[name].amax(1))
         ]
         parts = [mean_pool, fit_pool, torch.stack(nodes, 1)]
-        if "context" in observation:
-            parts.append(observation["context"])
+        parts += [observation[name] for name in ("context", "preferences") if name in observation]
         return jobs, torch.cat(parts, 1)
 
     def forward(self, observation: Arrays) -> tuple[Tensor, Tensor]:
-        """Return (unmasked logits (batch, K + 1), value (batch, 1))."""
+        """Return (unmasked logits (batch, actions), value (batch, 1))."""
         jobs, pool = self._pool(observation)
         mixed = torch.relu(self.mix_job(jobs) + self.mix_pool(pool).unsqueeze(1))
-        job_logits = self.job_logit(mixed).squeeze(2)
+        job_logits = self.job_logit(mixed).flatten(1)
         wait = self.wait_logit(torch.relu(self.wait_hidden(pool)))
         return torch.cat((job_logits, wait), 1), self.value(self.critic(_with_remaining(pool, observation)))
 
@@ -129,7 +129,7 @@ def _with_remaining(features: Tensor, observation: Arrays) -> Tensor:
 def make_network(kind: str, space: spaces.Dict, actions: int, width: int, critic_width: int) -> nn.Module:
     """Return the network named `kind` ("mlp" or "deepsets")."""
     if kind == "deepsets":
-        return DeepSetsNetwork(space, width, critic_width)
+        return DeepSetsNetwork(space, actions, width, critic_width)
     return MlpNetwork(space, actions, critic_width, depth=2)
 
 

@@ -35,7 +35,7 @@ class BatchVecEnv(VecEnv):
         self.reward_scale = reward_scale
         space = batch.codec.observation_space(batch.cluster)
         space[REMAINING] = spaces.Box(0.0, 1.0, (1,), np.float32)
-        super().__init__(batch.count, space, batch.codec.action_space())
+        super().__init__(batch.count, space, batch.codec.action_space(batch.cluster))
         self._spawn_generators(seed)
         self._actions = np.zeros(batch.count, np.int64)
         self._began = time.perf_counter()
@@ -70,7 +70,8 @@ class BatchVecEnv(VecEnv):
         return {"episode": episode, "episode_metrics": metrics, "terminal_observation": terminal}
 
     def _restart(self, env: int) -> None:
-        self.batch.reset(env, self.batch.episodes.draw(self.generators[env]))
+        rng = self.generators[env]
+        self.batch.reset(env, self.batch.episodes.draw(rng), self.batch.draw_preferences(rng))
 
     def _observation(self) -> Observation:
         # SB3 keeps an observation until after the next step, which overwrites the batch's arrays.
@@ -94,7 +95,7 @@ class BatchVecEnv(VecEnv):
         self.action_space.np_random.bit_generator.state = state["action_space"]
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Return the valid actions, shape (num_envs, K + 1)."""
+        """Return the valid actions, shape (num_envs, K C + 1)."""
         return self.batch.masks
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:

@@ -51,6 +51,8 @@ class HardwareTables(NamedTuple):
     """(jobs of all traces + 1,): the jobs that come after job i are followers[followers_from[i] : ...[i + 1]]."""
     followers: Ints64
     """Rows in all traces, one behind the other."""
+    levels_mw: Ints64
+    """(types, levels): power limits that a start chooses among, milliwatts; no columns where none does."""
 
 
 Hardware = HardwareTables | None
