@@ -62,7 +62,8 @@ def split_by_rent(cluster: ClusterSpec, trial: Trial) -> Trial:
     type_of = np.array([kind for kind, _ in known])
     trial.nodes[:, L.TYPE] = np.repeat([known.index(pair) for pair in pairs], [group.nodes for group in cluster.groups])
     trial.jobs[:, L.TYPES] = _renamed(trial.jobs[:, L.TYPES].astype(np.int64), type_of)
-    hw = trial.hw._replace(speed=trial.hw.speed[type_of], power_mw=trial.hw.power_mw[type_of])
+    by_type = ("speed", "power_mw", "curve", "levels_mw", *(("heat",) if len(trial.hw.heat) else ()))
+    hw = trial.hw._replace(**{name: getattr(trial.hw, name)[type_of] for name in by_type})
     return replace(trial, hw=hw)
 
 

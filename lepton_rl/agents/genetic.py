@@ -99,6 +99,8 @@ class Genetic(BaseModel, frozen=True, extra="forbid"):
             return []
         horizon = self._horizon(snapshot)
         rows = np.arange(horizon.running, len(horizon.jobs))
+        if len(rows) == 0:
+            return []
         rule = placement_of(self.placement, Placement.BEST)
         actions = _start(horizon, rows, np.full(len(rows), int(rule)))
         if not actions:

@@ -128,7 +128,10 @@ class LoadBalancing(BaseModel, frozen=True, extra="forbid"):
             targets = list(self._targets(snapshot, row, source))
             weighed += bool(targets)
             for target in targets:
-                after = snapshot.after(Migrate(job, target))
+                try:
+                    after = snapshot.after(Migrate(job, target))
+                except IllegalAction:  # a share that does not fit there, or a reservation too soon
+                    continue
                 gain = before - _running_time(after)
                 if gain > self.least_gain:
                     yield Move(snapshot.time, job, source, target, gain), after

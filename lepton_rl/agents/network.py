@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.jit import inlined, njit, njit_summing
 from lepton_rl.envs.codec import Codec, Observation
-from lepton_rl.envs.features import NODE_ENTRIES
+from lepton_rl.envs.features import NODE_ENTRIES, PLAIN_NODE_ENTRIES
 
 Singles = NDArray[np.float32]
 Weights = Mapping[str, Singles]
@@ -93,11 +93,15 @@ def forward(kind: str, weights: Weights, entries: Sequence[str]) -> Forward:
     return _deepsets(weights, entries) if kind == "deepsets" else _mlp(weights, entries)
 
 
-def _entry(observation: Observation, name: str) -> Singles:
-    """Return an entry, or what it is where GPUs are of no type."""
-    values: Singles | None = observation.get(name)
-    if values is not None:
-        return values
+def _joined(observation: Observation, names: Sequence[str]) -> Singles:
+    """Return entries one behind the other, flat; of those that are not there, what they are without types of GPU."""
+    values: Singles = np.concatenate(
+        [observation[name].ravel() if name in observation else _untyped(observation, name) for name in names]
+    )
+    return values
+
+
+def _untyped(observation: Observation, name: str) -> Singles:
     return np.full(len(observation["load"]), 1.0 if name == "health" else 0.0, np.float32)
 
 
@@ -111,7 +115,7 @@ def _mlp(weights: Weights, entries: Sequence[str]) -> Forward:
     names = sorted(entries)
 
     def compute(observation: Observation) -> Singles:
-        values: Singles = np.concatenate([_entry(observation, name).ravel() for name in names])
+        values = _joined(observation, names)
         for matrix, bias in layers[:-1]:
             values = _dense(values, matrix, bias, np.empty_like(bias))
             np.tanh(values, out=values)
@@ -170,7 +174,9 @@ def _deepsets(weights: Weights, entries: Sequence[str]) -> Forward:
         np.ascontiguousarray(weights["wait_logit.weight"]), weights["wait_logit.bias"],
     )  # fmt: skip
     nothing = np.zeros(0, np.float32)
-    typed, choices = "health" in entries, len(weights["job_logit.bias"])
+    choices = len(weights["job_logit.bias"])
+    typed = [name for name in NODE_ENTRIES if name in entries and name not in PLAIN_NODE_ENTRIES]
+    whole = [name for name in ("context", "preferences") if name in entries]
 
     def compute(observation: Observation) -> Singles:
         queue = observation["queue"]
@@ -180,10 +186,9 @@ def _deepsets(weights: Weights, entries: Sequence[str]) -> Forward:
         hidden = np.empty((2, len(arrays[1])), np.float32)
         _deepsets_logits(  # type: ignore[call-arg]
             queue, observation["load"], observation["memory"], observation["power"],
-            _entry(observation, "temperature") if typed else nothing,
-            _entry(observation, "health") if typed else nothing,
-            observation.get("context", nothing), observation.get("preferences", nothing), observation["action_mask"],
-            *arrays, jobs, pool, hidden, logits,
+            _joined(observation, typed) if typed else nothing,
+            observation.get("context", nothing) if len(whole) < 2 else _joined(observation, whole),
+            observation["action_mask"], *arrays, jobs, pool, hidden, logits,
         )  # fmt: skip
         return logits
 
@@ -193,8 +198,6 @@ def _deepsets(weights: Weights, entries: Sequence[str]) -> Forward:
 @inlined
 def _pool_node_entry(values: Singles, pool: Singles, offset: int) -> None:
     """Write mean, lowest and highest of one row of the node table."""
-    if values.shape[0] == 0:
-        return
     total = np.float32(0.0)
     low = values[0]
     high = values[0]
@@ -231,15 +234,16 @@ def _logit(hidden: Singles, last: Singles, bias: float) -> float:
 
 @njit
 def _deepsets_logits(
-    queue: Singles, load: Singles, memory: Singles, power: Singles, temperature: Singles, health: Singles,
-    context: Singles, preferences: Singles, mask: NDArray[np.int8], job_weight: Singles, job_bias: Singles,
+    queue: Singles, load: Singles, memory: Singles, power: Singles, typed: Singles, whole: Singles,
+    mask: NDArray[np.int8], job_weight: Singles, job_bias: Singles,
     mix_job: Singles, mix_pool: Singles, mix_bias: Singles, job_logit: Singles, job_logit_bias: Singles,
     wait_weight: Singles, wait_bias: Singles, wait_logit: Singles, wait_logit_bias: Singles, jobs: Singles,
     pool: Singles, hidden: Singles, logits: Singles,
 ) -> None:  # fmt: skip
     """Weights are transposed to (inputs, outputs), but for those of the logits.
 
-    `jobs`, `pool` (zeros), `hidden` (2, width) are room to work in; entries that the network does not read are empty.
+    `typed` holds the further entries by node one behind the other, `whole` what is not pooled; they may be empty.
+    `jobs`, `pool` (zeros) and `hidden` (2, width) are room to work in.
     """
     width = job_bias.shape[0]
     slots = queue.shape[0]
@@ -265,14 +269,13 @@ def _deepsets_logits(
     _pool_node_entry(load, pool, 2 * width)
     _pool_node_entry(memory, pool, 2 * width + 3)
     _pool_node_entry(power, pool, 2 * width + 6)
-    _pool_node_entry(temperature, pool, 2 * width + 9)
-    _pool_node_entry(health, pool, 2 * width + 12)
-    behind = pool.shape[0] - context.shape[0] - preferences.shape[0]
-    for index in range(context.shape[0]):
-        pool[behind + index] = context[index]
-    behind += context.shape[0]
-    for index in range(preferences.shape[0]):
-        pool[behind + index] = preferences[index]
+    nodes = load.shape[0]
+    behind = 2 * width + 9
+    for entry in range(typed.shape[0] // nodes):
+        _pool_node_entry(typed[entry * nodes : (entry + 1) * nodes], pool, behind)
+        behind += 3
+    for index in range(whole.shape[0]):
+        pool[behind + index] = whole[index]
     from_pool = hidden[0]
     for unit in range(width):
         from_pool[unit] = mix_bias[unit]

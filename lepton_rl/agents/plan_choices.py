@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from lepton_rl.agents.least_cost import place_at_least_cost
 from lepton_rl.agents.node_scores import NodeScore, ScoreTables, place_by_score
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import release
+from lepton_rl.core.allocation import capacity_of, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware, hourly_integral
 from lepton_rl.core.jit import inlined, njit
@@ -176,7 +176,7 @@ def fill_kinds(
 ) -> None:  # fmt: skip
     """Fill `free`, `held` of the running jobs and `rates` of the others. The cluster, a copy, is emptied."""
     for node in range(nodes.shape[0]):
-        kinds.free[1, nodes[node, L.TYPE]] += L.MILLI * nodes[node, L.COUNT] - nodes[node, L.BUSY]
+        kinds.free[1, nodes[node, L.TYPE]] += capacity_of(node, gpus, nodes, hw) - nodes[node, L.BUSY]
     for row in range(running):
         note_held(jobs, row, gpus, nodes, kinds)
     for row in range(running):

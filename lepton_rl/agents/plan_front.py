@@ -45,15 +45,21 @@ def search_front(
     return orders[front], chosen[front]
 
 
-def non_dominated(costs: Floats) -> Ints64:
-    """Return the rows that no other is as good as in both columns and better in one, equal ones once, by column 0.
+def non_dominated(costs: Floats, twins: bool = False) -> Ints64:
+    """Return the rows that no other is as good as in both columns and better in one, by column 0.
 
-    Figures (none below 0) that differ by a part of 1e-9 or less are equal: sums of the same times round.
+    Figures that differ by a part of 1e-9 or less are equal: sums of the same times round. Of equal rows the first is
+    returned, or with `twins` each.
     """
     order = np.lexsort((costs[:, 1], costs[:, 0]))
     best = np.minimum.accumulate(costs[order, 1])
-    first = np.concatenate(([True], costs[order[1:], 1] < best[:-1] * (1.0 - _ROUNDING)))
-    return order[first].astype(np.int64)
+    first = np.concatenate(([True], costs[order[1:], 1] < best[:-1] - _ROUNDING * np.abs(best[:-1])))
+    front = order[first]
+    if twins:
+        apart = np.abs(costs[:, None, :] - costs[front]) - _ROUNDING * np.abs(costs[front])
+        same = (apart.max(axis=2) <= 0.0).any(axis=1)
+        front = order[same[order]]
+    return front.astype(np.int64)
 
 
 def _objectives(horizon: Horizon, orders: Ints64, chosen: Ints64) -> Floats:

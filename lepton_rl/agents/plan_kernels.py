@@ -17,7 +17,7 @@ from lepton_rl.agents.plan_choices import (
     take_counted,
 )
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import held_gpus, node_of, release
+from lepton_rl.core.allocation import held_gpus, milli_up, node_of, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
@@ -119,7 +119,7 @@ def plan_cost(
     _rewind(running, run_end, run_job, kinds)
     for node in range(seen.shape[0]):
         seen[node] = -1
-    free = float(L.MILLI * gpus.shape[0] - totals[L.HELD])
+    free = float(milli_up(gpus, totals, hw) - totals[L.HELD])
     now = options[NOW]
     size = running
     placed = 0
@@ -138,10 +138,13 @@ def plan_cost(
                     cost += options[NODE_WEIGHT] * _extra_nodes(jobs, row, gpus, nodes, hw, seen)
         else:
             seconds = _seconds_by_count(choice, jobs, row, now, free, kinds)
-        while seconds < 0.0:
+        while seconds < 0.0 and size > 0:
             now, size, freed = _next_end(jobs, run_end, run_job, size, kinds)
             free += freed
             seconds = _seconds_by_count(choice, jobs, row, now, free, kinds)
+        if seconds < 0.0:  # never
+            cost = np.inf
+            break
         free -= jobs[row, L.GPUS]
         if kinds is not None:
             take_counted(row, kinds, 1)
@@ -180,7 +183,7 @@ def starts_of_rule(
     for index in range(waiting):
         scores[index] = score(order_rule, settings, jobs, running + index, now)
     ranked = np.argsort(scores, kind="mergesort")
-    free = float(L.MILLI * gpus.shape[0] - totals[L.HELD])
+    free = float(milli_up(gpus, totals, hw) - totals[L.HELD])
     size = running
     count = 0
     placed = 0
@@ -210,7 +213,12 @@ def starts_of_rule(
                 size += 1
             elif not skip:
                 break
-        if count < waiting:
+        if count < waiting and size == 0:  # what is left never starts: behind the others, in order
+            for index in ranked:
+                if not done[index]:
+                    sequence[count] = index
+                    count += 1
+        elif count < waiting:
             time, size, freed = _next_end(jobs, run_end, run_job, size, kinds)
             free += freed
     if kinds is not None:

@@ -83,11 +83,19 @@ class Horizon:
         if len(rows) > window:
             area = snapshot.jobs[rows, L.GPUS] * snapshot.jobs[rows, L.PREDICTED]
             rows = np.sort(rows[np.argsort(area, kind="stable")[:window]])
+        return cls._of_rows(snapshot, rows, weights)
+
+    @classmethod
+    def _of_rows(cls, snapshot: Snapshot, rows: Ints64, weights: CostWeights) -> "Horizon":
+        running = snapshot.running_count
         trial = Trial.of(snapshot)
         trial = replace(trial, jobs=trial.jobs[np.concatenate((np.arange(running), rows))])
         kinds = None
         if trial.hw is not None:
             trial, kinds = _with_kinds(snapshot, trial)
+            fits = kinds.rates[running:].any(axis=1)
+            if not fits.all():  # not even on the emptied cluster: its GPUs are down, or reserved too soon
+                return cls._of_rows(snapshot, rows[fits], weights)
         jobs = trial.jobs
         ends = predicted_ends(jobs[:running], snapshot.time, trial.hw)
         by_end = np.argsort(ends, kind="stable")

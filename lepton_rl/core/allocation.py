@@ -142,6 +142,7 @@ def list_job(jobs: Floats, job: int, gpus: Ints32, hw: Hardware) -> None:
         return
     while gpu >= 0:
         gpus[gpu, L.FIRST_JOB] = job
+        gpus[gpu, L.RATED] = gpus[gpu, L.KEPT]
         gpu = int(gpus[gpu, L.NEXT])
 
 

@@ -78,7 +78,7 @@ def hardware_tables(cluster: ClusterSpec) -> Hardware:
         shape = card.power_curve
         curve[row] = (
             card.max_power_w, card.idle_power_w, shape.floor_w, shape.exponent, shape.lowest_held_w,
-            card.min_power_limit_w, card.max_power_limit_w, kept,
+            kept,
         )  # fmt: skip
         if len(heat):
             hold = (card.throttle_temperature_c - inlet) / card.thermal_resistance_c_per_w

@@ -1,6 +1,6 @@
 """What a scheduler can know at a decision point: read-only arrays, no true run times, no future jobs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -204,6 +204,8 @@ class Snapshot:
     def after(self, action: Action) -> "Snapshot":
         """Return the snapshot that follows when the action is applied now.
 
+        What a changed load or limit does to the heat of a GPU shows only when time has passed.
+
         Raises:
             IllegalAction: the action is not possible.
         """
@@ -376,6 +378,8 @@ def take_gpus(
             raise IllegalAction(_why_not_placed(action.job, jobs, row, placement, nodes, totals, hw))
         return
     chosen = action.gpus
+    if not isinstance(chosen, Sequence) or not all(isinstance(gpu, int | np.integer) for gpu in chosen):
+        raise IllegalAction(f"job {action.job}: GPUs are named by whole numbers, as in (0, 1), not {chosen!r}")
     if len(set(chosen)) != len(chosen) or len(chosen) != needed:
         raise IllegalAction(f"job {action.job} needs {needed} different GPUs, the action names {chosen}")
     for gpu in chosen:

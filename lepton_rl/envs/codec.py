@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, SetPowerLimit, Start
-from lepton_rl.core.allocation import copy_allocation, held_gpus
+from lepton_rl.core.allocation import copy_allocation, held_gpus, list_job
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.hardware.tables import Hardware
@@ -260,7 +260,7 @@ class Decision:
     """
 
     def __init__(self, codec: Codec, cluster: ClusterSpec, capacity: int, preferences: Singles | None = None) -> None:
-        """Make room for snapshots with at most `capacity` jobs; `preferences` are equal if left out."""
+        """Make room for snapshots with at most `capacity` jobs; without `preferences` equal ones are shown."""
         window, gpus = codec.window, cluster.gpus
         self._choices = codec.choices(cluster)
         self.wait_action = window * self._choices
@@ -382,6 +382,9 @@ def _open(
         if job < running:
             run_end[L.TRUE_ENDS, job] = np.inf  # unknown here, and no feature reads it
             run_job[L.TRUE_ENDS, job] = job
+            if hw is not None:
+                truth[job, L.REMAINING] = np.inf
+                list_job(jobs, job, gpus, hw)
             if rules[L.PREDICTS]:
                 add_prediction(jobs, run_end, run_job, job, predicted_end(jobs, job, hw), job)
         else:
@@ -423,6 +426,9 @@ def _start_and_look_again(
     running = counts[L.RUNNING]
     run_end[L.TRUE_ENDS, running] = np.inf
     run_job[L.TRUE_ENDS, running] = job
+    if hw is not None:
+        truth[job, L.REMAINING] = np.inf
+        list_job(jobs, job, gpus, hw)
     book(jobs, job, hw, run_end, run_job, clock, counts, rules)
     change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
     forget_changes(truth, run_job, hw, counts)

@@ -80,6 +80,8 @@ def front_of_plans(trace: Trace, cluster: ClusterSpec, policy: Genetic, job: int
     if not 1 <= job <= len(trace):
         raise ConfigError(f"{trace.name} has {counted(len(trace), 'job')}, none of number {job}")
     snapshot = _snapshot_at(trace, cluster, policy, float(trace.submit_time[job - 1]))
+    if snapshot.running_count == len(snapshot.jobs):
+        raise ConfigError(f"no job waits when job {job} of {trace.name} is submitted: there is nothing to plan")
     found = []
     for number, plan in enumerate(policy.plan_front(snapshot), 1):
         due = [gpus for gpus, start in zip(plan.gpus, plan.start_times, strict=True) if start == snapshot.time]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lepton_rl.agents.plan_front import non_dominated
 from lepton_rl.core.metrics import DESCRIPTIONS
 from lepton_rl.experiments.drawing import GRID, bare, marker_of, new_figure
 from lepton_rl.experiments.statistics import Estimate
@@ -44,7 +44,7 @@ def pareto_figure(points: Sequence[Point], across: str = ACROSS, up: str = UP) -
         )  # fmt: skip
     rivals = [point for point in points if point.competes]
     means = np.array([[point.across.mean, point.up.mean] for point in rivals])
-    front = non_dominated(means)
+    front = non_dominated(means, twins=True)
     axes.plot(*means[front].T, color="#111827", linewidth=1.2, zorder=2)
     axes.set(xlabel=DESCRIPTIONS[across], ylabel=DESCRIPTIONS[up])
     axes.locator_params(nbins=7)
@@ -56,17 +56,6 @@ def pareto_figure(points: Sequence[Point], across: str = ACROSS, up: str = UP) -
     for text, point in zip(legend.get_texts(), points, strict=True):
         text.set_fontweight("bold" if any(point is rivals[row] for row in front) else "normal")
     return figure
-
-
-def non_dominated(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the rows of (points, metrics) that no other row is as low as in all and lower than in one, by the first.
-
-    Of equal rows each counts.
-    """
-    as_low = (points[:, None, :] <= points[None, :, :]).all(axis=2)
-    lower = (points[:, None, :] < points[None, :, :]).any(axis=2)
-    free = np.flatnonzero(~(as_low & lower).any(axis=0))
-    return free[np.lexsort(points[free].T[::-1])].astype(np.int64)
 
 
 def _arms(estimate: Estimate) -> list[list[float]] | None:

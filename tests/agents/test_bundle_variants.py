@@ -77,8 +77,10 @@ def test_it_chooses_what_sb3_predicts_and_schedules_alike(
         batch.step(np.array([action], np.int64))
     assert len(taken) == codec.choices(CLUSTER)
     batch.reset(0, (0, 50), parts)
-    while not batch.terminated[0]:
+    while True:
         batch.step(np.array([policy.choose(batch.observation_of(0))], np.int64))
+        if batch.terminated[0]:
+            break
     asked = make_policy(str(tmp_path)) if parts is None else make_policy(str(tmp_path), preferences=[1, 3])
     outcome = run_policy(asked, trace.window(50, 60), CLUSTER)
     np.testing.assert_array_equal(outcome.finish, batch.outcome(0).finish)

@@ -16,6 +16,7 @@ from lepton_rl.agents.optimum import optimum
 from lepton_rl.agents.planning import predicted_ends
 from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy, Snapshot, Start, schedule
 from lepton_rl.core import layout as L
+from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults, Reservation
 from lepton_rl.errors import MissingExtra
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace, lublin
@@ -236,3 +237,15 @@ def test_close_to_the_optimum() -> None:
         gaps.append(planned.jct.mean() / optimum(trace, ClusterSpec.pool(8)).outcome.jct.mean() - 1)
     assert min(gaps) > -1e-9
     assert np.mean(gaps) < 0.02
+
+
+def test_it_plans_around_failures_and_reservations() -> None:
+    dynamics = Dynamics(
+        faults=Faults(schedule=(Fault(0.0, 0, 4, True), Fault(500.0, 0, 4, False))),
+        reservations=(Reservation(100, 400, (1,)),),
+    )
+    cluster = ClusterSpec(nodes=2, gpus_per_node=4).with_dynamics(dynamics)
+    trace = plain_trace(run_time=[50.0, 200.0, 300.0, 60.0, 80.0], gpus=[2.0, 2.0, 8.0, 4.0, 1.0])
+    outcome = run_policy(Genetic(), trace, cluster)
+    assert np.isfinite(outcome.finish).all()
+    assert outcome.first_start[2] >= 500.0  # a gang of all GPUs waits for the repair

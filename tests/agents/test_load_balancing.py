@@ -7,7 +7,7 @@ from lepton_rl.agents import run_policy
 from lepton_rl.agents.load_balancing import LoadBalancing
 from lepton_rl.core import ClusterSpec, Migrate
 from lepton_rl.core.cluster import NodeGroup
-from lepton_rl.core.hardware.dynamics import Dynamics, Interference
+from lepton_rl.core.hardware.dynamics import Dynamics, Interference, Reservation
 from lepton_rl.simulator import SimulatedCluster, Timing
 from lepton_rl.workloads import Trace
 from tests.agents.cases import plain_trace
@@ -97,3 +97,11 @@ def test_random_workloads_end_and_no_gain_is_below_what_is_asked() -> None:
         assert all(move.gain_s > 30.0 for move in policy.moves)
         assert outcome.migrations is not None
         assert outcome.migrations.sum() == len(policy.moves)
+
+
+def test_no_move_into_a_reservation() -> None:
+    reserved = MIXED.with_dynamics(Dynamics(reservations=(Reservation(200, 900, (0,)),)))
+    trace = plain_trace(submit_time=[0, 0], run_time=[100, 1000], gpus=[1.0, 1.0])
+    outcome = run_policy(LoadBalancing(), trace, reserved, Timing(migration_cost=20.0))
+    assert outcome.migrations is not None
+    assert outcome.migrations.sum() == 0  # 497 s or more are planned on node 0 whenever it is free before

@@ -43,7 +43,7 @@ def test_python_policy_gets_the_cluster_s_placement() -> None:
         (lambda s: [Start(0, (0,))], "^Doing, at 0 s: job 0 needs 2 different GPUs"),
         (lambda s: [Start(0), Start(0)], r"job 0 is running already \(job 0 of the snapshot is job_id 1 of trace\)$"),
         (lambda s: [Preempt(0)], "^Doing, at 0 s: job 0 is waiting, not running "),
-        (lambda s: [3], "^Doing, at 0 s: 3 is not an action; use Start or Preempt$"),
+        (lambda s: [3], "^Doing, at 0 s: 3 is not an action; use Start, Preempt, Migrate or SetPowerLimit$"),
         (lambda s: None, "^Doing, at 0 s: decide must return a list of actions, not NoneType$"),
         (lambda s: [], "^Doing, at 6 s: the policy leaves 3 jobs waiting for ever on an idle cluster"),
     ],

@@ -5,20 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lepton_rl.agents.plan_front import non_dominated
 from lepton_rl.experiments.drawing import line_style
-from lepton_rl.experiments.pareto import Point, non_dominated, pareto_figure
+from lepton_rl.experiments.pareto import Point, pareto_figure
 from lepton_rl.experiments.statistics import Estimate
 
 
 def test_the_front_by_hand() -> None:
     points = np.array([[1.0, 5.0], [2.0, 2.0], [2.0, 3.0], [0.5, 5.0], [4.0, 1.0], [0.5, 5.0]])
-    assert non_dominated(points).tolist() == [3, 5, 1, 4]
+    assert non_dominated(points, twins=True).tolist() == [3, 5, 1, 4]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
 def test_each_point_is_on_the_front_or_dominated_by_it(pairs: list[tuple[int, int]]) -> None:
     points = np.array(pairs, dtype=np.float64)
-    front = non_dominated(points)
+    front = non_dominated(points, twins=True)
 
     def dominates(one: int, other: int) -> bool:
         return bool((points[one] <= points[other]).all() and (points[one] < points[other]).any())

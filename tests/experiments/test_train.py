@@ -366,6 +366,25 @@ def test_a_benchmark_beside_its_training_can_be_resumed(tmp_path: Path) -> None:
     assert benchmark(file, [], folder).rows == first
 
 
+@pytest.mark.parametrize("actions", ["order", "placement", "power"])
+def test_a_training_with_choices_and_preferences_leaves_a_bundle_that_runs(
+    actions: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = "{groups: [{nodes: 1, gpus_per_node: 4, gpu: V100}, {nodes: 2, gpus_per_node: 2, gpu: T4}]}"
+    file = write_experiment(tmp_path)
+    overrides = [
+        f"cluster={groups}", f"observation.actions={actions}", "objective.preferences=true", "training.total_steps=400",
+    ]  # fmt: skip
+    folder = train(file, overrides, tmp_path / "run")
+    about = json.loads((folder / "bundle" / "bundle.json").read_text())
+    assert about["codec"]["actions"] == actions
+    assert about["codec"]["preferences"] == 2
+    trace = tmp_path / "jobs.csv"
+    trace.write_text("submit_time,run_time,gpus\n" + "".join(f"{job},{50 + job},1\n" for job in range(20)))
+    assert main(["evaluate", str(folder), "--trace", str(trace), "--against", "saf"]) == 0
+    assert "run" in capsys.readouterr().out
+
+
 def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, short = write_experiment(tmp_path), ["training.total_steps=200"]
     folder = train(file, short, out=tmp_path / "run")

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from lepton_rl.core import Action, ClusterSpec, Migrate, Outcome, Placement, Preempt, SetPowerLimit, Snapshot, Start
 from lepton_rl.core import layout as L
 from lepton_rl.core.cluster import NodeGroup
+from lepton_rl.core.hardware import gpu_type
 from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults, Interference, Reservation
 from lepton_rl.core.metrics import Disturbed
-from lepton_rl.errors import IllegalAction
-from lepton_rl.simulator import SimulatedCluster, Timing, decide, run_trace
+from lepton_rl.errors import ConfigError, IllegalAction
+from lepton_rl.simulator import Rule, SimulatedCluster, Timing, decide, run_trace
+from lepton_rl.workloads import Trace
 from tests.reference import simulator as reference
 from tests.reference.dynamic import DynamicJob, DynamicResult
 from tests.simulator.cases import BLOCKINGS, ORDERS, PLACEMENTS, PREEMPTIVE, Case, cases, rule_of, same_schedule
@@ -348,3 +350,21 @@ def test_actions_at_one_instant_leave_temperatures_to_the_bit() -> None:
             for gpu in range(3):
                 simulated.apply(SetPowerLimit(gpu, watts))
         assert simulated.snapshot().gpu_temperature_c.tolist() == before.tolist()
+
+
+def test_a_limit_that_is_taken_back_leaves_no_trace() -> None:
+    trace = Trace.from_columns({"submit_time": [0.0], "run_time": [100.0], "gpus": [1.0]})
+    cluster = SimulatedCluster(trace, ClusterSpec.of_groups((NodeGroup(1, 1, gpu_type("A100")),)))
+    assert cluster.advance()
+    for action in (SetPowerLimit(0, 200.0), Start(0, (0,)), SetPowerLimit(0)):
+        cluster.apply(action)
+    while cluster.advance():
+        pass
+    assert cluster.outcome().finish.tolist() == [100.0]
+
+
+def test_what_is_never_repaired_is_refused() -> None:
+    dynamics = Dynamics(faults=Faults(schedule=(Fault(5.0, 0, 1, True),)))
+    trace = Trace.from_columns({"submit_time": [0.0], "run_time": [100.0], "gpus": [1.0]})
+    with pytest.raises(ConfigError, match=r"^GPU 0 is never repaired: schedule its repair too$"):
+        run_trace(trace, ClusterSpec(1, 2).with_dynamics(dynamics), Rule())

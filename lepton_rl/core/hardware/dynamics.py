@@ -67,6 +67,8 @@ class Lifetimes:
         for name in ("mtbf_hours", "repair_hours", "shape"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not 0.1 <= self.shape <= 20:
+            raise ConfigError(f"shape must lie between 0.1 and 20, not {self.shape:g}")
 
     def draw(self, until_s: float, rng: np.random.Generator) -> list[tuple[float, float]]:
         """Return (down, up again) of one unit that is up at time 0, seconds, as long as it fails before `until_s`."""
@@ -179,12 +181,14 @@ class Faults:
 
 
 def _check_balance(events: Sequence[tuple[float, int, int, int]], gpus: int) -> None:
-    """Refuse a repair of what is not down."""
+    """Refuse a repair of what is not down, and what is never repaired."""
     down = np.zeros(gpus, np.int64)
     for time, first, count, change in events:
         down[first : first + count] += change
         if change < 0 and down[first : first + count].min() < 0:
             raise ConfigError(f"at {time:g} s a scheduled repair brings back a GPU that is not down")
+    if down.any():
+        raise ConfigError(f"GPU {int(np.flatnonzero(down)[0])} is never repaired: schedule its repair too")
 
 
 @dataclass(frozen=True, slots=True)

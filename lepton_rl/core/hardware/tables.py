@@ -59,10 +59,10 @@ Hardware = HardwareTables | None
 IDLE_MW = 0
 LOAD_MW = 1
 
-# curve: the card's draw at full load without a limit, idle draw, floor, exponent, least draw that it can be held to,
-# lowest and highest limit (watts), and the part of its speed that the group's own limit leaves.
-NATURAL_W, IDLE_W, FLOOR_W, EXPONENT, LOWEST_HELD_W, LOWEST_LIMIT_W, HIGHEST_LIMIT_W, KEPT_BY_GROUP = range(8)
-CURVE_COLUMNS = 8
+# curve: the card's draw at full load without a limit, idle draw, floor, exponent, least draw that it can be held to
+# (watts), and the part of its speed that the group's own limit leaves.
+NATURAL_W, IDLE_W, FLOOR_W, EXPONENT, LOWEST_HELD_W, KEPT_BY_GROUP = range(6)
+CURVE_COLUMNS = 6
 
 # heat: throttle temperature (degrees Celsius), the draw that holds it (W), degrees per watt, time constant (s).
 THROTTLE_C, HOLD_W, C_PER_W, TIME_CONSTANT_S = range(4)

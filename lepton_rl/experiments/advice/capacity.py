@@ -23,6 +23,10 @@ PART = 0.25
 
 def other_capacity(study: Study) -> Idea:
     """Try a quarter of each group's nodes fewer and more."""
+    dynamics = study.setup.cluster.dynamics
+    if dynamics.reservations or dynamics.faults.schedule:
+        yield LeftOut("more or fewer nodes", "reservations and outages name nodes by their number")
+        return
     for sign in (-1, 1):
         for name, amount, cluster, text in _resized(study, sign):
             kind = f"{'fewer' if sign < 0 else 'more'} {name}"

@@ -64,7 +64,7 @@ def _about_gangs(study: Study) -> str:
     )
 
 
-class _Recording(SimulatedCluster):
+class _SpanCounter(SimulatedCluster):
     """A cluster that keeps on how many nodes each job ran last."""
 
     def __init__(self, window: Trace, cluster: ClusterSpec, timing: Timing) -> None:
@@ -80,9 +80,9 @@ class _Recording(SimulatedCluster):
 
 def _nodes_spanned(window: Trace, study: Study) -> NDArray[np.int64]:
     """Return on how many nodes each job runs under the present policy, shape (jobs,)."""
-    recording = _Recording(window, study.setup.cluster, study.setup.timing)
-    run_on(recording, study.policy)
-    return recording.spanned
+    counter = _SpanCounter(window, study.setup.cluster, study.setup.timing)
+    run_on(counter, study.policy)
+    return counter.spanned
 
 
 def _fewest_nodes(window: Trace, cluster: ClusterSpec) -> Floats:

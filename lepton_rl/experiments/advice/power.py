@@ -49,4 +49,4 @@ def _limited(study: Study, kind: GpuType, limit: float) -> Candidate:
 
 def of_groups(cluster: ClusterSpec, groups: tuple[NodeGroup, ...]) -> ClusterSpec:
     """Return the cluster with other groups of nodes."""
-    return ClusterSpec.of_groups(groups, cluster.reference, cluster.locality, cluster.tariffs)
+    return ClusterSpec.of_groups(groups, cluster.reference, cluster.locality, cluster.tariffs, cluster.dynamics)
