@@ -99,15 +99,20 @@ def write_json(rows: Mapping[str, Sequence[Row]], facts: Mapping[str, str], quic
 
 def write_markdown(rows: Sequence[Row], facts: Mapping[str, str], path: Path) -> None:
     """Replace what stands between the two markers of a page by machine and table."""
-    page = path.read_text()
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise SystemExit(f"{path}: the markers {BEGIN} and {END} must stand in it once each, in this order")
     lines = [", ".join(f"{name} {value}" for name, value in facts.items()), ""]
     lines += [_line(COLUMNS), _line("---" for _ in COLUMNS)]
     lines += [_line(_cells(row, quick=False)) for row in rows]
     lines += ["", "Beside the figures:", "", *(f"- {line}" for line in _beside(rows))]
-    before, after = page[: page.index(BEGIN)], page[page.index(END) :]
-    path.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{after}")
+    replace_between(path, BEGIN, END, lines)
+
+
+def replace_between(path: Path, begin: str, end: str, lines: Sequence[str]) -> None:
+    """Replace what stands between two markers of a page."""
+    page = path.read_text()
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise SystemExit(f"{path}: the markers {begin} and {end} must stand in it once each, in this order")
+    before, after = page[: page.index(begin)], page[page.index(end) :]
+    path.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n{after}")
 
 
 def _line(cells: Any) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from benchmarks import policies
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.python_env import PythonSchedulingEnv
 from benchmarks.report import BEGIN, END, write_markdown
@@ -16,6 +17,7 @@ from benchmarks.rows import Row, at_least, at_most
 from benchmarks.workloads import workload
 from lepton_rl.core import ClusterSpec
 from lepton_rl.envs import Codec, Objective, SchedulingEnv
+from lepton_rl.experiments.benchmark import benchmark
 from lepton_rl.workloads import Trace
 
 ROOT = Path(__file__).parents[1]
@@ -124,3 +126,45 @@ def test_an_unknown_name_is_refused() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "vektor" in done.stderr
+
+
+TINY = """\
+name: tiny
+workloads:
+  - generator: gpu_cluster
+    gpus: 8
+    load: 1.2
+    cluster: {groups: [{nodes: 2, gpus_per_node: 4, gpu: A100-SXM4-80GB}], electricity: 80}
+    windows: {kind: independent, count: 3, jobs: 20}
+policies: [fcfs, {name: saf, blocking: skip}, energy]
+processes: 1
+"""
+
+
+def test_the_table_of_all_policies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    benchmark(tmp_path / "tiny.yaml", out=tmp_path / "run")
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{policies.BEGIN}\nold\n{policies.END}\nafter\n")
+    line = [str(tmp_path / "run"), "--markdown", str(page), "--windows", "2"]
+    assert policies.main(line) == 0
+    text = page.read_text()
+    assert text.startswith(
+        f"before\n{policies.BEGIN}\n**gpu_cluster_8**: 3 independent windows of 20 jobs on 2 x 4 A100"
+    )
+    assert text.endswith(f"{policies.END}\nafter\n")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in rows] == ["| fcfs", "| saf skip", "| energy"]
+    fcfs = json.loads((tmp_path / "run" / "benchmark.json").read_text())["rows"][0]
+    assert (fcfs["policy"], fcfs["metric"]) == ("fcfs", "mean_jct")
+    assert rows[0][1] == f"{fcfs['mean']:,.0f} [{fcfs['low']:,.0f}, {fcfs['high']:,.0f}]"
+    assert sum("strongest" in row[6] for row in rows) == 1
+    assert all(0 < float(row[7]) <= float(row[8].rstrip(" |").replace(",", "")) for row in rows)
+    assert policies.main([*line, "--keep-times"]) == 0
+    assert page.read_text() == text
+    capsys.readouterr()
+
+
+def test_the_page_of_policies_has_its_markers() -> None:
+    page = (ROOT / "docs" / "policies.md").read_text()
+    assert page.index(policies.BEGIN) < page.index(policies.END)

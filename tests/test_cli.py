@@ -148,6 +148,11 @@ def test_traces(folder: Path, capsys: CAPTURE) -> None:
     assert run("traces template") == 0
     (folder / "template.csv").write_text(capsys.readouterr().out)
     assert run("simulate --trace template.csv --policy fcfs --gpus 64 --json") == 0
+    capsys.readouterr()
+    assert run("traces describe template.csv --json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["dependencies"], found["waiting_jobs"], found["longest_chain"]) == (1, 1, 2)
+    assert found["critical_path"] == 3600 + 86400
 
 
 def test_policies(capsys: CAPTURE) -> None:
@@ -278,7 +283,7 @@ def test_evaluate_runs_on_the_cluster_that_the_bundle_was_trained_for(folder: Pa
     assert power["--nodes 1 --gpus-per-node 9"] == pytest.approx(8 * 300.0 + 30.0)
 
 
-@pytest.mark.parametrize("command", ["", "simulate", "train", "benchmark", "evaluate", "policies", "traces",
+@pytest.mark.parametrize("command", ["", "simulate", "train", "benchmark", "evaluate", "pareto", "policies", "traces",
                                      "traces describe", "traces template", "traces generate", "configs",
                                      "configs list", "configs copy", "cluster",
                                      "cluster describe", "gpus"])  # fmt: skip

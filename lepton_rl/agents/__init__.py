@@ -40,7 +40,7 @@ from lepton_rl.agents.priority import (
     weighted_priority,
 )
 from lepton_rl.agents.registry import PolicyInfo, Setting, make_policy, policies, with_rules
-from lepton_rl.agents.run import check_requested_times, run_on, run_policy
+from lepton_rl.agents.run import NamingCluster, check_requested_times, run_on, run_policy
 from lepton_rl.agents.shares import ShareProblem, max_min_shares, max_throughput_shares
 from lepton_rl.agents.weighted_placement import WeightedPlacement
 
@@ -68,6 +68,7 @@ __all__ = [
     "Greenest",
     "HeapPriority",
     "LeastLoaded",
+    "NamingCluster",
     "Optimum",
     "PlacementName",
     "Plan",

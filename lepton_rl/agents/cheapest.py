@@ -36,25 +36,34 @@ class Cheapest(LeastCostPolicy, frozen=True, extra="forbid"):
         Raises:
             ConfigError: there are more than MAX_TYPES such pairs.
         """
-        assert trial.hw is not None
-        pairs = _pairs(snapshot.cluster)
-        known = list(dict.fromkeys(pairs))
-        if len(known) > MAX_TYPES:
+        count = len(rent_pairs(snapshot.cluster))
+        if count > MAX_TYPES:
             raise ConfigError(
-                f"cheapest counts with at most {MAX_TYPES} pairs of GPU type and rent, the cluster has {len(known)}"
+                f"cheapest counts with at most {MAX_TYPES} pairs of GPU type and rent, the cluster has {count}"
             )
-        type_of = np.array([kind for kind, _ in known])
-        trial.nodes[:, L.TYPE] = np.repeat(
-            [known.index(pair) for pair in pairs], [group.nodes for group in snapshot.cluster.groups]
-        )
-        trial.jobs[:, L.TYPES] = _renamed(trial.jobs[:, L.TYPES].astype(np.int64), type_of)
-        hw = trial.hw._replace(speed=trial.hw.speed[type_of], power_mw=trial.hw.power_mw[type_of])
-        return replace(trial, hw=hw)
+        return split_by_rent(snapshot.cluster, trial)
 
     def costs(self, snapshot: Snapshot, trial: Trial) -> RunningCosts:
         """Return USD per second."""
-        rents = [rent for _, rent in dict.fromkeys(_pairs(snapshot.cluster))]
-        return RunningCosts(np.array(rents) / SECONDS_PER_HOUR, NO_HOURS)
+        rents = np.array([rent for _, rent in rent_pairs(snapshot.cluster)])
+        return RunningCosts(rents / SECONDS_PER_HOUR, NO_HOURS)
+
+
+def rent_pairs(cluster: ClusterSpec) -> list[tuple[int, float]]:
+    """Return the pairs of GPU type and rent, USD per hour, infinity where it is not known, each once."""
+    return list(dict.fromkeys(_pairs(cluster)))
+
+
+def split_by_rent(cluster: ClusterSpec, trial: Trial) -> Trial:
+    """Return a trial of a cluster whose nodes differ with a type of its own for each of at most MAX_TYPES pairs."""
+    assert trial.hw is not None
+    pairs = _pairs(cluster)
+    known = rent_pairs(cluster)
+    type_of = np.array([kind for kind, _ in known])
+    trial.nodes[:, L.TYPE] = np.repeat([known.index(pair) for pair in pairs], [group.nodes for group in cluster.groups])
+    trial.jobs[:, L.TYPES] = _renamed(trial.jobs[:, L.TYPES].astype(np.int64), type_of)
+    hw = trial.hw._replace(speed=trial.hw.speed[type_of], power_mw=trial.hw.power_mw[type_of])
+    return replace(trial, hw=hw)
 
 
 def _pairs(cluster: ClusterSpec) -> list[tuple[int, float]]:

@@ -85,7 +85,7 @@ def _cost(jobs: Floats, job: int, now: float, rates: Floats, hours: Floats, gpus
 
 
 @njit
-def _place_at_least_cost(
+def place_at_least_cost(
     jobs: Floats, job: int, now: float, rates: Floats, hours: Floats, gpus: Ints32, nodes: Ints32, bits: Words,
     totals: Ints64, hw: Hardware,
 ) -> bool:  # fmt: skip
@@ -130,7 +130,7 @@ def _start_at_least_cost(
     for row in rows:
         if totals[L.HELD] == L.MILLI * gpus.shape[0]:
             break
-        if _place_at_least_cost(jobs, row, now, rates, hours, gpus, nodes, bits, totals, hw):
+        if place_at_least_cost(jobs, row, now, rates, hours, gpus, nodes, bits, totals, hw):
             offset += held_gpus(jobs, row, gpus, held[offset:])
             started[count] = row
             count += 1

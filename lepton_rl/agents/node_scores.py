@@ -303,7 +303,7 @@ def _node_for_gang(
 
 
 @njit
-def _place_by_score(
+def place_by_score(
     rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware,
     t: ScoreTables,
 ) -> bool:  # fmt: skip
@@ -351,7 +351,7 @@ def _start_by_score(
     for row in rows:
         if totals[L.HELD] == L.MILLI * gpus.shape[0]:
             break
-        if _place_by_score(rule, jobs, row, gpus, nodes, bits, totals, hw, t):
+        if place_by_score(rule, jobs, row, gpus, nodes, bits, totals, hw, t):
             if rule == _CLUSTERING:
                 _mark_demand(jobs, row, gpus, nodes, hw, t.demands)
             offset += held_gpus(jobs, row, gpus, held[offset:])

@@ -80,11 +80,13 @@ def optimum(trace: Trace, cluster: ClusterSpec, objective: Objective = "mean_jct
         limit_s: seconds of search after which to give up.
 
     Raises:
-        TraceError: the trace has too many jobs, or shares of a GPU, or a job larger than the cluster.
-        ConfigError: the proof was not found in time.
+        TraceError: the trace has too many jobs, dependencies, shares of a GPU, or a job larger than the cluster.
+        ConfigError: the proof was not found in time, or the cluster has groups.
         MissingExtra: OR-tools is not installed.
     """
     check_solvable(trace)
+    if cluster.groups:
+        raise ConfigError("the optimum is for identical GPUs, not for a cluster of groups")
     instance = _instance(trace, cluster)
     known = trace.with_requested("exact")
     outcomes = [run_policy(heuristic, known, cluster) for heuristic in _heuristics()]
@@ -118,6 +120,8 @@ def check_solvable(trace: Trace) -> None:
     """
     if len(trace) > MOST_JOBS:
         raise TraceError(f"{trace.name}: the optimum is for {MOST_JOBS} jobs or fewer, not {len(trace)}")
+    if len(trace.after):
+        raise TraceError(f"{trace.name}: the optimum is for jobs that do not wait for one another")
     shares = np.flatnonzero(trace.gpus < 1)
     if len(shares):
         row = shares[0]

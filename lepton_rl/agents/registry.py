@@ -23,6 +23,7 @@ from lepton_rl.agents.gpu_packing import GpuPacking
 from lepton_rl.agents.greedy import Greedy
 from lepton_rl.agents.greenest import Greenest
 from lepton_rl.agents.least_loaded import LeastLoaded
+from lepton_rl.agents.load_balancing import LoadBalancing
 from lepton_rl.agents.predicted import Predicted
 from lepton_rl.agents.priority import SCORES, HeapPriority, Power, Priority, Random, Reserve, ReserveSlowdown
 from lepton_rl.agents.user_file import first_problem, load_policy
@@ -77,6 +78,7 @@ def _entries() -> dict[str, _Entry]:
             GavelMaxThroughput,
             "shares of GPU types with the most work done, kept to over time",
         ),
+        "load_balancing": (LoadBalancing, "an order, and migration from overloaded to underloaded or faster GPUs"),
         "greedy": (Greedy, "dominant-resource best fit, ties by least energy"),
         "least_loaded": (LeastLoaded, "each job on the node of which the smallest part is held"),
         "energy": (Energy, "each job on the type of GPU that spends the fewest joules on it"),

@@ -31,7 +31,7 @@ def run_policy(
     check_requested_times(policy, trace)
     if isinstance(policy, CompiledPolicy):
         return run_trace(trace, cluster, policy.rule(placement), timing)
-    simulated = _NamingCluster(trace, cluster, placement, timing)
+    simulated = NamingCluster(trace, cluster, placement, timing)
     run_on(simulated, policy)
     return simulated.outcome()
 
@@ -68,7 +68,7 @@ def check_requested_times(policy: Policy, trace: Trace, setting: str = "--reques
         )
 
 
-class _NamingCluster(SimulatedCluster):
+class NamingCluster(SimulatedCluster):
     """A cluster whose refusals also name the job as its trace does: files mostly count from 1, snapshots from 0."""
 
     def apply(self, action: Action) -> None:

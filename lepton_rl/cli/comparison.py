@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from lepton_rl.core.metrics import DESCRIPTIONS, UNITS
+from lepton_rl.core.metrics import DESCRIPTIONS, SMALLEST, UNITS
 from lepton_rl.errors import counted
 from lepton_rl.experiments.simulate import LEADING_KEYS, Simulation
 
 _KEYS = (*LEADING_KEYS, *(key for key in DESCRIPTIONS if key not in LEADING_KEYS))
 _GAP = 2  # blanks between columns
-_ROUNDING = 1e-9  # of differences of large times: no figure is as small
 Column = Sequence[str]
 
 
@@ -82,6 +81,6 @@ def _label(key: str) -> str:
 def _figure(value: float | None) -> str:
     if value is None:
         return "-"
-    if abs(value) < _ROUNDING:
+    if abs(value) < SMALLEST:
         return "0"
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"

@@ -1,10 +1,29 @@
 """`lepton-rl simulate` and `lepton-rl evaluate`: one trace, one policy."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lepton_rl.cli.inputs import (
+    ClusterFile,
+    Format,
+    Gpus,
+    GpusPerNode,
+    Json,
+    Limit,
+    Nodes,
+    Requested,
+    Seed,
+    Settings,
+    TraceFile,
+    built_cluster,
+    named_cluster,
+    one_of,
+    policy_settings,
+    read_workload,
+)
 from lepton_rl.cli.options import Overwrite, Strict, output_option
 from lepton_rl.cli.printing import announce_compilation, note, only_results_on_stdout, print_json
 from lepton_rl.errors import ConfigError
@@ -14,27 +33,11 @@ if TYPE_CHECKING:
     from lepton_rl.experiments.cluster_config import ClusterConfig
     from lepton_rl.experiments.policy_config import PolicyConfig
     from lepton_rl.experiments.simulate import Simulation
-    from lepton_rl.workloads import Trace
 
-TraceFile = Annotated[
-    str, typer.Option("--trace", help="Workload file, plain or gzip; data:REST is in the data folder.")
-]
-Gpus = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="GPUs of one pool without nodes.")]
-Nodes = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Nodes of the cluster.")]
-GpusPerNode = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="GPUs on each node.")]
-ClusterFile = Annotated[
-    Path | None, typer.Option("--cluster", help="YAML file of a cluster (its nodes may differ), instead of a size.")
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first jobs, by submit time.")]
-Format = Annotated[str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")]
-Requested = Annotated[str, typer.Option(help="Requested times: given, exact, noisy:SIGMA, tsafrir, absent.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of random requested times and policies.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the policy, as `policies` lists them; repeatable."),
-]
 JobsOut = Annotated[Path | None, output_option("CSV to write, with the times of every job.")]
+Report = Annotated[
+    Path | None, output_option("Folder for report.html, a page with pictures of the run (extra report).")
+]
 
 
 def simulate(
@@ -54,11 +57,13 @@ def simulate(
     settings: Settings = None,
     limit: Limit = None,
     jobs_out: JobsOut = None,
+    report: Report = None,
     requested: Requested = "given",
     preemption_cost: Annotated[
         float, typer.Option(min=0, help="Seconds that a preemption adds (checkpoint and restore).")
     ] = 0.0,
-    quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted.")] = 0.0,
+    migration_cost: Annotated[float, typer.Option(min=0, help="Seconds that a migration adds.")] = 0.0,
+    quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted or migrated.")] = 0.0,
     format: Format = None,
     strict: Strict = False,
     overwrite: Overwrite = False,
@@ -73,7 +78,7 @@ def simulate(
 
     Example: lepton-rl simulate --trace jobs.csv --policy heap_priority --set memory_weight=0.5 --gpus 64
 
-    Example: lepton-rl simulate --trace jobs.csv --policy saf --cluster configs/cluster/mixed.yaml
+    Example: lepton-rl simulate --trace jobs.csv --policy saf --cluster configs/cluster/mixed.yaml --report runs/saf
     """
     from lepton_rl.agents import with_rules
     from lepton_rl.agents.compiled import BlockingName, PlacementName
@@ -83,27 +88,31 @@ def simulate(
     from lepton_rl.experiments.simulate import simulate as run
     from lepton_rl.simulator import Timing
 
-    machine = _machine(gpus, nodes, gpus_per_node, cluster)
-    wanted = options(PolicyConfig, name=policy, **_settings(settings or []))
+    machine = named_cluster(gpus, nodes, gpus_per_node, cluster)
+    wanted = options(PolicyConfig, name=policy, **policy_settings(settings or []))
     _check_jobs_out(jobs_out, overwrite, trace, wanted)
+    _check_report(report, jobs_out, overwrite, trace, wanted)
     with only_results_on_stdout():
         chosen = with_rules(
             wanted.build(seed=seed),
-            _choice("--blocking", blocking, BlockingName),
-            _choice("--placement", placement, PlacementName),
+            one_of("--blocking", blocking, BlockingName),
+            one_of("--placement", placement, PlacementName),
         )
         announce_compilation()
-        jobs = _workload(trace, limit, format, requested, seed)
-        simulation = run(
-            jobs, _built(machine, jobs, trace), chosen, strict=strict, timing=Timing(preemption_cost, quantum)
-        )
+        jobs = read_workload(trace, limit, format, requested, seed)
+        timing = Timing(preemption_cost, quantum, migration_cost=migration_cost)
+        built = built_cluster(machine, jobs, trace)
+        simulation = run(jobs, built, chosen, strict=strict, timing=timing, recorded=report is not None)
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)
+    page = _write_report([simulation], report)
     _say_what_is_odd(simulation, machine is not None)
     if json:
         print_json(simulation.summary())
     else:
         print_comparison([simulation])
+    if page is not None:
+        note(f"report: {page}")
 
 
 def evaluate(
@@ -118,6 +127,7 @@ def evaluate(
     cluster: ClusterFile = None,
     limit: Limit = None,
     jobs_out: JobsOut = None,
+    report: Report = None,
     requested: Requested = "given",
     format: Format = None,
     strict: Strict = False,
@@ -141,18 +151,21 @@ def evaluate(
     if not learned.is_learned:
         raise ConfigError(f"{bundle}: is a policy's file, not a bundle; use lepton-rl simulate --policy")
     rivals = [options(PolicyConfig, name=name.strip()) for name in against.split(",") if name.strip()]
-    machine = _machine(gpus, nodes, gpus_per_node, cluster)
+    machine = named_cluster(gpus, nodes, gpus_per_node, cluster)
     _check_jobs_out(jobs_out, overwrite, trace, learned, *rivals)
+    _check_report(report, jobs_out, overwrite, trace, learned, *rivals)
     with only_results_on_stdout():
         policy = learned.build(seed=seed)
         announce_compilation()
-        jobs = _workload(trace, limit, format, requested, seed)
+        jobs = read_workload(trace, limit, format, requested, seed)
         chosen = _trained_for(policy, machine)
         simulations = [
-            run(jobs, chosen, built, strict=strict) for built in (policy, *(rival.build(seed=seed) for rival in rivals))
+            run(jobs, chosen, built, strict=strict, recorded=report is not None)
+            for built in (policy, *(rival.build(seed=seed) for rival in rivals))
         ]
     if jobs_out is not None:
         simulations[0].write_jobs(jobs_out)
+    page = _write_report(simulations, report)
     if machine is None:
         why = "for which the bundle was trained (--gpus, --nodes and --gpus-per-node, or --cluster choose)"
         note(f"cluster: {chosen}, {why}")
@@ -162,22 +175,8 @@ def evaluate(
         print_json({**simulations[0].summary(), "against": others})
     else:
         print_comparison(simulations)
-
-
-def _settings(texts: list[str]) -> dict[str, Any]:
-    """Return the policy's settings that `--set KEY=VALUE` gives; values are YAML, as in an experiment file."""
-    from lepton_rl.experiments.yaml_tree import parse
-
-    settings: dict[str, Any] = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        key = key.strip()
-        if not value.strip() or not key or key in ("name", "label", "settings"):
-            raise ConfigError(f"--set {text!r} is no setting of a policy; write KEY=VALUE, e.g. memory_weight=0.5")
-        if key in settings:
-            raise ConfigError(f"--set {key} is given twice")
-        settings[key] = parse(value, f"--set {text!r}", from_command_line=True).plain()
-    return settings
+    if page is not None:
+        note(f"report: {page}")
 
 
 def _trained_for(policy: "Policy", machine: "ClusterConfig | None") -> "ClusterSpec":
@@ -196,52 +195,39 @@ def _trained_for(policy: "Policy", machine: "ClusterConfig | None") -> "ClusterS
     return ClusterSpec(wanted.nodes, wanted.gpus_per_node, *figures)
 
 
-def _machine(
-    gpus: int | None, nodes: int | None, gpus_per_node: int | None, file: Path | None
-) -> "ClusterConfig | None":
-    """Return the cluster that the options name, once they make sense together; None where they name none."""
-    from lepton_rl.experiments.cluster_config import ClusterConfig
-    from lepton_rl.experiments.loader import load, options
-
-    given = {"gpus": gpus, "nodes": nodes, "gpus_per_node": gpus_per_node}
-    size = {name: value for name, value in given.items() if value is not None}
-    if file is not None:
-        if size:
-            raise ConfigError("give either --cluster or a size (--gpus, or --nodes and --gpus-per-node), not both")
-        return load(file, ClusterConfig)
-    if gpus is not None and len(size) > 1:
-        raise ConfigError("give either --gpus (one pool) or --nodes and --gpus-per-node, not both")
-    if (nodes is None) != (gpus_per_node is None):
-        raise ConfigError("--nodes and --gpus-per-node belong together")
-    return options(ClusterConfig, **size) if size else None
-
-
-def _workload(file: str, limit: int | None, format: str | None, requested: str, seed: int) -> "Trace":
-    from lepton_rl.experiments.config import WorkloadConfig
-    from lepton_rl.experiments.loader import options
-
-    return options(WorkloadConfig, path=file, format=format, limit=limit, requested=requested).build(seed)
-
-
-def _built(machine: "ClusterConfig | None", trace: "Trace", file: str) -> "ClusterSpec":
-    """Return the cluster that was named, or the one of the trace's header."""
-    from lepton_rl.experiments.cluster_config import ClusterConfig, why_no_size
-
-    header = trace.machine
-    if machine is None and not (header and header.gpus):
-        raise ConfigError(
-            f"the cluster has no size: {file} {why_no_size(trace)}; give --gpus, or --nodes and --gpus-per-node"
-        )
-    return (machine or ClusterConfig()).build(trace)
-
-
 def _check_jobs_out(jobs_out: Path | None, overwrite: bool, trace: str, *policies: "PolicyConfig") -> None:
     from lepton_rl.experiments.outputs import check_output_file
-    from lepton_rl.workloads import resolve_data_path
 
     if jobs_out is not None:
-        sources = [policy.source for policy in policies if policy.source is not None]
-        check_output_file(jobs_out, overwrite, (resolve_data_path(trace, Path()), *sources))
+        check_output_file(jobs_out, overwrite, _inputs(trace, *policies))
+
+
+def _check_report(
+    report: Path | None, jobs_out: Path | None, overwrite: bool, trace: str, *policies: "PolicyConfig"
+) -> None:
+    if report is None:
+        return
+    from lepton_rl.experiments.run_report import check_report_folder
+
+    check_report_folder(report, overwrite, _inputs(trace, *policies))
+    if jobs_out is not None and jobs_out.resolve() in (report.resolve(), (report / "report.html").resolve()):
+        raise ConfigError(f"--jobs-out {jobs_out} is what --report writes; name another file")
+
+
+def _inputs(trace: str, *policies: "PolicyConfig") -> tuple[Path, ...]:
+    """Return the files and folders that the command reads."""
+    from lepton_rl.workloads import resolve_data_path
+
+    sources = [policy.source for policy in policies if policy.source is not None]
+    return (resolve_data_path(trace, Path()), *sources)
+
+
+def _write_report(simulations: Sequence["Simulation"], folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    from lepton_rl.experiments.run_report import write_run_report
+
+    return write_run_report(simulations, folder)
 
 
 def _say_what_is_odd(simulation: "Simulation", chosen: bool) -> None:
@@ -257,15 +243,3 @@ def _say_what_is_odd(simulation: "Simulation", chosen: bool) -> None:
         )
     for text in simulation.notes:
         note(text)
-
-
-def _choice(option: str, value: str | None, choices: Any) -> Any:
-    """Return a value that is one of a Literal's words."""
-    from typing import get_args
-
-    from lepton_rl.errors import nearest
-
-    known = get_args(choices)
-    if value is not None and value not in known:
-        raise ConfigError(f"{option}: {value!r} is not one of {', '.join(known)}{nearest(value, known)}")
-    return value

@@ -100,8 +100,8 @@ def _change_room(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, node: int,
 def stir(gpu: int, gpus: Ints32, totals: Ints64) -> None:
     """Mark a GPU whose load, limit or health has changed, so that the rates of its jobs are set anew."""
     if gpus[gpu, L.STIRRED] == 0:
-        gpus[gpu, L.STIRRED] = 1
-        totals[L.STIRRED_GPUS] += 1
+        gpus[gpu, L.STIRRED] = totals[L.STIRRED_GPUS] + 1
+        totals[L.STIRRED_GPUS] = gpu + 1
 
 
 @inlined
@@ -110,7 +110,7 @@ def is_stirred(jobs: Floats, job: int, gpus: Ints32) -> bool:
     gpu = int(jobs[job, L.FIRST_GPU])
     share = jobs[job, L.GPUS] < L.MILLI
     while gpu >= 0:
-        if gpus[gpu, L.STIRRED] == 1:
+        if gpus[gpu, L.STIRRED] != 0:
             return True
         gpu = -1 if share else int(gpus[gpu, L.NEXT])
     return False
@@ -119,9 +119,47 @@ def is_stirred(jobs: Floats, job: int, gpus: Ints32) -> bool:
 @inlined
 def settle_stirred(gpus: Ints32, totals: Ints64) -> None:
     """Take the marks off all GPUs."""
-    for gpu in range(gpus.shape[0]):
+    gpu = int(totals[L.STIRRED_GPUS]) - 1
+    while gpu >= 0:
+        following = int(gpus[gpu, L.STIRRED]) - 2
         gpus[gpu, L.STIRRED] = 0
+        gpu = following
     totals[L.STIRRED_GPUS] = 0
+
+
+@inlined
+def list_job(jobs: Floats, job: int, gpus: Ints32, hw: Hardware) -> None:
+    """Note on its GPUs that a job runs there."""
+    if hw is None:
+        return
+    gpu = int(jobs[job, L.FIRST_GPU])
+    if jobs[job, L.GPUS] < L.MILLI:
+        before = int(gpus[gpu, L.FIRST_JOB])
+        is_share = before >= 0 and jobs[before, L.ON_GPU] == gpu  # else a gang that has left
+        jobs[job, L.NEXT_SHARE] = before if is_share else -1
+        jobs[job, L.ON_GPU] = gpu
+        gpus[gpu, L.FIRST_JOB] = job
+        return
+    while gpu >= 0:
+        gpus[gpu, L.FIRST_JOB] = job
+        gpu = int(gpus[gpu, L.NEXT])
+
+
+@inlined
+def unlist_job(jobs: Floats, job: int, gpus: Ints32, hw: Hardware) -> None:
+    """Take a share out of its GPU's list; a gang's notes are written over when others come."""
+    if hw is None or jobs[job, L.GPUS] >= L.MILLI:
+        return
+    gpu = int(jobs[job, L.ON_GPU])
+    following = jobs[job, L.NEXT_SHARE]
+    other = int(gpus[gpu, L.FIRST_JOB])
+    if other == job:
+        gpus[gpu, L.FIRST_JOB] = int(following)
+    else:
+        while jobs[other, L.NEXT_SHARE] != job:
+            other = int(jobs[other, L.NEXT_SHARE])
+        jobs[other, L.NEXT_SHARE] = following
+    jobs[job, L.ON_GPU] = -1
 
 
 @inlined
@@ -413,6 +451,24 @@ def copy_allocation(
     """Copy one allocation over another, element by element (whole-array copies would allocate)."""
     for gpu in range(gpus.shape[0]):
         for column in range(gpus.shape[1]):
+            to_gpus[gpu, column] = gpus[gpu, column]
+    for node in range(nodes.shape[0]):
+        for column in range(nodes.shape[1]):
+            to_nodes[node, column] = nodes[node, column]
+        for word in range(bits.shape[1]):
+            to_bits[node, word] = bits[node, word]
+    for column in range(totals.shape[0]):
+        to_totals[column] = totals[column]
+
+
+@njit
+def foresee(
+    gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64,
+    to_gpus: Ints32, to_nodes: Ints32, to_bits: Words, to_totals: Ints64,
+) -> None:  # fmt: skip
+    """Copy one allocation over another of the same cluster: what placements change, and no more of the GPUs."""
+    for gpu in range(gpus.shape[0]):
+        for column in range(L.GPU_COLUMNS):
             to_gpus[gpu, column] = gpus[gpu, column]
     for node in range(nodes.shape[0]):
         for column in range(nodes.shape[1]):

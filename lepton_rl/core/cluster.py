@@ -92,7 +92,7 @@ class NodeGroup:
         """Power limit of each GPU, watts: where none is set, the least that does not bind."""
         if self.power_limit_w is not None:
             return self.power_limit_w
-        return min(max(self.gpu.max_power_w, self.gpu.min_power_limit_w), self.gpu.max_power_limit_w)
+        return max(self.gpu.max_power_w, self.gpu.min_power_limit_w)
 
     @property
     def rent(self) -> float | None:
@@ -143,6 +143,8 @@ class ClusterSpec:
             raise ConfigError(
                 f"a cluster needs at least 1 node and 1 GPU per node, not {self.nodes} x {self.gpus_per_node}"
             )
+        if self.dynamics != NO_DYNAMICS and not self.groups:
+            raise ConfigError("what changes on a cluster of identical GPUs is given by ClusterSpec.with_dynamics")
         if not self.gpu_memory_gib > 0:
             raise ConfigError(f"gpu_memory_gib must be above 0, not {self.gpu_memory_gib}")
         if not 0 <= self.idle_power_w <= self.max_power_w:
@@ -219,7 +221,7 @@ class ClusterSpec:
             price_usd_per_hour=None,
             sources={},
         )
-        return ClusterSpec.of_groups((NodeGroup(self.nodes, self.gpus_per_node, kind),))
+        return ClusterSpec.of_groups((NodeGroup(self.nodes, self.gpus_per_node, kind),), tariffs=self.tariffs)
 
     def with_dynamics(self, dynamics: Dynamics) -> "ClusterSpec":
         """Return the cluster, in groups, with this that may change while jobs run.
@@ -308,10 +310,9 @@ def _check_dynamics(dynamics: Dynamics, groups: tuple[NodeGroup, ...]) -> None:
     """Refuse what these groups cannot have."""
     nodes = sum(group.nodes for group in groups)
     for reservation in dynamics.reservations:
-        if not 0 <= reservation.nodes[0] <= reservation.nodes[-1] < nodes:
-            raise ConfigError(
-                f"a reservation names node {reservation.nodes[-1]}; the cluster has nodes 0 to {nodes - 1}"
-            )
+        for node in reservation.nodes:
+            if not 0 <= node < nodes:
+                raise ConfigError(f"a reservation names node {node}; the cluster has nodes 0 to {nodes - 1}")
     inlet = dynamics.inlet_temperature_c
     if inlet is None:
         return

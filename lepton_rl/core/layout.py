@@ -39,8 +39,10 @@ PLAN_RATE = 21  # the same on the slowest GPUs that will do: what a plan counts 
 SINCE = 22  # seconds from which on RATE holds: ATTAINED and PREDICTED are those of this moment
 BEFORE = 23  # ATTAINED at the start of the present run
 UNMET = 24  # jobs that must finish before this one may start
-CHOICE = 25  # of a learner for the next start: column of hw.levels_mw; where that has none, 1 + the only type, or 0
-ASKS = 26  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
+NEXT_SHARE = 25  # of the shares on its GPU the one that came before it, -1 for none
+ON_GPU = 26  # the GPU in whose list of shares it stands, -1 for none
+CHOICE = 27  # of a learner for the next start: column of hw.levels_mw; where that has none, 1 + the only type, or 0
+ASKS = 28  # what the job takes on a node beside each GPU, in the units of the node's ROOM, one column each
 
 # truth: float64 (jobs, TRUTH_COLUMNS), what only the simulator knows.
 RUN = 0  # seconds of service that finish the job
@@ -52,11 +54,10 @@ TRUTH_COLUMNS = 5
 # detailed
 END = 5  # when the present run will end, infinity while there is none
 STRIKES = 6  # failures that struck the job
-MIGRATIONS = 7
-LOST = 8  # seconds of service that failures undid
-CHARGED = 9  # END as an observer last counted with it
-CHANGED = 10  # 1 while the job stands in run_job[CHANGED_ENDS]
-DETAILED_TRUTH_COLUMNS = 11
+LOST = 7  # seconds of service that failures undid
+CHARGED = 8  # END as an observer last counted with it
+CHANGED = 9  # 1 while the job stands in run_job[CHANGED_ENDS]
+DETAILED_TRUTH_COLUMNS = 10
 
 # gpus: int32 (GPUs, GPU_COLUMNS)
 FREE = 0  # milli-GPU
@@ -69,9 +70,11 @@ DOWN = 4  # failures that keep it down
 LIMIT = 5  # power limit, milliwatts
 LOAD = 6  # what full load adds to the idle draw under that limit, milliwatts
 KEPT = 7  # part of its speed that limit and heat leave, in units of 1 / WHOLE_SPEED
-STIRRED = 8  # 1 when load, limit or health has changed since rates were set
-MATES = 9  # shares on it, a column for each class of job; there only where pairs of classes are told apart
-DETAILED_GPU_COLUMNS = 9
+STIRRED = 8  # 0 where load, limit and health are as when rates were set; else 2 + the next such GPU, 1 at the end
+RATED = 9  # KEPT as the rate of the present gang counts it
+FIRST_JOB = 10  # the gang that holds it, or the last of its shares to come; says nothing of a free GPU
+MATES = 11  # shares on it, a column for each class of job; there only where pairs of classes are told apart
+DETAILED_GPU_COLUMNS = 11
 WHOLE_SPEED = 100_000_000
 
 # nodes: int32 (nodes, NODE_COLUMNS)
@@ -86,8 +89,9 @@ TYPE = 5  # their type, a row of hw.speed
 MEMORY_EACH = 6  # MiB of each
 RACK = 7
 GPUS_DOWN = 8  # GPUs that a failure keeps down
-LASTS = 9  # whole seconds until the node is reserved: RESERVED while it is, UNCOUNTED where it never will be
-ROOM = 10  # free CPU, RAM and named accelerators in thousandths, one column each
+LASTS = 9  # second at which the node is reserved next: RESERVED while it is, UNCOUNTED where it never will be
+CLOCK = 10  # of node 0 alone: the present second, rounded up, where nodes are reserved
+ROOM = 11  # free CPU, RAM and named accelerators in thousandths, one column each
 UNCOUNTED = 2**31 - 1
 """ROOM of a node for what its group does not name; LASTS of a node that is not reserved."""
 RESERVED = -1
@@ -105,7 +109,7 @@ TOTAL_COLUMNS = 6 + MAX_TOUCHED
 POWER = TOTAL_COLUMNS  # draw of all GPUs by load and limit, microwatts
 HELD_BACK = TOTAL_COLUMNS + 1  # part of POWER that GPUs do not draw because they throttle, microwatts
 LOST_GPUS = TOTAL_COLUMNS + 2  # milli-GPU that are down
-STIRRED_GPUS = TOTAL_COLUMNS + 3  # GPUs that are marked in gpus[:, STIRRED]
+STIRRED_GPUS = TOTAL_COLUMNS + 3  # 1 + the first of the GPUs marked in gpus[:, STIRRED], 0 for none
 DETAILED_TOTAL_COLUMNS = TOTAL_COLUMNS + 4
 
 # counts: int64 (COUNT_COLUMNS,), the scheduler's bookkeeping.
@@ -137,15 +141,17 @@ CLOCK_COLUMNS = 6
 ENERGY = 6  # joules of all GPUs since the start
 ELECTRICITY = 7  # USD that they cost
 CARBON = 8  # gCO2eq that they caused
-NEXT_HEAT = 9  # no GPU reaches its throttle temperature before this time
-DETAILED_CLOCK_COLUMNS = 10
-# where temperatures are counted, HEAT_COLUMNS more for each GPU, behind the columns above
+NEXT_HEAT = 9  # when the next GPU reaches its throttle temperature
+NEXT_RESERVATION = 10  # when the next reservation begins or ends
+DETAILED_CLOCK_COLUMNS = 11
+# where temperatures are counted, behind the columns above: for each GPU when it will be at its throttle temperature;
+# the least of these in each block of HEAT_BLOCK GPUs; then HEAT_COLUMNS for each GPU
+HEAT_BLOCK = 32
 TEMPERATURE = 0  # degrees Celsius at the time WARM_SINCE
 WARM_SINCE = 1  # seconds
 DRAWING = 2  # watts since then
-HOT_AT = 3  # when that draw will bring it to its throttle temperature
-NOT_DRAWN = 4  # microwatts that it does not draw because it throttles
-HEAT_COLUMNS = 5
+NOT_DRAWN = 3  # microwatts that it does not draw because it throttles
+HEAT_COLUMNS = 4
 
 # rules: int64 (RULE_COLUMNS,), what a run does not change.
 ORDER = 0

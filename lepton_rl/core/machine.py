@@ -37,7 +37,7 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
         for index in range(group.nodes):
             nodes[node, : L.ROOM] = (
                 group.gpus_per_node, 0, 0, gpu, group.gpus_per_node, types.index(group.limited_gpu.name), memory,
-                rack + index * group.racks // group.nodes, 0, L.UNCOUNTED,
+                rack + index * group.racks // group.nodes, 0, L.UNCOUNTED, 0,
             )  # fmt: skip
             nodes[node, L.ROOM :] = [
                 round(offers[name] * L.MILLI) if name in offers else L.UNCOUNTED for name in cluster.resources
@@ -45,6 +45,8 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
             gpus[gpu : gpu + group.gpus_per_node, : L.STIRRED] = (
                 L.MILLI, memory, -1, node, 0, limit, load, L.WHOLE_SPEED,
             )  # fmt: skip
+            gpus[gpu : gpu + group.gpus_per_node, L.RATED] = L.WHOLE_SPEED
+            gpus[gpu : gpu + group.gpus_per_node, L.FIRST_JOB] = -1
             for word in range(bits.shape[1]):
                 used = min(max(group.gpus_per_node - 64 * word, 0), 64)
                 bits[node, word] = np.uint64((1 << used) - 1)
@@ -133,8 +135,10 @@ def clock_columns(cluster: ClusterSpec) -> int:
     """Return the length of the cluster's `clock`."""
     if not cluster.groups:
         return L.CLOCK_COLUMNS
-    heat = 0 if cluster.dynamics.inlet_temperature_c is None else L.HEAT_COLUMNS * cluster.gpus
-    return L.DETAILED_CLOCK_COLUMNS + heat
+    if cluster.dynamics.inlet_temperature_c is None:
+        return L.DETAILED_CLOCK_COLUMNS
+    blocks = -(-cluster.gpus // L.HEAT_BLOCK)
+    return L.DETAILED_CLOCK_COLUMNS + (1 + L.HEAT_COLUMNS) * cluster.gpus + blocks
 
 
 def _reserved(reservations: Sequence[Reservation]) -> Floats:

@@ -17,6 +17,9 @@ SLOWDOWN_FLOOR = 10.0
 ROUNDING_S = 1e-6
 """A job is late from this many seconds on: sums of large times round."""
 
+SMALLEST = 1e-9
+"""Differences of large times round to less than this: a smaller figure is 0."""
+
 FloatArray = NDArray[np.float64]
 
 
@@ -43,11 +46,14 @@ class Metered:
 
 @dataclass(frozen=True, eq=False)
 class Disturbed:
-    """What failures and migrations did to each job; arrays of shape (jobs,)."""
+    """What failures did to each job; arrays of shape (jobs,)."""
 
     strikes: NDArray[np.int64]  # failures of a GPU on which it ran
-    migrations: NDArray[np.int64]
     lost_seconds: FloatArray  # seconds of service that failures undid
+
+    def of(self, jobs: slice) -> "Disturbed":
+        """Return what became of some of the jobs."""
+        return Disturbed(self.strikes[jobs], self.lost_seconds[jobs])
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +71,8 @@ class Outcome:
     busy_gpu_seconds: float
     stranded_gpu_seconds: float
     metered: "Metered | None" = None  # of a cluster whose nodes differ
-    disturbed: "Disturbed | None" = None  # of the same
+    disturbed: "Disturbed | None" = None  # of a cluster whose GPUs fail
+    migrations: NDArray[np.int64] | None = None  # None where nobody moves jobs
     deadline: FloatArray | None = None  # seconds after submission, NaN none; None where no job has one
 
     @cached_property
@@ -152,6 +159,7 @@ class Outcome:
             "deadlines_met": float((tardiness == 0.0).mean()) if len(tardiness) else 1.0,
             "mean_tardiness": float(tardiness.mean()) if len(tardiness) else 0.0,
             "preemptions": float(self.preemptions.sum()),
+            "migrations": 0.0 if self.migrations is None else float(self.migrations.sum()),
             "throughput": len(jct) / (makespan / SECONDS_PER_HOUR),
             "energy_kwh": self.energy_joules / JOULES_PER_KWH,
             "mean_power_w": self.mean_power_w,
@@ -159,10 +167,8 @@ class Outcome:
         if self.metered is not None:
             figures |= self.metered.costs(self.cluster, makespan)
         if self.disturbed is not None:
-            figures["migrations"] = float(self.disturbed.migrations.sum())
-            if self.cluster.dynamics.faults.is_on:
-                lost = float(self.disturbed.lost_seconds @ self.gpus)
-                figures |= {"strikes": float(self.disturbed.strikes.sum()), "lost_gpu_hours": lost / SECONDS_PER_HOUR}
+            lost = float(self.disturbed.lost_seconds @ self.gpus)
+            figures |= {"strikes": float(self.disturbed.strikes.sum()), "lost_gpu_hours": lost / SECONDS_PER_HOUR}
         return figures
 
 
@@ -185,13 +191,13 @@ DESCRIPTIONS = {
     "deadlines_met": "share of the jobs with a deadline that met it, 1 where none has one",
     "mean_tardiness": "mean time by which jobs with a deadline missed it, s",
     "preemptions": "running jobs stopped by a decision",
+    "migrations": "running jobs moved to other GPUs",
     "throughput": "jobs finished per hour",
     "energy_kwh": "energy of all GPUs over the makespan, kWh",
     "mean_power_w": "mean power of all GPUs together, W",
     "electricity_usd": "cost of that energy at each hour's price, USD",
     "carbon_kg": "carbon of that energy at each hour's intensity, kg CO2eq",
     "rent_usd": "rent of all GPUs over the makespan, USD",
-    "migrations": "running jobs moved to other GPUs",
     "strikes": "running jobs that lost a GPU to a failure",
     "lost_gpu_hours": "GPU-hours of service that failures undid",
 }

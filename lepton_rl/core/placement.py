@@ -60,7 +60,8 @@ def lasts_for(jobs: Floats, job: int, node: int, nodes: Ints32, hw: Hardware) ->
         return True
     if nodes[node, L.LASTS] == L.RESERVED:
         return False
-    return bool(planned_seconds(jobs, job, hw) <= nodes[node, L.LASTS])  # not without a requested time
+    left = int(nodes[node, L.LASTS]) - int(nodes[0, L.CLOCK])
+    return bool(planned_seconds(jobs, job, hw) <= left)  # not without a requested time
 
 
 @inlined

@@ -318,17 +318,16 @@ def move_gpus(
     Raises:
         IllegalAction: it cannot be moved there; nothing has changed.
     """
-    out = np.empty(len(gpus), np.int64)
-    own = tuple(out[: held_gpus(jobs, row, gpus, out)].tolist())
-    before = jobs[row].copy()
+    changed = (jobs[row], gpus, nodes, bits, totals)
+    before = [array.copy() for array in changed]
     service = settle(jobs, row, now, hw)
     jobs[row, L.PREDICTED] += cost
     release(jobs, row, gpus, gpus, nodes, bits, totals, hw)
     try:
         take_gpus(Start(action.job, action.gpus), jobs, row, placement, gpus, nodes, bits, totals, hw)
     except IllegalAction:
-        hold_these(jobs, row, own, gpus, nodes, bits, totals, hw)
-        jobs[row] = before
+        for array, was in zip(changed, before, strict=True):
+            array[...] = was
         raise
     begin_run(jobs, row, now, hw)
     return service
@@ -414,10 +413,10 @@ def _check_nodes(
         if not takes_type(jobs, row, node, nodes, hw):
             raise IllegalAction(f"job {job} cannot run on the type of GPU, or in the GPU memory, of node {node}")
         if not lasts_for(jobs, row, node, nodes, hw):
-            left = int(nodes[node, L.LASTS])
+            begin, left = int(nodes[node, L.LASTS]), int(nodes[node, L.LASTS]) - int(nodes[0, L.CLOCK])
             raise IllegalAction(
                 f"job {job} is planned to run {planned_seconds(jobs, row, hw):g} s; node {node} is "
-                + ("reserved now" if left == L.RESERVED else f"reserved in {left} s")
+                + ("reserved now" if begin == L.RESERVED else f"reserved in {left} s")
             )
         asked = jobs[row, L.ASKS :] * np.count_nonzero(on == node)
         room = nodes[node, L.ROOM :]

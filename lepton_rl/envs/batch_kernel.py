@@ -171,7 +171,7 @@ def start_job(
     job = queue[position]
     place_as_chosen(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
     remove(queue, counts, position)
-    set_true_end(jobs, truth, job, hw, run_end, run_job, counts[L.RUNNING], clock)
+    set_true_end(jobs, truth, job, gpus, hw, run_end, run_job, counts[L.RUNNING], clock)
     book(jobs, job, hw, run_end, run_job, clock, counts, rules)
     tally[WAITING_RATE] -= prices[job, WAITING]
     clear_waiting(counts, tally)

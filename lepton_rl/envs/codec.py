@@ -260,7 +260,7 @@ class Decision:
     """
 
     def __init__(self, codec: Codec, cluster: ClusterSpec, capacity: int, preferences: Singles | None = None) -> None:
-        """Make room for snapshots with at most `capacity` jobs; without `preferences` equal ones are shown."""
+        """Make room for snapshots with at most `capacity` jobs; `preferences` are equal if left out."""
         window, gpus = codec.window, cluster.gpus
         self._choices = codec.choices(cluster)
         self.wait_action = window * self._choices

@@ -392,7 +392,7 @@ def _encode_typed_group(
         for gpu in range(nodes[node, L.FIRST], nodes[node, L.FIRST] + nodes[node, L.COUNT]):
             draw += drawn_uw(gpu, gpus, nodes, hw)
             if counts_heat:
-                draw -= clock[heat_row(gpu) + L.NOT_DRAWN]
+                draw -= clock[heat_row(gpu, gpus) + L.NOT_DRAWN]
                 degrees += temperature(gpu, gpus, nodes, hw, clock, clock[L.NOW])
     machine[0, group] = busy / (L.MILLI * float(count))
     machine[1, group] = memory / float(capacity)

@@ -54,13 +54,13 @@ def run_interval(
         )  # fmt: skip
         size = counts[L.RUNNING] - counts[L.STARTED] + counts[L.PREEMPTED]
         for index in range(counts[L.PREEMPTED]):
-            forget_true_end(jobs, truth, preempted[index], hw, run_end, run_job, size, clock, settings)
+            forget_true_end(jobs, truth, preempted[index], gpus, hw, run_end, run_job, size, clock, settings)
             tell_change(truth, preempted[index], run_job, counts)
             size -= 1
         cost += charge_changes(jobs, truth, prices, run_job, hw, clock, counts, tally)
         for index in range(counts[L.STARTED]):
             job = started[index]
-            set_true_end(jobs, truth, job, hw, run_end, run_job, size, clock)
+            set_true_end(jobs, truth, job, gpus, hw, run_end, run_job, size, clock)
             size += 1
             tally[WAITING_RATE] -= prices[job, WAITING]
             cost += charge_start(jobs, truth, prices, job, clock)

@@ -90,7 +90,10 @@ class BenchmarkConfig(Section):
     preemption_cost: float = Field(
         default=0.0, ge=0, le=MOST_PREEMPTION_COST, description="seconds that a preemption adds"
     )
-    quantum: float = Field(default=0.0, ge=0, description="seconds before a run may be preempted")
+    migration_cost: float = Field(
+        default=0.0, ge=0, le=MOST_PREEMPTION_COST, description="seconds that a migration adds"
+    )
+    quantum: float = Field(default=0.0, ge=0, description="seconds before a run may be preempted or migrated")
     processes: int | None = Field(
         default=None, ge=1, le=1024, description="as many as there are processors if left out"
     )
@@ -126,8 +129,8 @@ class BenchmarkConfig(Section):
 
     @property
     def timing(self) -> Timing:
-        """What a preemption costs."""
-        return Timing(self.preemption_cost, self.quantum)
+        """What preemptions and migrations cost."""
+        return Timing(self.preemption_cost, self.quantum, migration_cost=self.migration_cost)
 
 
 class ProtocolConfig(Section):

@@ -1,6 +1,7 @@
 """What an experiment file, or a file of its own, says of a cluster."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -19,10 +20,21 @@ from lepton_rl.core.hardware import (
     interference_coefficient,
     make_gpu_type,
 )
-from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults, Interference, Lifetimes, Reservation
+from lepton_rl.core.hardware.dynamics import (
+    MOST_SECONDS,
+    Dynamics,
+    Fault,
+    Faults,
+    Interference,
+    Lifetimes,
+    Reservation,
+)
+from lepton_rl.core.hardware.interference import slowdowns_by_class
+from lepton_rl.core.hardware.speed import known_job_class
 from lepton_rl.errors import ConfigError, shown
 from lepton_rl.experiments.loader import InputPath, Misplaced, Section, or_value_error
 from lepton_rl.workloads import Trace, resolve_data_path
+from lepton_rl.workloads.pairs import read_pair_table
 from lepton_rl.workloads.tariffs import read_carbon_intensity, read_electricity_prices
 
 Built = TypeVar("Built")
@@ -118,15 +130,31 @@ class InterferenceConfig(Section):
     pairs: dict[str, dict[str, float]] = Field(
         default_factory=dict, description="slowdown of one class of job beside another: {vision: {language: 1.3}}"
     )
+    table: InputPath | None = Field(default=None, description="or a file of measured pairs, as docs/hardware.md shows")
+    classes: dict[str, str] = Field(
+        default_factory=dict,
+        description="class of job by how names in the table begin: {ResNet: vision, LSTM: language}",
+    )
 
     def build(self) -> Interference:
-        """Return the rule."""
+        """Return the rule; the table is read."""
+        if self.table is not None:
+            measured = read_pair_table(resolve_data_path(self.table, Path()))
+            return Interference(pairs=slowdowns_by_class(measured, self.classes))
         pairs = [(name, other, value) for name, row in self.pairs.items() for other, value in row.items()]
         return Interference(self.coefficient, tuple(pairs))
 
     @model_validator(mode="after")
     def _is_rule(self) -> Self:
-        or_value_error(self.build)
+        ways = (self.coefficient > 0, bool(self.pairs), self.table is not None)
+        if sum(ways) > 1:
+            raise ValueError("interference is a coefficient, pairs or a table, not several of them")
+        if (self.table is None) != (not self.classes):
+            raise ValueError("a table and classes belong together: classes says which class a name in the table is")
+        for name in self.classes.values():
+            or_value_error(partial(known_job_class, name))
+        if self.table is None:
+            or_value_error(self.build)
         return self
 
 
@@ -162,8 +190,11 @@ class OutageConfig(Section):
 
     def build(self, groups: Sequence[NodeGroup]) -> tuple[Fault, Fault]:
         """Return the failure and the repair."""
+        total = sum(group.gpus for group in groups)
         if self.gpus is not None:
             first, count = self.gpus[0], self.gpus[1] - self.gpus[0] + 1
+            if self.gpus[1] >= total:
+                raise ConfigError(f"there is no GPU {self.gpus[1]}; the cluster has GPUs 0 to {total - 1}")
         else:
             sizes = [group.gpus_per_node for group in groups for _ in range(group.nodes)]
             node = self.node or 0
@@ -203,9 +234,9 @@ class FaultsConfig(Section):
 class ReservationConfig(Section):
     """Nodes that are kept free of jobs for a time."""
 
-    begin_s: Seconds = Field(description="from this second of the workload")
-    end_s: Seconds = Field(description="to before this one")
-    nodes: tuple[int, ...] = Field(description="numbers of nodes, from 0")
+    begin_s: int = Field(ge=0, le=MOST_SECONDS, description="from this second of the workload")
+    end_s: int = Field(ge=0, le=MOST_SECONDS, description="to before this one")
+    nodes: tuple[Annotated[int, Field(ge=0)], ...] = Field(description="numbers of nodes, from 0")
 
     def build(self) -> Reservation:
         """Return the reservation."""
@@ -327,16 +358,16 @@ class ClusterConfig(Section):
         else:
             interference = self.interference.build() if self.interference else Interference()
         faults = _at(("faults",), self.faults.build, groups) if self.faults else Faults()
-        dynamics = Dynamics(
-            interference=interference,
-            inlet_temperature_c=self.inlet_temperature_c,
-            faults=faults,
-            reservations=tuple(reservation.build() for reservation in self.reservations),
-        )
-        if faults.is_on:  # draws them, and refuses what cannot be
-            firsts = ClusterSpec.of_groups(tuple(groups))
-            _at(("faults",), faults.events, firsts.first_gpus, firsts.gpus)
-        return dynamics
+        inlet = self.inlet_temperature_c
+        reservations = tuple(reservation.build() for reservation in self.reservations)
+        # What the cluster cannot have is refused part by part, each at its place in the file.
+        still = ClusterSpec.of_groups(tuple(groups))
+        _at(("inlet_temperature_c",), still.with_dynamics, Dynamics(inlet_temperature_c=inlet))
+        for i, reservation in enumerate(reservations):
+            _at(("reservations", i), still.with_dynamics, Dynamics(reservations=(reservation,)))
+        if faults.is_on:  # draws them
+            _at(("faults",), faults.events, still.first_gpus, still.gpus)
+        return Dynamics(interference, inlet, faults, reservations)
 
     def _tariffs(self) -> Tariffs:
         return Tariffs(

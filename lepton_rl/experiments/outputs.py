@@ -22,20 +22,23 @@ _TRACES_OF_A_START = {
 }  # fmt: skip
 
 
-def check_output_file(path: Path, overwrite: bool = False, inputs: tuple[Path, ...] = ()) -> None:
+def check_output_file(
+    path: Path, overwrite: bool = False, inputs: tuple[Path, ...] = (), in_new_folder: bool = False
+) -> None:
     """Refuse a file that cannot be written or may not be replaced; a device or pipe may be written to.
 
     Args:
         path: the file to write.
         overwrite: replace a file that is there.
         inputs: files and folders that the command reads: it replaces none, and writes into none.
+        in_new_folder: its folder will be made.
 
     Raises:
         ConfigError: it is a folder, is in none, is an input or in one, or is there already.
     """
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; name a file")
-    if not path.parent.is_dir():
+    if not in_new_folder and not path.parent.is_dir():
         raise ConfigError(f"{path}: there is no folder {path.parent}")
     for folder in inputs:
         if folder.is_dir() and folder.resolve() in path.resolve().parents:

@@ -14,6 +14,7 @@ from lepton_rl.experiments.runner import Contender, Measurement, Task
 from lepton_rl.experiments.summary import summarize
 from lepton_rl.simulator.rlscheduler import Rule, mean_bounded_slowdown, run_window, start_indices
 from lepton_rl.workloads import Trace
+from lepton_rl.workloads.dependencies import selected
 
 BLOCKING = {"commit": False, "commit-backfill": True, "head": False}
 """The published blocking rules, and whether they backfill."""
@@ -96,7 +97,9 @@ def _by_job_number(trace: Trace) -> Trace:
     order = np.argsort(trace.job_id, kind="stable")
     columns = (
         "job_id", "run_time", "requested_time", "gpus", "gpu_memory_gib", "queue", "user", "project",
-        "compute_intensity", "time_sensitivity", "deadline",
+        "compute_intensity", "time_sensitivity", "deadline", "stage",
     )  # fmt: skip
     stamps = (trace.submit_time + trace.origin)[order]
-    return replace(trace, submit_time=stamps, origin=0.0, **{name: getattr(trace, name)[order] for name in columns})
+    after = selected(trace.after, order, len(trace))
+    parts = {name: getattr(trace, name)[order] for name in columns}
+    return replace(trace, submit_time=stamps, origin=0.0, after=after, **parts)

@@ -1,47 +1,40 @@
 """The page of a benchmark: one HTML file that holds everything, pictures included."""
 
-import base64
-import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lepton_rl.agents.bundle import load_bundle
 from lepton_rl.agents.sb3 import CURVE_FILE, mode_of
-from lepton_rl.core import ClusterSpec
-from lepton_rl.errors import counted, missing_extra
+from lepton_rl.errors import counted
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig, ProtocolConfig
-from lepton_rl.experiments.gantt import record
+from lepton_rl.experiments.gantt import Schedule, gantt_figure
 from lepton_rl.experiments.loader import resolved_yaml
 from lepton_rl.experiments.outputs import file_part
+from lepton_rl.experiments.page import DPI, PAGE_FILE, Picture, png, render, svg
+from lepton_rl.experiments.pareto import ACROSS, FRONT_NOTE, UP, pareto_figure
 from lepton_rl.experiments.plots import (
-    Schedule,
     cdf_figure,
-    gantt_figure,
     intervals_figure,
     learning_curve_figure,
+    line_styles,
+    pareto_points,
 )
+from lepton_rl.experiments.recording import record
+from lepton_rl.experiments.run_plots import TIMELINES_NOTE, Run, heat_figure, heat_note, lines_figure
 from lepton_rl.experiments.runner import Contender
 from lepton_rl.experiments.runs import RUN_FILE, write_atomically
 from lepton_rl.experiments.summary import HEADLINES, METRICS, WorkloadSummary
 from lepton_rl.experiments.tables import TextTable, figure, interval, tables
-from lepton_rl.experiments.windows import JCT_GRID, WindowBench
+from lepton_rl.experiments.windows import JCT_GRID, WindowBench, Windows
 from lepton_rl.workloads import duration_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TEMPLATE = "report.html.jinja"
 _TAIL_SHOWN = 1.12  # a Gantt chart ends a little after the last submission, not with the last straggler
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    title: str
-    note: str
-    source: str  # data: address
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +48,8 @@ class _Section:
     tables: tuple[TextTable, ...]
     has_intervals: bool
     has_differences: bool
-    intervals: tuple[_Picture, ...]
-    pictures: tuple[_Picture, ...]
+    intervals: tuple[Picture, ...]
+    pictures: tuple[Picture, ...]
 
 
 def write_report(
@@ -70,24 +63,19 @@ def write_report(
     Raises:
         MissingExtra: matplotlib or Jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment
-    except ImportError:
-        raise missing_extra("Jinja2", "report") from None
-    template = (resources.files("lepton_rl.experiments") / _TEMPLATE).read_text(encoding="utf-8")
-    curves = _learning_curves(bench, folder)
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    html = page.render(
+    html = render(
+        "report.html.jinja",
+        kind="benchmark",
         name=config.name,
         description=config.description,
         sections=[_section(summary, folder, bench) for summary in summaries],
-        curves=curves,
+        curves=_learning_curves(bench, folder),
         experiment=resolved_yaml(config),
         run=json.loads((folder / RUN_FILE).read_text(encoding="utf-8")),
         metrics=METRICS,
     )
-    write_atomically(folder / "report.html", html)
-    return folder / "report.html"
+    write_atomically(folder / PAGE_FILE, html)
+    return folder / PAGE_FILE
 
 
 def verdict(summary: WorkloadSummary, metric: str) -> tuple[str, ...]:
@@ -129,23 +117,20 @@ def _against(summary: WorkloadSummary, contender: Contender, rival: Contender, m
 
 def _section(summary: WorkloadSummary, folder: Path, bench: WindowBench | None) -> _Section:
     several_rules = len({contender.rule for contender in summary.policies}) > 1
-    intervals: list[_Picture] = []
-    pictures: list[_Picture] = []
+    intervals: list[Picture] = []
+    pictures: list[Picture] = []
     verdicts: tuple[str, ...] = ()
     if not several_rules:
         verdicts = tuple(sentence for metric in HEADLINES for sentence in verdict(summary, metric))
-        intervals = [_Picture(METRICS[metric], "", _svg(intervals_figure(summary, metric))) for metric in HEADLINES]
+        intervals = [svg(METRICS[metric], "", intervals_figure(summary, metric)) for metric in HEADLINES]
     if bench is not None:
         cdf = cdf_figure(summary, JCT_GRID)
         _save(cdf, folder / f"jct-{file_part(summary.workload)}.png")
-        pictures.append(
-            _Picture(
-                "Completion times of all jobs",
-                "Left: further up is better. Right: the tail, where lower is better.",
-                _svg(cdf),
-            )
-        )
-        pictures.append(_gantt(summary, folder, bench))
+        about = "Left: further up is better. Right: the tail, where lower is better."
+        pictures.append(svg("Completion times of all jobs", about, cdf))
+        if not several_rules:
+            pictures.append(_pareto(summary, folder))
+        pictures += _of_first_window(summary, folder, bench)
     return _Section(
         summary.workload,
         f"{summary.cluster}; {summary.windows}",
@@ -159,31 +144,55 @@ def _section(summary: WorkloadSummary, folder: Path, bench: WindowBench | None) 
     )
 
 
-def _gantt(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> _Picture:
-    """Replay the first window under two policies and draw both schedules."""
+def _pareto(summary: WorkloadSummary, folder: Path) -> Picture:
+    figure = pareto_figure(pareto_points(summary, ACROSS, UP))
+    _save(figure, folder / f"pareto-{file_part(summary.workload)}.png")
+    intervals = " and their 95 % intervals" if summary.block is not None else ""
+    return svg("Completion time against energy", f"Means over the windows{intervals}. {FRONT_NOTE}", figure)
+
+
+def _of_first_window(summary: WorkloadSummary, folder: Path, bench: WindowBench) -> list[Picture]:
+    """Replay the first window under two policies and draw both."""
     windows = bench.windows[summary.workload]
     trace = next(iter(windows.traces.values()))[0]
+    styles = line_styles(summary)
+    runs = [
+        Run(
+            contender.label,
+            record(bench.policies[contender.label].build(), trace, windows.cluster, bench.timing),
+            styles[contender],
+        )
+        for contender in _pair(summary)
+    ]
+    lines = lines_figure(runs)
+    _save(lines, folder / f"timelines-{file_part(summary.workload)}.png")
+    pictures = [_gantt(summary, folder, windows, runs), svg("The same window over time", TIMELINES_NOTE, lines)]
+    for run in runs:
+        heat = heat_figure(run.recording)
+        _save(heat, folder / f"heat-{file_part(summary.workload)}-{file_part(run.label)}.png")
+        pictures.append(png(f"Its GPUs under {run.label}", heat_note(run.recording), heat))
+    return pictures
+
+
+def _gantt(summary: WorkloadSummary, folder: Path, windows: Windows, runs: Sequence[Run]) -> Picture:
     schedules = []
-    for contender in _pair(summary):
-        policy = bench.policies[contender.label].build()
-        outcome, segments = record(policy, trace, windows.cluster, bench.timing)
+    for run in runs:
+        outcome = run.recording.outcome
         slowdown = figure(float(outcome.bounded_slowdown()[windows.counted].mean()))
         jct = duration_text(float(outcome.jct[windows.counted].mean()))
-        title = f"{contender.label}: mean bounded slowdown {slowdown}, mean completion time {jct}"
-        schedules.append(Schedule(title, segments))
-    counted = trace[windows.counted]
-    begin = float(counted.submit_time[0])
-    arrivals = max(float(counted.submit_time[-1]) - begin, float(counted.run_time.max()) / 100, 1.0)
-    cluster: ClusterSpec = windows.cluster
-    chart = gantt_figure(schedules, cluster.gpus, cluster.first_gpus, begin, begin + _TAIL_SHOWN * arrivals)
-    path = folder / f"gantt-{file_part(summary.workload)}.png"
-    _save(chart, path)
+        title = f"{run.label}: mean bounded slowdown {slowdown}, mean completion time {jct}"
+        schedules.append(Schedule(title, run.recording))
+    outcome = runs[0].recording.outcome
+    submit, longest = outcome.submit[windows.counted], float(outcome.run[windows.counted].max())
+    begin = float(submit[0])
+    arrivals = max(float(submit[-1]) - begin, longest / 100, 1.0)
+    chart = gantt_figure(schedules, begin, begin + _TAIL_SHOWN * arrivals, "the first counted submission")
+    _save(chart, folder / f"gantt-{file_part(summary.workload)}.png")
     note = (
-        f"The first window, from the first to shortly after the last of its {len(counted):,} counted "
+        f"The first window, from the first to shortly after the last of its {len(submit):,} counted "
         "submissions; one colour for each job, grey is idle. The figures in the titles are this window's."
     )
-    address = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return _Picture("One window under two policies", note, address)
+    return png("One window under two policies", note, chart)
 
 
 def _pair(summary: WorkloadSummary) -> list[Contender]:
@@ -196,7 +205,7 @@ def _pair(summary: WorkloadSummary) -> list[Contender]:
     return list(dict.fromkeys(chosen))[:2]
 
 
-def _learning_curves(bench: WindowBench | None, folder: Path) -> list[_Picture]:
+def _learning_curves(bench: WindowBench | None, folder: Path) -> list[Picture]:
     """Draw the training of each bundle whose run folder is beside it."""
     found = []
     for label, policy in (bench.policies if bench is not None else {}).items():
@@ -207,7 +216,7 @@ def _learning_curves(bench: WindowBench | None, folder: Path) -> list[_Picture]:
         curve = learning_curve_figure(file, label, _kept(policy.name)) if file is not None else None
         if curve is not None:
             _save(curve, folder / f"learning-curve-{file_part(label)}.png")
-            found.append(_Picture(f"How {label} learned", "", _svg(curve)))
+            found.append(svg(f"How {label} learned", "", curve))
     return found
 
 
@@ -219,10 +228,4 @@ def _kept(bundle: str) -> tuple[int, str] | None:
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    figure.savefig(path, dpi=130)
-
-
-def _svg(figure: "Figure") -> str:
-    out = io.BytesIO()
-    figure.savefig(out, format="svg", transparent=True)
-    return f"data:image/svg+xml;base64,{base64.b64encode(out.getvalue()).decode()}"
+    figure.savefig(path, dpi=DPI)

@@ -9,6 +9,7 @@ from typing import Any
 from lepton_rl.agents import RuleNames, policy_name, rule_names, run_policy
 from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy
 from lepton_rl.errors import ConfigError
+from lepton_rl.experiments.recording import Recording, record
 from lepton_rl.simulator import Timing
 from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
@@ -30,6 +31,8 @@ class Simulation:
         trace: the jobs that ran.
         dropped: jobs that the cluster could never run.
         outcome: when each job started and finished.
+        report: what the policy says of its run, if anything.
+        recording: who held which GPUs when, where that was asked for.
     """
 
     policy: str
@@ -37,13 +40,17 @@ class Simulation:
     trace: Trace
     dropped: int
     outcome: Outcome
+    report: str = ""
+    recording: Recording | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON: times in seconds, units as in `core.metrics`."""
         metrics: dict[str, float | int | None] = {
             name: value if math.isfinite(value) else None for name, value in self.outcome.metrics().items()
         }
-        metrics["preemptions"] = int(self.outcome.preemptions.sum())
+        for name in ("preemptions", "migrations", "strikes"):
+            if name in metrics:
+                metrics[name] = int(metrics[name] or 0)
         rest = [name for name in metrics if name not in LEADING_KEYS]
         return {
             "jobs": len(self.trace),
@@ -67,12 +74,10 @@ class Simulation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out of the trace or read otherwise than written, and hours of the run with prices below 0."""
-        prices = self.outcome.cluster.tariffs.electricity
-        if prices is None:
-            return self.trace.losses
-        report = prices.until(float(self.outcome.finish.max())).negative_report()
-        return (*self.trace.losses, report) if report else self.trace.losses
+        """What was left out of the trace or read otherwise than written, hours of the run with prices below 0, and what
+        the policy says of itself."""
+        notes = notes_of(self.trace, self.outcome)
+        return (*notes, self.report) if self.report else notes
 
     def write_jobs(self, path: Path) -> None:
         """Write one CSV row for each job; times are seconds after the file's first submission."""
@@ -94,6 +99,13 @@ class Simulation:
             yield f"{job},{submit!r},{start!r},{finish!r},{wait!r},{jct!r},{gpus:g},{preemptions}\n"
 
 
+def notes_of(trace: Trace, outcome: Outcome) -> tuple[str, ...]:
+    """Return what was left out of a trace or read otherwise than written, and hours of the run with prices below 0."""
+    prices = outcome.cluster.tariffs.electricity
+    report = None if prices is None else prices.until(float(outcome.finish.max())).negative_report()
+    return (*trace.losses, report) if report else trace.losses
+
+
 def simulate(
     trace: Trace,
     cluster: ClusterSpec,
@@ -102,6 +114,7 @@ def simulate(
     strict: bool = False,
     placement: Placement = Placement.FIRST,
     timing: Timing | None = None,
+    recorded: bool = False,
 ) -> Simulation:
     """Run `trace` on `cluster` under `policy`.
 
@@ -114,8 +127,12 @@ def simulate(
         strict: refuse a trace with a job that is too large.
         placement: chooses the GPUs where the policy does not.
         timing: what preemption costs.
+        recorded: remember who held which GPUs when; slower, with the same schedule.
     """
     fitting = fit_to_cluster(trace, cluster, strict)
-    outcome = run_policy(policy, fitting, cluster, timing, placement)
+    recording = record(policy, fitting, cluster, timing, placement) if recorded else None
+    outcome = recording.outcome if recording else run_policy(policy, fitting, cluster, timing, placement)
     rules = rule_names(policy, placement)
-    return Simulation(policy_name(policy), rules, fitting, len(trace) - len(fitting), outcome)
+    report = str(getattr(policy, "report", ""))
+    dropped = len(trace) - len(fitting)
+    return Simulation(policy_name(policy), rules, fitting, dropped, outcome, report, recording)

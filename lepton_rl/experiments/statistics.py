@@ -97,6 +97,33 @@ def compare(values: ArrayLike, rival: ArrayLike, higher_is_better: bool = False,
     )
 
 
+def relative_change(difference: ArrayLike, scale: ArrayLike, block: int | None = 1) -> Estimate:
+    """Return the mean difference over the mean scale, of figures per window, and its 95 % interval.
+
+    Both are resampled together, so that a window counts by its size. 0 over 0 is 0; what is infinite has no interval.
+
+    Args:
+        difference: in the order of the windows.
+        scale: 0 or more each, what the difference of the window is a part of.
+        block: as in `estimate`.
+    """
+    ours, theirs = (np.asarray(sample, dtype=np.float64) for sample in (difference, scale))
+    part = float(_part(ours.mean(), theirs.mean()))
+    if block is None or len(ours) < 2:
+        return Estimate(part, None, None, len(ours))
+    weights = _weights(len(ours), block)
+    parts = _part(weights @ ours, weights @ theirs)
+    return Estimate(part, *_percentiles(parts if np.isfinite(parts).all() else None, 1.0), len(ours))
+
+
+def _part(difference: ArrayLike, scale: ArrayLike) -> FloatArray:
+    """Return difference / scale; infinite over 0, but 0 where both are."""
+    ours, theirs = np.asarray(difference, dtype=np.float64), np.asarray(scale, dtype=np.float64)
+    over_nothing = np.where(ours == 0, 0.0, np.copysign(np.inf, ours))
+    part: FloatArray = np.where(theirs > 0, ours / np.where(theirs > 0, theirs, 1.0), over_nothing)
+    return part
+
+
 def _unless_rounding(figure: float, size: float) -> float:
     """Return the figure, or 0 where it is 0 but for the rounding of sums of figures of this size."""
     return 0.0 if abs(figure) <= _ROUNDING * size else figure

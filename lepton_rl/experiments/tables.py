@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from lepton_rl.core.metrics import SMALLEST
 from lepton_rl.experiments.statistics import Comparison, Estimate, estimate, estimate_interquartile_mean
 from lepton_rl.experiments.summary import HEADLINES, METRICS, OPTIMUM_GAP, WorkloadSummary
 
@@ -100,9 +101,11 @@ def figure(value: float | None) -> str:
     """Return a number in four digits: 12,346 or 0.1235."""
     if value is None:
         return "-"
+    if abs(value) < SMALLEST:
+        return "0"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.4g}" if abs(value) >= 0.01 or value == 0 else f"{value:.1e}"
+    return f"{value:.4g}" if abs(value) >= 0.01 else f"{value:.1e}"
 
 
 def interval(estimate: Estimate, signed: bool = False) -> str:

@@ -119,6 +119,8 @@ def counted_metrics(outcome: Outcome, counted: slice) -> dict[str, float]:
             name: getattr(outcome, name)[counted]
             for name in ("submit", "run", "gpus", "first_start", "finish", "preemptions", "groups")
         },
+        migrations=None if outcome.migrations is None else outcome.migrations[counted],
+        disturbed=None if outcome.disturbed is None else outcome.disturbed.of(counted),
     )
     metrics = part.metrics() | {name: whole[name] for name in CLUSTER_METRICS if name in whole}
     return metrics | {"p50_bounded_slowdown": float(np.percentile(part.bounded_slowdown(), 50))}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import copy_allocation, copy_gpus, held_on, milli_up, release
+from lepton_rl.core.allocation import copy_gpus, foresee, held_on, milli_up, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
@@ -13,7 +13,7 @@ from lepton_rl.core.progress import planned_seconds, seconds_for
 from lepton_rl.simulator.reservations import BEGIN as RESERVED_FROM
 from lepton_rl.simulator.reservations import END as RESERVED_UNTIL
 from lepton_rl.simulator.reservations import NODE as RESERVED_NODE
-from lepton_rl.simulator.reservations import count_down, has_reservations, next_end, reservations
+from lepton_rl.simulator.reservations import has_reservations, next_end, reservations, reserve
 from lepton_rl.simulator.starting import begin_at, only_new_jobs
 from lepton_rl.simulator.waiting import find
 
@@ -26,7 +26,7 @@ def _find_shadow_between(
     """First end of a reservation after one time and before another at which the head fits; infinity for none."""
     time = next_end(hw, after)
     while time < before:
-        count_down(ahead_nodes, hw, time)
+        reserve(ahead_nodes, hw, time)
         if fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals, hw):
             return time
         time = next_end(hw, time)
@@ -50,7 +50,7 @@ def _find_shadow(
     counted = rules[L.COUNTED] == 1
     free = L.MILLI * totals[L.FREE_WHOLE]
     if not counted:
-        copy_allocation(gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
+        foresee(gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
     shadow = np.inf
     last = now
     for index in range(counts[L.RUNNING]):
@@ -68,7 +68,7 @@ def _find_shadow(
         else:
             release(jobs, job, gpus, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals, hw)
             if has_reservations(hw) and shadow == np.inf:
-                count_down(ahead_nodes, hw, end)
+                reserve(ahead_nodes, hw, end)
             if shadow == np.inf and fits(rules[L.PLACEMENT], jobs, head, ahead_gpus, ahead_nodes, ahead_totals, hw):
                 shadow = end
     if has_reservations(hw) and shadow == np.inf:

@@ -1,10 +1,12 @@
 """A simulated cluster behind the `Cluster` protocol: the face for policies written in Python."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Migrate, Preempt, Start
-from lepton_rl.core.allocation import held_gpus, release
+from lepton_rl.core.allocation import held_gpus, list_job, release, unlist_job
 from lepton_rl.core.arrays import Floats
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
@@ -15,7 +17,7 @@ from lepton_rl.errors import IllegalAction
 from lepton_rl.simulator.ends import remove_end
 from lepton_rl.simulator.events import forget_true_end, move_to_next_event, set_true_end
 from lepton_rl.simulator.heat import temperatures
-from lepton_rl.simulator.rates import change_rates_now
+from lepton_rl.simulator.rates import change_rates_now, forget_changes
 from lepton_rl.simulator.rules import Rule, Timing
 from lepton_rl.simulator.state import build_state, outcome_of
 from lepton_rl.simulator.waiting import find, insert, remove
@@ -48,6 +50,7 @@ class SimulatedCluster:
         # The queue's own order is submission: policies bring their own.
         self._state = build_state(trace, cluster, Rule(placement=placement), self.timing)
         self.cluster = self._state.cluster
+        self._migrations = np.zeros(len(trace), np.int64)
 
     @property
     def time(self) -> float:
@@ -61,6 +64,7 @@ class SimulatedCluster:
             IllegalAction: jobs wait on an idle cluster and nothing will ever happen again.
         """
         s = self._state
+        self._change_rates()
         moved = move_to_next_event(
             s.jobs, s.truth, s.queue, s.run_end, s.run_job, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0],
             s.hw, s.clock, s.counts, s.rules, s.settings,
@@ -75,12 +79,16 @@ class SimulatedCluster:
     def snapshot(self) -> Snapshot:
         """Return what a scheduler can know now; later changes of the cluster do not reach it."""
         s = self._state
+        self._change_rates()
         count = int(s.counts[L.RUNNING])
         running = np.sort(s.run_job[L.TRUE_ENDS, :count])
         waiting = s.queue[s.counts[L.FRONT] : s.counts[L.BACK]]
         jobs = s.jobs[np.concatenate((running, waiting))]
         arrays = (jobs, s.gpus[0].copy(), s.nodes[0].copy(), s.bits[0].copy(), s.totals[0].copy())
         arrays[-1][L.TOUCHED : L.TOTAL_COLUMNS] = -1
+        if s.hw is not None:  # rows are others here
+            arrays[0][:, [L.NEXT_SHARE, L.ON_GPU]] = -1.0
+            arrays[1][:, [L.RATED, L.FIRST_JOB]] = -1
         for array in arrays:
             array.setflags(write=False)
         jobs, gpus, nodes, bits, totals = arrays
@@ -126,19 +134,20 @@ class SimulatedCluster:
         else:
             s = self._state
             limit_power(action, self.cluster, s.gpus[0], s.nodes[0], s.totals[0], s.hw)
-        self._change_rates()
 
     def _change_rates(self) -> None:
+        """Let rates follow what was decided at this instant, once, as in a run without Python."""
         s = self._state
         if s.hw is not None and s.totals[0, L.STIRRED_GPUS] > 0:
             change_rates_now(
                 s.jobs, s.truth, s.run_end, s.run_job, s.gpus[0], s.nodes[0], s.totals[0], s.hw, s.clock, s.counts,
                 s.rules,
             )  # fmt: skip
+            forget_changes(s.truth, s.run_job, s.hw, s.counts)  # nobody looks, and one instant may have any number
 
     def outcome(self) -> Outcome:
         """Return the record of the run; complete once `advance` has returned False."""
-        return outcome_of(self.trace, self._state)
+        return replace(outcome_of(self.trace, self._state), migrations=self._migrations.copy())
 
     def gpus_of(self, job: int) -> tuple[int, ...]:
         """Return the GPUs that a running job holds, in the order taken."""
@@ -168,7 +177,7 @@ class SimulatedCluster:
         take_gpus(action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw)
         begin_run(s.jobs, job, s.clock[L.NOW], s.hw)
         remove(s.queue, s.counts, find(s.jobs, s.queue, s.counts, job))
-        set_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock)
+        set_true_end(s.jobs, s.truth, job, s.gpus[0], s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock)
         s.counts[L.RUNNING] += 1
 
     def _check_running(self, action: Preempt | Migrate) -> None:
@@ -183,7 +192,9 @@ class SimulatedCluster:
         job = action.job
         self._check_running(action)
         service = served(s.jobs, job, s.clock[L.NOW], s.hw)
-        forget_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock, s.settings)
+        forget_true_end(
+            s.jobs, s.truth, job, s.gpus[0], s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock, s.settings
+        )
         s.counts[L.RUNNING] -= 1
         release(s.jobs, job, s.gpus[0], s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw)
         s.jobs[job, L.FIRST_GPU] = -1
@@ -195,13 +206,17 @@ class SimulatedCluster:
         s = self._state
         job = action.job
         self._check_running(action)
-        service = move_gpus(
-            action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw, s.clock[L.NOW],
-            self.timing.migration_cost,
-        )  # fmt: skip
+        unlist_job(s.jobs, job, s.gpus[0], s.hw)
+        try:
+            service = move_gpus(
+                action, s.jobs, job, self.placement, s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw,
+                s.clock[L.NOW], self.timing.migration_cost,
+            )  # fmt: skip
+        except IllegalAction:
+            list_job(s.jobs, job, s.gpus[0], s.hw)
+            raise
         s.truth[job, L.REMAINING] += self.timing.migration_cost - service
         running = s.counts[L.RUNNING]
         remove_end(s.run_end, s.run_job, running, job)
-        set_true_end(s.jobs, s.truth, job, s.hw, s.run_end, s.run_job, running - 1, s.clock)
-        if s.hw is not None:
-            s.truth[job, L.MIGRATIONS] += 1
+        set_true_end(s.jobs, s.truth, job, s.gpus[0], s.hw, s.run_end, s.run_job, running - 1, s.clock)
+        self._migrations[job] += 1

@@ -84,10 +84,15 @@ def remove_end(run_end: Floats, run_job: Ints32, size: int, job: int) -> None:
 
 
 @njit
-def order_ends(run_end: Floats, run_job: Ints32, size: int) -> None:
-    """Make a heap again of `size` jobs whose true ends have changed."""
-    for place in range(size // 2 - 1, -1, -1):
-        _sift_down(run_end, run_job, size, place, run_end[L.TRUE_ENDS, place], run_job[L.TRUE_ENDS, place])
+def move_end(run_end: Floats, run_job: Ints32, size: int, end: float, job: int) -> None:
+    """Give a job in the heap of `size` jobs another true end."""
+    place = 0
+    while run_job[L.TRUE_ENDS, place] != job:
+        place += 1
+    if place > 0 and run_end[L.TRUE_ENDS, (place - 1) >> 1] > end:
+        push_end(run_end, run_job, place, end, job)
+    else:
+        _sift_down(run_end, run_job, size, place, end, job)
 
 
 @inlined

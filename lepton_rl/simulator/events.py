@@ -3,17 +3,17 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import release
+from lepton_rl.core.allocation import list_job, release, unlist_job
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware, hourly_integral
 from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH, JOULES_PER_MWH
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.progress import predicted_end, seconds_for, served
 from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_end
-from lepton_rl.simulator.heat import find_next_heat, heat_up
+from lepton_rl.simulator.heat import heat_up
 from lepton_rl.simulator.passes import scheduling_pass
 from lepton_rl.simulator.rates import change_rates, forget_changes
-from lepton_rl.simulator.reservations import count_down, has_reservations, next_change
+from lepton_rl.simulator.reservations import has_reservations, next_change, reserve, set_second
 from lepton_rl.simulator.scores import margin, score
 from lepton_rl.simulator.stopping import fail_and_repair
 from lepton_rl.simulator.waiting import insert
@@ -75,6 +75,7 @@ def _complete(
         drop_prediction(run_end, run_job, counts[L.RUNNING], predicted_end(jobs, job, hw), job)
     counts[L.RUNNING] -= 1
     counts[L.RELEASED] = 1
+    unlist_job(jobs, job, gpus, hw)
     release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
     jobs[job, L.ATTAINED] += served(jobs, job, clock[L.NOW], hw)
     jobs[job, L.FIRST_GPU] = -1
@@ -119,7 +120,7 @@ def next_event(jobs: Floats, run_end: Floats, hw: Hardware, clock: Floats, count
         if counts[L.FAULT] < hw.fault_time.shape[0] and is_anything_left(jobs, counts):
             time = min(time, max(hw.fault_time[counts[L.FAULT]], clock[L.NOW]))
         if has_reservations(hw) and is_anything_left(jobs, counts):
-            time = min(time, next_change(hw, clock[L.NOW]))
+            time = min(time, max(clock[L.NEXT_RESERVATION], clock[L.NOW]))
     if time < np.inf:  # a timer alone would tick for ever
         time = min(time, clock[L.TIMER])
     return time
@@ -157,8 +158,6 @@ def _let_heat(
         while hw.heat.shape[0] > 0 and clock[L.NEXT_HEAT] < time < np.inf:
             _pass_time(totals, hw, clock, clock[L.NEXT_HEAT])
             heat_up(gpus, totals, clock)
-            if totals[L.STIRRED_GPUS] == 0:  # what was to come has been prevented
-                find_next_heat(gpus, clock)
             change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
             time = next_event(jobs, run_end, hw, clock, counts)
     return time
@@ -182,16 +181,17 @@ def move_to_next_event(
         counts[L.GREW] = 0
         if hw.heat.shape[0] > 0 and clock[L.NEXT_HEAT] <= time:
             heat_up(gpus, totals, clock)
-            if totals[L.STIRRED_GPUS] == 0:
-                find_next_heat(gpus, clock)
         if counts[L.FAULT] < hw.fault_time.shape[0] and hw.fault_time[counts[L.FAULT]] <= time:
             fail_and_repair(
                 jobs, truth, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, settings
             )
         if has_reservations(hw):
-            count_down(nodes, hw, time)
-            counts[L.RELEASED] = 1
-            counts[L.GREW] = 1
+            set_second(nodes, time)
+            if clock[L.NEXT_RESERVATION] <= time:
+                reserve(nodes, hw, time)
+                clock[L.NEXT_RESERVATION] = next_change(hw, time)
+                counts[L.RELEASED] = 1
+                counts[L.GREW] = 1
     while counts[L.ARRIVED] < jobs.shape[0] and jobs[counts[L.ARRIVED], L.SUBMIT] <= time:
         submit(jobs, queue, gpus, hw, clock, counts, rules, settings)
     while clock[L.TIMER] <= time:
@@ -202,8 +202,9 @@ def move_to_next_event(
 
 @inlined
 def set_true_end(
-    jobs: Floats, truth: Floats, job: int, hw: Hardware, run_end: Floats, run_job: Ints32, size: int, clock: Floats
-) -> None:
+    jobs: Floats, truth: Floats, job: int, gpus: Ints32, hw: Hardware, run_end: Floats, run_job: Ints32, size: int,
+    clock: Floats,
+) -> None:  # fmt: skip
     """Give a job that was started now its true end, in a heap of `size` jobs."""
     if np.isnan(truth[job, L.FIRST_START]):
         truth[job, L.FIRST_START] = clock[L.NOW]
@@ -211,12 +212,13 @@ def set_true_end(
     push_end(run_end, run_job, size, end, job)
     if hw is not None:
         truth[job, L.END] = end
+        list_job(jobs, job, gpus, hw)
 
 
 @njit
 def forget_true_end(
-    jobs: Floats, truth: Floats, job: int, hw: Hardware, run_end: Floats, run_job: Ints32, size: int, clock: Floats,
-    settings: Floats,
+    jobs: Floats, truth: Floats, job: int, gpus: Ints32, hw: Hardware, run_end: Floats, run_job: Ints32, size: int,
+    clock: Floats, settings: Floats,
 ) -> None:  # fmt: skip
     """Take a job that was preempted now out of a heap of `size` jobs; it owes the restart cost."""
     remove_end(run_end, run_job, size, job)
@@ -224,6 +226,7 @@ def forget_true_end(
     truth[job, L.PREEMPTIONS] += 1.0
     if hw is not None:
         truth[job, L.END] = np.inf
+        unlist_job(jobs, job, gpus, hw)
 
 
 @njit
@@ -243,10 +246,10 @@ def run_to_end(
         )  # fmt: skip
         size = counts[L.RUNNING] - counts[L.STARTED] + counts[L.PREEMPTED]
         for index in range(counts[L.PREEMPTED]):
-            forget_true_end(jobs, truth, preempted[index], hw, run_end, run_job, size, clock, settings)
+            forget_true_end(jobs, truth, preempted[index], gpus, hw, run_end, run_job, size, clock, settings)
             size -= 1
         for index in range(counts[L.STARTED]):
-            set_true_end(jobs, truth, started[index], hw, run_end, run_job, size, clock)
+            set_true_end(jobs, truth, started[index], gpus, hw, run_end, run_job, size, clock)
             size += 1
         change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
     return int(counts[L.BACK] - counts[L.FRONT])
@@ -273,7 +276,7 @@ def warm_up(
         )  # fmt: skip
         size = counts[L.RUNNING] - counts[L.STARTED]
         for index in range(counts[L.STARTED]):
-            set_true_end(jobs, truth, started[index], hw, run_end, run_job, size, clock)
+            set_true_end(jobs, truth, started[index], gpus, hw, run_end, run_job, size, clock)
             size += 1
         change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
     counts[L.HEAD] = -1

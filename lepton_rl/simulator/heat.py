@@ -21,9 +21,59 @@ _seconds_to_temperature = inlined(seconds_to_temperature)
 
 
 @inlined
-def heat_row(gpu: int) -> int:
-    """Where a GPU's figures begin in the clock."""
-    return L.DETAILED_CLOCK_COLUMNS + gpu * L.HEAT_COLUMNS
+def _hot_at(gpu: int) -> int:
+    """Where the clock holds when a GPU will be at its throttle temperature."""
+    return L.DETAILED_CLOCK_COLUMNS + gpu
+
+
+@inlined
+def _blocks(gpus: Ints32) -> int:
+    """Number of blocks of GPUs of which the clock holds the least time."""
+    return int((gpus.shape[0] + L.HEAT_BLOCK - 1) // L.HEAT_BLOCK)
+
+
+@inlined
+def heat_row(gpu: int, gpus: Ints32) -> int:
+    """Where a GPU's other figures begin in the clock."""
+    return int(L.DETAILED_CLOCK_COLUMNS + gpus.shape[0] + _blocks(gpus) + gpu * L.HEAT_COLUMNS)
+
+
+@inlined
+def _least(clock: Floats, first: int, behind: int) -> float:
+    """Least of a stretch of the clock; four at a time."""
+    a, b, c, d = np.inf, np.inf, np.inf, np.inf
+    while first + 4 <= behind:
+        a = min(a, clock[first])
+        b = min(b, clock[first + 1])
+        c = min(c, clock[first + 2])
+        d = min(d, clock[first + 3])
+        first += 4
+    while first < behind:
+        a = min(a, clock[first])
+        first += 1
+    return min(min(a, b), min(c, d))
+
+
+@inlined
+def _set_hot_at(gpu: int, time: float, gpus: Ints32, clock: Floats) -> None:
+    """Write when a GPU will be at its throttle temperature, and the least times above it."""
+    if clock[_hot_at(gpu)] == time:
+        return
+    clock[_hot_at(gpu)] = time
+    block = gpu // L.HEAT_BLOCK
+    first = block * L.HEAT_BLOCK
+    behind = min(first + L.HEAT_BLOCK, gpus.shape[0])
+    blocks = L.DETAILED_CLOCK_COLUMNS + gpus.shape[0]
+    clock[blocks + block] = _least(clock, _hot_at(first), _hot_at(behind))
+    clock[L.NEXT_HEAT] = _least(clock, blocks, blocks + _blocks(gpus))
+
+
+@inlined
+def _forget_hot_at(gpus: Ints32, clock: Floats) -> None:
+    """No GPU is on its way to its throttle temperature."""
+    for place in range(L.DETAILED_CLOCK_COLUMNS, L.DETAILED_CLOCK_COLUMNS + gpus.shape[0] + _blocks(gpus)):
+        clock[place] = np.inf
+    clock[L.NEXT_HEAT] = np.inf
 
 
 @inlined
@@ -31,11 +81,11 @@ def temperature(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floa
     """Temperature of a GPU at a time at which its draw has not changed since, degrees Celsius."""
     if hw is None:
         return np.nan
-    row = heat_row(gpu)
+    row = heat_row(gpu, gpus)
     figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
-    if clock[row + L.NOT_DRAWN] > 0.0 or clock[row + L.HOT_AT] <= now:
+    if clock[row + L.NOT_DRAWN] > 0.0 or clock[_hot_at(gpu)] <= now:
         return float(figures[THROTTLE_C])
-    if now == clock[row + L.WARM_SINCE]:  # not through an exponential that rounds: observers compare
+    if clock[row + L.WARM_SINCE] == now:  # the exponential of 0 seconds would round
         return float(clock[row + L.TEMPERATURE])
     return _temperature_after_c(
         clock[row + L.TEMPERATURE], clock[row + L.DRAWING], now - clock[row + L.WARM_SINCE], hw.inlet_c,
@@ -61,15 +111,14 @@ def take_temperatures(degrees: Floats, gpus: Ints32, nodes: Ints32, hw: Hardware
     if hw is None:
         return
     for gpu in range(gpus.shape[0]):
-        row = heat_row(gpu)
+        row = heat_row(gpu, gpus)
         figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
         natural_uw = drawn_uw(gpu, gpus, nodes, hw)
         hot = degrees[gpu] >= figures[THROTTLE_C] and natural_uw * 1e-6 > figures[HOLD_W]
         clock[row + L.TEMPERATURE] = degrees[gpu]
         clock[row + L.WARM_SINCE] = clock[L.NOW]
-        clock[row + L.HOT_AT] = np.inf
         clock[row + L.NOT_DRAWN] = np.rint(natural_uw - figures[HOLD_W] * 1e6) if hot else 0.0
-    clock[L.NEXT_HEAT] = np.inf
+    _forget_hot_at(gpus, clock)
 
 
 @njit
@@ -78,7 +127,7 @@ def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, cl
     if hw is None:
         return
     now = clock[L.NOW]
-    row = heat_row(gpu)
+    row = heat_row(gpu, gpus)
     kind = nodes[gpus[gpu, L.NODE], L.TYPE]
     figures = hw.heat[kind]
     degrees = temperature(gpu, gpus, nodes, hw, clock, now)
@@ -93,12 +142,12 @@ def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, cl
     clock[row + L.WARM_SINCE] = now
     clock[row + L.DRAWING] = hold if hot else natural
     clock[row + L.NOT_DRAWN] = not_drawn
-    clock[row + L.HOT_AT] = np.inf
+    hot_at = np.inf
     if not hot and natural > hold:
-        clock[row + L.HOT_AT] = now + _seconds_to_temperature(
+        hot_at = now + _seconds_to_temperature(
             degrees, figures[THROTTLE_C], natural, hw.inlet_c, figures[C_PER_W], figures[TIME_CONSTANT_S]
         )
-        clock[L.NEXT_HEAT] = min(clock[L.NEXT_HEAT], clock[row + L.HOT_AT])
+    _set_hot_at(gpu, hot_at, gpus, clock)
     if hot or was_hot:
         left = left_by_limit(gpu, gpus, nodes, hw)
         if hot:
@@ -108,33 +157,30 @@ def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, cl
 
 
 @njit
-def find_next_heat(gpus: Ints32, clock: Floats) -> None:
-    """Look anew for the next time at which a GPU reaches its throttle temperature."""
-    clock[L.NEXT_HEAT] = np.inf
-    for gpu in range(gpus.shape[0]):
-        clock[L.NEXT_HEAT] = min(clock[L.NEXT_HEAT], clock[heat_row(gpu) + L.HOT_AT])
-
-
-@njit
 def heat_up(gpus: Ints32, totals: Ints64, clock: Floats) -> None:
     """Mark the GPUs that have reached their throttle temperature by now."""
-    for gpu in range(gpus.shape[0]):
-        if clock[heat_row(gpu) + L.HOT_AT] <= clock[L.NOW]:
-            stir(gpu, gpus, totals)
+    now = clock[L.NOW]
+    blocks = L.DETAILED_CLOCK_COLUMNS + gpus.shape[0]
+    for block in range(_blocks(gpus)):
+        if clock[blocks + block] <= now:
+            for gpu in range(block * L.HEAT_BLOCK, min((block + 1) * L.HEAT_BLOCK, gpus.shape[0])):
+                if clock[_hot_at(gpu)] <= now:
+                    stir(gpu, gpus, totals)
 
 
 @njit
 def start_cold(gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats) -> None:
-    """Give each GPU the steady temperature of its draw, at the beginning of a run; idle GPUs do not throttle."""
+    """Give each idle GPU its steady temperature, at the beginning of a run; reservations are looked at anew."""
     clock[L.NEXT_HEAT] = np.inf
+    clock[L.NEXT_RESERVATION] = -np.inf
     if hw is None or hw.heat.shape[0] == 0:
         return
+    _forget_hot_at(gpus, clock)
     for gpu in range(gpus.shape[0]):
         figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
-        row = heat_row(gpu)
+        row = heat_row(gpu, gpus)
         watts = drawn_uw(gpu, gpus, nodes, hw) * 1e-6
         clock[row + L.TEMPERATURE] = hw.inlet_c + figures[C_PER_W] * watts
         clock[row + L.WARM_SINCE] = clock[L.NOW]
         clock[row + L.DRAWING] = watts
-        clock[row + L.HOT_AT] = np.inf
         clock[row + L.NOT_DRAWN] = 0.0

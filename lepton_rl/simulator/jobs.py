@@ -84,6 +84,7 @@ def _detailed(trace: Trace, cluster: ClusterSpec, plain: Floats) -> Floats:
     jobs[:, L.CLASS] = np.array([_CLASSES.index(name) for name in names])[trace.job_class]
     jobs[:, L.TYPES] = _type_bits(trace, cluster, plain[:, L.MEMORY])
     jobs[:, L.RATE] = 1.0
+    jobs[:, [L.NEXT_SHARE, L.ON_GPU]] = -1.0
     for column, name in enumerate(cluster.resources):
         if name in trace.asks:
             jobs[:, L.ASKS + column] = np.ceil(np.round(trace.asks[name] * L.MILLI, 3))  # 2.007 x 1000 is above 2007

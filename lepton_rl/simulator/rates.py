@@ -1,13 +1,13 @@
 """Rates that change while jobs run: neighbours on a shared GPU, power limits, heat."""
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import is_stirred, set_rate, settle_stirred
+from lepton_rl.core.allocation import set_rate
 from lepton_rl.core.arrays import Floats, Ints32, Ints64
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.progress import predicted_end, seconds_for, settle
-from lepton_rl.simulator.ends import add_prediction, drop_prediction, order_ends
-from lepton_rl.simulator.heat import find_next_heat, warm
+from lepton_rl.simulator.ends import add_prediction, drop_prediction, move_end
+from lepton_rl.simulator.heat import warm
 
 
 @inlined
@@ -32,23 +32,23 @@ def forget_changes(truth: Floats, run_job: Ints32, hw: Hardware, counts: Ints64)
 def _change_rate(
     jobs: Floats, truth: Floats, job: int, gpus: Ints32, nodes: Ints32, hw: Hardware, run_end: Floats,
     run_job: Ints32, clock: Floats, counts: Ints64, rules: Ints64,
-) -> bool:  # fmt: skip
-    """Set the rate of a running job anew; return whether it changed. The heap of true ends is then out of order."""
+) -> None:  # fmt: skip
+    """Set the rate of a running job anew."""
     before = jobs[job, L.RATE]
     foreseen = predicted_end(jobs, job, hw)
     set_rate(jobs, job, gpus, nodes, hw)
     after = jobs[job, L.RATE]
     if after == before:
-        return False
+        return
     jobs[job, L.RATE] = before
     truth[job, L.REMAINING] -= settle(jobs, job, clock[L.NOW], hw)
     jobs[job, L.RATE] = after
     truth[job, L.END] = clock[L.NOW] + seconds_for(truth[job, L.REMAINING], jobs, job, hw)
+    move_end(run_end, run_job, counts[L.RUNNING], truth[job, L.END], job)
     if rules[L.PREDICTS]:
         drop_prediction(run_end, run_job, counts[L.RUNNING], foreseen, job)
         add_prediction(jobs, run_end, run_job, counts[L.RUNNING] - 1, predicted_end(jobs, job, hw), job)
     tell_change(truth, job, run_job, counts)
-    return True
 
 
 @njit
@@ -59,25 +59,27 @@ def change_rates_now(
     """Set the rates of all jobs on marked GPUs anew, and take the marks off."""
     if hw is None:
         return
-    left = totals[L.STIRRED_GPUS]
-    if hw.heat.shape[0] > 0:
-        for gpu in range(gpus.shape[0]):
-            if left > 0 and gpus[gpu, L.STIRRED] == 1:
-                left -= 1
-                warm(gpu, gpus, nodes, totals, hw, clock)
-        if clock[L.NEXT_HEAT] <= clock[L.NOW]:
-            find_next_heat(gpus, clock)
-    changed = False
-    for index in range(counts[L.RUNNING]):
-        job = run_job[L.TRUE_ENDS, index]
-        if is_stirred(jobs, job, gpus) and _change_rate(
-            jobs, truth, job, gpus, nodes, hw, run_end, run_job, clock, counts, rules
-        ):
-            run_end[L.TRUE_ENDS, index] = truth[job, L.END]
-            changed = True
-    if changed:
-        order_ends(run_end, run_job, counts[L.RUNNING])
-    settle_stirred(gpus, totals)
+    with_heat = hw.heat.shape[0] > 0
+    gpu = int(totals[L.STIRRED_GPUS]) - 1
+    while with_heat and gpu >= 0:
+        warm(gpu, gpus, nodes, totals, hw, clock)
+        gpu = int(gpus[gpu, L.STIRRED]) - 2
+    gpu = int(totals[L.STIRRED_GPUS]) - 1
+    totals[L.STIRRED_GPUS] = 0
+    while gpu >= 0:
+        following = int(gpus[gpu, L.STIRRED]) - 2
+        gpus[gpu, L.STIRRED] = 0
+        if gpus[gpu, L.FREE] < L.MILLI and gpus[gpu, L.DOWN] == 0:
+            job = int(gpus[gpu, L.FIRST_JOB])
+            if jobs[job, L.GPUS] >= L.MILLI:
+                if gpus[gpu, L.KEPT] != gpus[gpu, L.RATED]:
+                    _change_rate(jobs, truth, job, gpus, nodes, hw, run_end, run_job, clock, counts, rules)
+            else:
+                while job >= 0:
+                    _change_rate(jobs, truth, job, gpus, nodes, hw, run_end, run_job, clock, counts, rules)
+                    job = int(jobs[job, L.NEXT_SHARE])
+        gpus[gpu, L.RATED] = gpus[gpu, L.KEPT]
+        gpu = following
 
 
 @inlined

@@ -24,19 +24,25 @@ def has_reservations(hw: Hardware) -> bool:
     return reservations(hw) > 0
 
 
+@inlined
+def set_second(nodes: Ints32, now: float) -> None:
+    """Write the present second, rounded up: whole seconds are left until a reservation."""
+    nodes[0, L.CLOCK] = int(np.ceil(now))
+
+
 @njit
-def count_down(nodes: Ints32, hw: Hardware, now: float) -> None:
-    """Write how long each node lasts until its next reservation, whole seconds; RESERVED while one holds."""
+def reserve(nodes: Ints32, hw: Hardware, now: float) -> None:
+    """Write of each node when it is reserved next, or that it is."""
     if hw is None:
         return
+    set_second(nodes, now)
     for row in range(hw.reservations.shape[0]):
         nodes[int(hw.reservations[row, NODE]), L.LASTS] = L.UNCOUNTED
     for row in range(hw.reservations.shape[0]):
         if hw.reservations[row, END] > now:
             node = int(hw.reservations[row, NODE])
-            left = np.floor(hw.reservations[row, BEGIN] - now)
-            left = float(L.RESERVED) if left < 0.0 or hw.reservations[row, BEGIN] == now else left
-            nodes[node, L.LASTS] = min(int(nodes[node, L.LASTS]), int(min(left, float(L.UNCOUNTED))))
+            begin = int(hw.reservations[row, BEGIN])
+            nodes[node, L.LASTS] = min(int(nodes[node, L.LASTS]), L.RESERVED if begin <= now else begin)
 
 
 @njit

@@ -141,14 +141,10 @@ def metered(clock: Floats, cluster: ClusterSpec) -> Metered | None:
 
 
 def disturbed(truth: Floats, cluster: ClusterSpec) -> Disturbed | None:
-    """Return what failures and migrations did to the jobs of a detailed cluster."""
-    if not cluster.groups:
+    """Return what failures did to the jobs of a cluster whose GPUs fail."""
+    if not cluster.dynamics.faults.is_on:
         return None
-    return Disturbed(
-        strikes=truth[:, L.STRIKES].astype(np.int64),
-        migrations=truth[:, L.MIGRATIONS].astype(np.int64),
-        lost_seconds=truth[:, L.LOST].copy(),
-    )
+    return Disturbed(strikes=truth[:, L.STRIKES].astype(np.int64), lost_seconds=truth[:, L.LOST].copy())
 
 
 def outcome_of(trace: Trace, state: State) -> Outcome:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import bring_back, holds, release, take_down
+from lepton_rl.core.allocation import bring_back, holds, release, take_down, unlist_job
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
@@ -24,6 +24,7 @@ def leave(
         drop_prediction(run_end, run_job, counts[L.RUNNING], predicted_end(jobs, job, hw), job)
     counts[L.RUNNING] -= 1
     counts[L.RELEASED] = 1
+    unlist_job(jobs, job, gpus, hw)
     release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
     jobs[job, L.FIRST_GPU] = -1
     return settle(jobs, job, clock[L.NOW], hw)

@@ -47,7 +47,7 @@ NUMBERS = {
     "time_sensitivity": Rule(0.0, 1e12, strict=False, default=1.0),
     "deadline": Rule(0.0, MAX_SECONDS, default=np.nan, may_be_missing=True),
 }
-CATEGORIES = ("queue", "user", "project", "job_class", "gpu_type")
+CATEGORIES = ("queue", "user", "project", "job_class", "gpu_type", "stage")
 ASKED = "_per_gpu"
 """Ending of the columns that say what a job takes beside each of its GPUs: cpu_cores_per_gpu, ram_gib_per_gpu, ..."""
 ASKED_RULE = Rule(0.0, 1e6, strict=False)

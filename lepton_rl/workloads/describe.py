@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.errors import ConfigError, TraceError, counted, missing_extra
+from lepton_rl.workloads.dependencies import chains
 from lepton_rl.workloads.requested import NOTE
 from lepton_rl.workloads.trace import Dropped, Requested, Trace
 
@@ -40,6 +41,10 @@ class TraceDescription:
         queues: distinct names.
         users: distinct names.
         projects: distinct names.
+        dependencies: pairs of jobs of which one starts after the other has finished.
+        waiting_jobs: jobs that come after others.
+        longest_chain: jobs of the longest chain in which each comes after the one before; 0 without dependencies.
+        critical_path: largest sum of run times along a chain, which may be another one; 0 without dependencies.
         max_nodes: from the file's header.
         max_procs: from the file's header.
         dropped: what was left out, and why.
@@ -61,6 +66,10 @@ class TraceDescription:
     queues: int
     users: int
     projects: int
+    dependencies: int
+    waiting_jobs: int
+    longest_chain: int
+    critical_path: float
     max_nodes: int | None
     max_procs: int | None
     dropped: tuple[Dropped, ...]
@@ -95,6 +104,13 @@ class TraceDescription:
         rows += [(f"header {key}", str(value)) for key, value in header if value is not None]
         counts = (("queues", self.queues), ("users", self.users), ("projects", self.projects))
         rows += [(what, str(count)) for what, count in counts if count]
+        if self.dependencies:
+            rows += [
+                ("dependencies", f"{self.dependencies:,}"),
+                ("jobs that come after others", f"{self.waiting_jobs:,}"),
+                ("longest chain", counted(self.longest_chain, "job")),
+                ("critical path", f"{self.critical_path:,.0f} s"),
+            ]
         for entry in self.dropped:
             named = ", ".join(entry.examples) + (", ..." if entry.count > len(entry.examples) else "")
             rows.append(("dropped", f"{entry.count:,} {entry.reason} ({named})"))
@@ -126,6 +142,7 @@ def describe(trace: Trace, gpus: Sequence[int] = ()) -> TraceDescription:
     common = np.lexsort((sizes, -counts))
     absent = trace.requested == "absent"
     machine = trace.machine
+    longest_chain, critical_path = chains(trace.after, trace.run_time)
     return TraceDescription(
         name=trace.name,
         jobs=len(trace),
@@ -142,6 +159,10 @@ def describe(trace: Trace, gpus: Sequence[int] = ()) -> TraceDescription:
         queues=len(np.unique(trace.queue[trace.queue >= 0])),
         users=len(np.unique(trace.user[trace.user >= 0])),
         projects=len(np.unique(trace.project[trace.project >= 0])),
+        dependencies=len(trace.after),
+        waiting_jobs=len(np.unique(trace.after[:, 1])),
+        longest_chain=longest_chain,
+        critical_path=critical_path,
         max_nodes=machine.max_nodes if machine else None,
         max_procs=machine.max_procs if machine else None,
         dropped=trace.dropped,

@@ -23,19 +23,20 @@ class GpuClusterParameters:
     """The settings of `gpu_cluster`.
 
     Attributes:
-        gang_sizes: whole numbers of GPUs; sizes above the cluster's are left out.
+        gang_sizes: whole numbers of GPUs, or shares of one below 1; sizes above the cluster's are left out.
         gang_shares: weight of each size; Philly: 93.9 % of jobs ask for one GPU.
         median_run_time: of the log-normal body, seconds, for a job of one GPU.
         run_time_sigma: of ln(run time) in the body.
         tail_share: probability of the Pareto tail, which begins where the body is cut.
         tail_exponent: of the tail; the smaller, the heavier.
         max_run_time: longer run times are cut to it, seconds.
-        gang_exponent: a gang of n runs n ** gang_exponent times as long; 0 makes size and time independent.
+        gang_exponent: a gang of n runs n ** gang_exponent times as long, a share as long as a whole GPU; 0 makes size
+            and time independent.
         gap_cv: coefficient of variation of the gaps between arrivals at a constant rate; 1 is Poisson.
         daily_swing: the rate varies by this share about its mean over the day, with its peak at peak_hour.
         peak_hour: hour of the day, 0 to 24.
         weekend_rate: rate on days 6 and 7 of the week, relative to the others.
-        memory_gib: GiB needed on each GPU.
+        memory_gib: GiB needed on each GPU; a share needs its part of it.
         memory_shares: weight of each figure.
         users: number of users.
         queues: number of queues; each user has one.
@@ -44,7 +45,7 @@ class GpuClusterParameters:
         time_sensitivity: bounds of a uniform draw.
     """
 
-    gang_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
+    gang_sizes: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
     gang_shares: tuple[float, ...] = (0.939, 0.019, 0.022, 0.018, 0.002)
     median_run_time: float = 1000.0
     run_time_sigma: float = 1.8
@@ -69,7 +70,8 @@ class GpuClusterParameters:
             weights, figures = getattr(self, shares), getattr(self, values)
             _require(len(weights) == len(figures) > 0, f"{shares} needs one weight for each of {values}")
             _require(min(weights) >= 0.0 and sum(weights) > 0.0, f"{shares} must not be negative or all 0")
-        _require(all(size >= 1 for size in self.gang_sizes), "gang_sizes must be whole numbers from 1")
+        known = all(size == int(size) >= 1 or 0 < size < 1 for size in self.gang_sizes)
+        _require(known, "gang_sizes must be whole numbers from 1, or shares between 0 and 1")
         _require(min(self.memory_gib) > 0.0, "memory_gib must be above 0")
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
@@ -83,7 +85,7 @@ class GpuClusterParameters:
     def mean_gpu_seconds(self, gpus: int) -> float:
         """Return the expected GPUs times run time of a job that fits on `gpus` GPUs."""
         sizes, shares = self._gangs(gpus)
-        times = (self._mean_run_time(n**self.gang_exponent) for n in sizes)
+        times = (self._mean_run_time(max(n, 1.0) ** self.gang_exponent) for n in sizes)
         return float(sum(p * n * time for n, p, time in zip(sizes, shares, times, strict=True)))
 
     def _gangs(self, gpus: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -166,7 +168,8 @@ def gpu_cluster(
             "submit_time": through_cycle(gaps, _weekly_rates(model), WEEK),
             "run_time": _draw_run_times(gang, model, rng),
             "gpus": gang,
-            "gpu_memory_gib": rng.choice(model.memory_gib, size=n_jobs, p=memory / memory.sum()),
+            "gpu_memory_gib": rng.choice(model.memory_gib, size=n_jobs, p=memory / memory.sum())
+            * np.minimum(gang, 1.0),
             "user": user,
             "queue": queue_of_user[user],
             "compute_intensity": rng.uniform(*model.compute_intensity, n_jobs),
@@ -200,7 +203,8 @@ def _draw_run_times(
     tail = np.exp(rng.standard_exponential(len(gang)) / model.tail_exponent)  # Pareto from 1
     cut = model._cut
     body = np.exp(model.run_time_sigma * np.minimum(normal, cut))
-    time = model.median_run_time * np.where(normal > cut, body * tail, body) * gang**model.gang_exponent
+    time = model.median_run_time * np.where(normal > cut, body * tail, body)
+    time *= np.maximum(gang, 1.0) ** model.gang_exponent
     return np.clip(time, 1.0, model.max_run_time)
 
 

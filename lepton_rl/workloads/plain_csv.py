@@ -9,7 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lepton_rl.errors import TraceError
-from lepton_rl.workloads.columns import ASKED, CATEGORIES, COLUMNS, fail
+from lepton_rl.workloads.after_column import resolve
+from lepton_rl.workloads.columns import ASKED, CATEGORIES, COLUMNS, as_codes, check_job_ids, fail
+from lepton_rl.workloads.dependencies import (
+    AFTER,
+    Edges,
+    bridged,
+    lost_note,
+    no_edges,
+    predecessor_lists,
+    refuse_cycles,
+    selected,
+)
 from lepton_rl.workloads.files import trace_name
 from lepton_rl.workloads.tables import CsvTable, read_table
 from lepton_rl.workloads.trace import Trace
@@ -40,15 +51,17 @@ PLAIN_COLUMNS = (
     PlainColumn("job_class", "vision, language, recommendation, speech or general: whose speeds hold; empty: general"),
     PlainColumn("gpu_type", "types of GPU that will do, joined by |, as in A100|H100; empty: any"),
     PlainColumn("deadline", "seconds after submission by which it should have finished; empty: none", empty=np.nan),
+    PlainColumn("stage", "a name that the jobs of one stage or array share; empty: none"),
+    PlainColumn(AFTER, "job_ids that must have finished before it starts, as in 1|2; stage:NAME: all jobs of a stage"),
 )
 ASKED_HELP = "of the node's NAME (cpu_cores, ram_gib, ...) that the job takes beside each of its GPUs; empty: 0"
 
 _NAMES = tuple(column.name for column in PLAIN_COLUMNS)
 _REQUIRED = tuple(column.name for column in PLAIN_COLUMNS if column.required)
 _EXAMPLE_ROWS = (
-    "1,0,3600,1,7200,16,batch,ada,vision,80,3,vision,,",
-    "2,60,86400,8,172800,80,batch,grace,language,120,6,language,A100|H100,259200",
-    "3,95.5,600,0.25,,4,interactive,ada,,,,,,900",
+    "1,0,3600,1,7200,16,batch,ada,vision,80,3,vision,,,prepare,",
+    "2,60,86400,8,172800,80,batch,grace,language,120,6,language,A100|H100,259200,,stage:prepare",
+    "3,95.5,600,0.25,,4,interactive,ada,,,,,,900,,",
 )
 
 
@@ -72,7 +85,8 @@ def csv_template() -> str:
 def read_csv(path: str | Path) -> Trace:
     """Read a plain CSV; see `csv_template` for its columns.
 
-    Rows with run time 0 or without a GPU are dropped and counted; other faults are errors with their line.
+    Rows with run time 0 or without a GPU are dropped and counted; other faults are errors with their line. Jobs after a
+    row with run time 0 come after those that it came after; a row without a GPU counts as finished, with a note.
     """
     path = Path(path)
     table = read_table(path, _NAMES, _REQUIRED, comments=True, ending=ASKED)
@@ -82,11 +96,13 @@ def read_csv(path: str | Path) -> Trace:
         table.lines,
     )
     _refuse_repeated_ids(numbered)
-    table, idle = numbered.drop(numbered.numbers("run_time") == 0.0, "run time 0")
+    no_time = numbered.numbers("run_time") == 0.0
+    edges = bridged(_dependencies(numbered), no_time, str(path))
+    table, idle = numbered.drop(no_time, "run time 0")
     table, no_gpu = table.drop(table.numbers("gpus") == 0.0, "no GPU")
     columns: dict[str, ArrayLike] = {}
     for column in PLAIN_COLUMNS:
-        if column.name not in table.columns:
+        if column.name not in table.columns or column.name == AFTER:
             continue
         if column.name in CATEGORIES:
             columns[column.name] = table.columns[column.name]
@@ -95,7 +111,15 @@ def read_csv(path: str | Path) -> Trace:
     for name in table.columns:
         if name.endswith(ASKED):
             columns[name] = table.numbers(name, 0.0)
-    return Trace.from_columns(columns, name=trace_name(path), dropped=(*idle, *no_gpu), locate=table.locate)
+    kept = np.isin(numbered.lines, table.lines)
+    return Trace.from_columns(
+        columns,
+        name=trace_name(path),
+        dropped=(*idle, *no_gpu),
+        notes=lost_note(edges, kept, "no GPU"),
+        locate=table.locate,
+        edges=selected(edges, kept, len(kept)),
+    )
 
 
 def write_csv(trace: Trace, path: str | Path) -> None:
@@ -114,6 +138,9 @@ def write_csv(trace: Trace, path: str | Path) -> None:
         else:
             shifted = values + trace.origin if name == "submit_time" else values
             cells.append(["" if value != value else f"{value:.17g}" for value in shifted.tolist()])
+    if len(trace.after):
+        names.append(AFTER)
+        cells.append(_after_cells(trace, path))
     for name, values in trace.asks.items():
         names.append(name + ASKED)
         cells.append([f"{value:.17g}" for value in values.tolist()])
@@ -125,6 +152,25 @@ def write_csv(trace: Trace, path: str | Path) -> None:
         path.write_text(text.getvalue(), encoding="utf-8")
     except OSError as error:
         raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _dependencies(table: CsvTable) -> Edges:
+    """Return the edges between the rows of the file that column `after` names."""
+    if not any(table.columns.get(AFTER, ())):
+        return no_edges()
+    job_id = check_job_ids(table.numbers("job_id"), table.locate)
+    stage, stages = as_codes("stage", table.columns.get("stage", [""] * len(job_id)), None, table.locate)
+    edges = resolve(table.columns[AFTER], job_id, stage, stages, table.locate)
+    refuse_cycles(edges, job_id, table.locate)  # before a row of one is dropped
+    return edges
+
+
+def _after_cells(trace: Trace, path: Path) -> list[str]:
+    """Return column `after`: the ids of the jobs that each one comes after."""
+    ids = trace.job_id.tolist()
+    if len(set(ids)) < len(ids):
+        raise TraceError(f"{path}: several jobs have one id, so that column {AFTER!r} cannot name them")
+    return ["|".join(str(ids[row]) for row in rows) for rows in predecessor_lists(trace.after, len(trace))]
 
 
 def _refuse_repeated_ids(table: CsvTable) -> None:

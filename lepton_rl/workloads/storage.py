@@ -13,6 +13,7 @@ import numpy as np
 from lepton_rl.core.atomic import replacing
 from lepton_rl.errors import MissingExtra, TraceError
 from lepton_rl.workloads.columns import ASKED, COLUMNS
+from lepton_rl.workloads.dependencies import AFTER, edges_of_lists, predecessor_lists
 from lepton_rl.workloads.files import read_bytes
 from lepton_rl.workloads.trace import Dropped, MachineHeader, Trace
 
@@ -44,8 +45,12 @@ def save_trace(trace: Trace, path: Path) -> None:
         with replacing(path) as draft, draft.open("wb") as file:
             if pyarrow is None:
                 stored: dict[str, Any] = {**arrays, _META: np.array(meta)}
+                if len(trace.after):
+                    stored[AFTER] = trace.after
                 np.savez(file, **stored)
             else:
+                if len(trace.after):
+                    arrays[AFTER] = predecessor_lists(trace.after, len(trace))
                 table = pyarrow.table(arrays).replace_schema_metadata({_META: meta})
                 importlib.import_module("pyarrow.parquet").write_table(table, file)
     except OSError as error:
@@ -62,8 +67,10 @@ def load_trace(path: Path) -> Trace:
         meta = json.loads(text)
         if meta["format"] != FORMAT:
             raise TraceError(f"{path}: saved in format {meta['format']}; this version reads format {FORMAT}")
+        edges = arrays.pop(AFTER, ())
         return Trace.from_columns(
             arrays,
+            edges=edges,
             name=meta["name"],
             labels=meta["labels"],
             origin=meta["origin"],
@@ -79,7 +86,7 @@ def load_trace(path: Path) -> Trace:
 
 def _columns(stored: Collection[str]) -> list[str]:
     """Return the columns to read; those that came later are not in traces saved before."""
-    later = ("deadline", "job_class", "gpu_type")
+    later = ("deadline", "job_class", "gpu_type", "stage")
     asked = [column for column in stored if column.endswith(ASKED)]
     return [column for column in COLUMNS if column not in later or column in stored] + asked
 
@@ -89,7 +96,10 @@ def _read_npz(path: Path) -> tuple[dict[str, Any], str]:
     try:
         # opened here: NumPy leaves a damaged file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {column: stored[column] for column in _columns(stored.files)}, str(stored[_META])
+            arrays = {column: stored[column] for column in _columns(stored.files)}
+            if AFTER in stored.files:
+                arrays[AFTER] = stored[AFTER]
+            return arrays, str(stored[_META])
     except (KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile):
         raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None
 
@@ -99,7 +109,9 @@ def _read_parquet(path: Path) -> tuple[dict[str, Any], str]:
     pyarrow = _pyarrow()
     try:
         table = importlib.import_module("pyarrow.parquet").read_table(path)
-        arrays = {column: table[column].to_numpy() for column in _columns(table.column_names)}
+        arrays: dict[str, Any] = {column: table[column].to_numpy() for column in _columns(table.column_names)}
+        if AFTER in table.column_names:
+            arrays[AFTER] = edges_of_lists(table[AFTER].to_pylist())
         return arrays, table.schema.metadata[_META.encode()].decode()
     except (KeyError, TypeError, UnicodeDecodeError, OSError, pyarrow.ArrowException):
         raise TraceError(f"{path}: not a trace saved by lepton_rl, or cut short") from None

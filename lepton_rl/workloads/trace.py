@@ -4,14 +4,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lepton_rl.errors import ConfigError, TraceError, counted, nearest
 from lepton_rl.workloads import columns as check
+from lepton_rl.workloads import dependencies
+from lepton_rl.workloads.after_column import resolve
 from lepton_rl.workloads.columns import COLUMNS, Locate
+from lepton_rl.workloads.dependencies import AFTER
 from lepton_rl.workloads.requested import CLAIRVOYANT, NOTE, check_sigma, noisy, parse_mode, partly_given, tsafrir
 
 Requested = str
@@ -76,6 +79,7 @@ class Trace:
         job_class: codes into labels["job_class"]; which of the cluster's speeds hold; -1 is a general job.
         gpu_type: codes into labels["gpu_type"], the types of GPU that will do, joined by `|`; -1 is any.
         deadline: seconds after its submission by which a job should have finished; NaN is none.
+        stage: codes into labels["stage"], the jobs of one stage or array; -1 is none.
         labels: the names behind the codes.
         name: for tables and pictures.
         origin: seconds to add to `submit_time` for the file's own stamps.
@@ -86,6 +90,9 @@ class Trace:
         notes: what was read otherwise than written, one sentence each.
         asks: what the job takes on a node beside each of its GPUs, by the node's name for it: `cpu_cores`,
             `ram_gib`, ...; 0 is nothing. A share of a GPU takes it once.
+        after: int64 array of shape (dependencies, 2): pairs of rows (predecessor, successor), sorted, each once. The
+            successor joins the queue once it is submitted and all its predecessors have finished. A predecessor that a
+            selection leaves out counts as finished.
     """
 
     job_id: NDArray[np.int64]
@@ -102,6 +109,7 @@ class Trace:
     job_class: NDArray[np.int32]
     gpu_type: NDArray[np.int32]
     deadline: NDArray[np.float64]
+    stage: NDArray[np.int32]
     labels: Mapping[str, tuple[str, ...]]
     name: str = "trace"
     origin: float = 0.0
@@ -110,10 +118,10 @@ class Trace:
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     asks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    after: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    after: NDArray[np.int64] = field(default_factory=dependencies.no_edges)
 
     def __post_init__(self) -> None:
-        for column in COLUMNS:
+        for column in (*COLUMNS, AFTER):
             object.__setattr__(self, column, _read_only(getattr(self, column)))
         object.__setattr__(self, "asks", {name: _read_only(array) for name, array in self.asks.items()})
 
@@ -134,6 +142,7 @@ class Trace:
         dropped: Iterable[Dropped] = (),
         notes: Iterable[str] = (),
         locate: Locate | None = None,
+        edges: ArrayLike | None = None,
     ) -> Self:
         """Check and order a table of jobs.
 
@@ -141,8 +150,9 @@ class Trace:
         their order. A row without requested time gets its run time, unless `requested` is "absent".
 
         Args:
-            columns: values by column name; queue, user, project, job_class and gpu_type as names or whole numbers;
-                NAME_per_gpu is what a job asks of NAME beside each GPU.
+            columns: values by column name; queue, user, project, job_class, gpu_type and stage as names or whole
+                numbers; NAME_per_gpu is what a job asks of NAME beside each GPU; `after` names the jobs that each
+                one comes after: text as in a plain CSV ("3|stage:prepare"), or a sequence of job ids.
             name: for tables and pictures.
             labels: for the category columns whose values are codes already.
             origin: None if the submit times are raw stamps: the first becomes 0. A number if they are
@@ -152,11 +162,15 @@ class Trace:
             dropped: rows that the caller left out.
             notes: what the caller read otherwise than written.
             locate: names the place of a row in errors; the row's number if None.
+            edges: more dependencies, pairs of rows (predecessor, successor) of the table as it is given.
+
+        Raises:
+            TraceError: a value is wrong, `after` names no job, or a job comes after itself.
         """
         place = locate or (lambda row: f"{name}: row {row + 1}")
         for column in columns:
-            if column not in COLUMNS and not column.endswith(check.ASKED):
-                raise TraceError(f"{name}: no column is called {column!r}{nearest(column, COLUMNS)}")
+            if column not in (*COLUMNS, AFTER) and not column.endswith(check.ASKED):
+                raise TraceError(f"{name}: no column is called {column!r}{nearest(column, (*COLUMNS, AFTER))}")
         for column in check.REQUIRED:
             if column not in columns:
                 raise TraceError(f"{name}: column {column!r} is missing")
@@ -185,9 +199,16 @@ class Trace:
             check.check_numbers(column, table[column], place)
         table["gpus"] = check.check_gpus(table["gpus"], place)
         requested, more_notes = _settle_requested(table, requested, name)
+        after = dependencies.as_edges(() if edges is None else edges, jobs, name)
+        if AFTER in columns:
+            words = cast(Iterable[object], columns[AFTER])
+            named = resolve(words, table["job_id"], table["stage"], names["stage"], place)
+            after = dependencies.ordered(np.concatenate((after, named)))
+        dependencies.refuse_cycles(after, table["job_id"], place)
         if (np.diff(table["submit_time"]) < 0).any():
             order = np.argsort(table["submit_time"], kind="stable")
             table = {column: array[order] for column, array in table.items()}
+            after = dependencies.selected(after, order, jobs)
         if origin is None:
             origin = float(table["submit_time"][0])
             table["submit_time"] = table["submit_time"] - origin
@@ -202,6 +223,7 @@ class Trace:
             requested=requested,
             dropped=tuple(dropped),
             notes=(*notes, *more_notes),
+            after=after,
         )
 
     def __len__(self) -> int:
@@ -210,18 +232,20 @@ class Trace:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Trace):
             return NotImplemented
-        rest = [f.name for f in fields(self) if f.name not in (*COLUMNS, "asks")]
+        rest = [f.name for f in fields(self) if f.name not in (*COLUMNS, AFTER, "asks")]
         if self.asks.keys() != other.asks.keys():
             return False
         return len(self) == len(other) and all(
             [getattr(self, name) == getattr(other, name) for name in rest]
-            + [np.array_equal(getattr(self, c), getattr(other, c), equal_nan=True) for c in COLUMNS]
+            + [np.array_equal(getattr(self, c), getattr(other, c), equal_nan=True) for c in (*COLUMNS, AFTER)]
             + [np.array_equal(array, other.asks[name]) for name, array in self.asks.items()]
         )
 
     def __repr__(self) -> str:
         span = float(self.submit_time[-1] - self.submit_time[0])
-        return f"<Trace {self.name!r}: {counted(len(self), 'job')} over {span:g} s, requested times {self.requested}>"
+        waits = f", {dependencies.said(len(self.after))}" if len(self.after) else ""
+        jobs = counted(len(self), "job")
+        return f"<Trace {self.name!r}: {jobs} over {span:g} s, requested times {self.requested}{waits}>"
 
     def __getitem__(self, rows: slice) -> "Trace":
         """Return the jobs of a slice in order, as `trace[i:j]`."""
@@ -229,17 +253,31 @@ class Trace:
             raise TypeError("a Trace takes a forward slice, as in trace[10:20]")
         return self._take(rows, f"[{rows.start or 0}:{len(self) if rows.stop is None else rows.stop}]")
 
-    def _take(self, rows: slice | NDArray[np.bool_], what: str) -> "Trace":
+    def _take(self, rows: slice | NDArray[np.bool_] | NDArray[np.int64], what: str) -> "Trace":
         """Return the rows selected, at their own times; `what` names the selection."""
         parts: dict[str, Any] = {column: getattr(self, column)[rows] for column in COLUMNS}
         parts["asks"] = {name: array[rows] for name, array in self.asks.items()}
+        parts[AFTER] = dependencies.selected(self.after, rows, len(self))
         if len(parts["submit_time"]) == 0:
             raise TraceError(f"{self.name}: {what} selects no job of {len(self)}")
         return replace(self, **parts)
 
     def where(self, rows: NDArray[np.bool_]) -> "Trace":
-        """Return the jobs for which `rows`, shape (jobs,), is true, at their own times."""
-        return self._take(rows, "the selection")
+        """Return the jobs for which `rows`, shape (jobs,), is true, at their own times.
+
+        A note counts the dependencies on jobs that are left out.
+        """
+        return self._keep(rows, "the selection")
+
+    def _keep(self, rows: NDArray[np.bool_], what: str, why: str = "") -> "Trace":
+        """Return the rows that are true, with a note where jobs left out had successors."""
+        return replace(self._take(rows, what), notes=(*self.notes, *dependencies.lost_note(self.after, rows, why)))
+
+    def with_after(self, edges: ArrayLike) -> "Trace":
+        """Return the trace with these dependencies in place of its own, pairs of rows (predecessor, successor)."""
+        after = dependencies.as_edges(edges, len(self), self.name)
+        dependencies.refuse_cycles(after, self.job_id, lambda row: f"{self.name}: row {row + 1}")
+        return replace(self, after=after)
 
     def window(self, start: int, n: int) -> "Trace":
         """Return `n` consecutive jobs from index `start` (0 is the first); all of them must exist."""
@@ -266,6 +304,15 @@ class Trace:
         if cut == 0:
             raise TraceError(f"{self.name}: the first part of a split at {fraction:g} selects no job of {len(self)}")
         return self[:cut], self[cut:]
+
+    def delayed(self, seconds: NDArray[np.float64]) -> "Trace":
+        """Return the jobs submitted so much later, 0 or more, shape (jobs,). Deadlines stay at the same instants."""
+        later = self.submit_time + seconds
+        order = np.argsort(later, kind="stable")
+        table = {column: getattr(self, column)[order] for column in COLUMNS}
+        table |= {"submit_time": later[order], "deadline": np.maximum(self.deadline - seconds, 0.0)[order]}
+        asks = {name: array[order] for name, array in self.asks.items()}
+        return replace(self, **table, asks=asks)
 
     def scale_load(self, factor: float) -> "Trace":
         """Divide every gap between arrivals by `factor`; the first job keeps its submit time."""
@@ -329,13 +376,19 @@ class Trace:
                 f"; the largest needs {asked[large].max():g}"
             )
         entry = Dropped(f"asks for more than {most:g} {unit}", count, examples)
-        kept = self._take(~large, f"at most {most:g} {unit}")
+        kept = self._keep(~large, f"at most {most:g} {unit}", entry.reason)
         return replace(kept, dropped=(*self.dropped, entry))
 
     @property
     def losses(self) -> tuple[str, ...]:
         """What was left out of the trace, and what was read otherwise than written: a line for each."""
         return tuple(f"{self.name}: {text}" for text in (*self.dropped, *self.notes))
+
+    def by_submit_time(self) -> "Trace":
+        """Return the jobs in the order of their submit times; equal times keep their order."""
+        if (np.diff(self.submit_time) >= 0.0).all():
+            return self
+        return self._take(np.argsort(self.submit_time, kind="stable"), "the order")
 
     def offered_load(self, gpus: float) -> float:
         """Return GPU-seconds asked for, over those that `gpus` GPUs have between first and last submission.

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lepton_rl.agents import Genetic, Greedy, run_policy
-from lepton_rl.agents.genetic import SEEDS, Plan
+from lepton_rl.agents.first_plans import SEEDS
+from lepton_rl.agents.genetic import Plan
 from lepton_rl.agents.optimum import optimum
 from lepton_rl.agents.planning import predicted_ends
 from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy, Snapshot, Start, schedule

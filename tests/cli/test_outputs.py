@@ -101,6 +101,24 @@ def test_times_of_jobs_may_stand_beside_a_bundle(bundle: Path, folder: Path) -> 
     assert (folder / "week" / "jobs.csv").is_file()
 
 
+def test_a_trained_policy_and_its_rivals_have_one_page(bundle: Path, folder: Path, capsys: CAPTURE) -> None:
+    line = ["evaluate", "week", "--trace", "jobs.csv", "--against", "fcfs,sjf"]
+    assert main([*line, "--json"]) == 0
+    plain = capsys.readouterr().out
+    assert main([*line, "--json", "--report", "pages"]) == 0
+    out, err = capsys.readouterr()
+    assert out == plain
+    assert err.splitlines()[-1] == "report: pages/report.html"
+    page = (folder / "pages" / "report.html").read_text(encoding="utf-8")
+    assert page.count("GPUs over time</h3>") == 3
+    assert "Completion time against energy" in page
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for inside in ("week/bundle", "week/bundle/pages"):
+        assert main([*line, "--report", inside, "--overwrite"]) == 2
+        assert "which this command reads" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_trace_is_read_once_for_all_policies(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[str | None] = []
     original = WorkloadConfig.build

@@ -47,7 +47,7 @@ def dynamic_cases(draw: st.DrawFn) -> DynamicCase:
             checkpoint_cost_s=checkpoints / 10,
             restart_cost_s=draw(st.sampled_from([0.0, 3.0])),
         ),
-        reservations=() if reserved is None else (Reservation(float(reserved), reserved + 40.0, (0,)),),
+        reservations=() if reserved is None else (Reservation(reserved, reserved + 40, (0,)),),
     )
     return DynamicCase(case.trace, case.cluster.with_dynamics(dynamics))
 

@@ -1,63 +1,63 @@
-"""Which job held which GPU when."""
-
-import sys
-from itertools import pairwise
+"""Gantt charts: jobs where they ran, and a mark where they were preempted."""
 
 import numpy as np
 import pytest
 
 from lepton_rl.agents import make_policy
-from lepton_rl.core import Action, ClusterSpec, Snapshot
-from lepton_rl.errors import ConfigError
-from lepton_rl.experiments.gantt import Segment, raster, record
-from lepton_rl.experiments.plots import Schedule, gantt_figure
-from lepton_rl.simulator import Timing
-from lepton_rl.workloads import Trace, gpu_cluster
+from lepton_rl.core import ClusterSpec, Outcome
+from lepton_rl.experiments.cluster_config import ClusterConfig
+from lepton_rl.experiments.gantt import Schedule, gantt_figure, raster
+from lepton_rl.experiments.recording import Recording, record
+from lepton_rl.workloads import Trace
 
 
-def test_every_run_is_recorded_with_its_gpus() -> None:
-    trace = Trace.from_columns({"submit_time": [0.0, 0.0, 1.0], "run_time": [4.0, 2.0, 3.0], "gpus": [1.0, 1.0, 2.0]})
-    outcome, segments = record(make_policy("fcfs"), trace, ClusterSpec.pool(2), Timing())
-    assert sorted(segments, key=lambda segment: segment.job) == [
-        Segment(0, 0.0, 4.0, (0,)),
-        Segment(1, 0.0, 2.0, (1,)),
-        Segment(2, 4.0, 7.0, (0, 1)),
-    ]
-    assert outcome.finish.tolist() == [4.0, 2.0, 7.0]
-
-
-def test_a_preempted_job_has_two_runs_and_no_gpu_is_held_twice() -> None:
-    trace = gpu_cluster(60, 4, 1.5, seed=2)
-    outcome, segments = record(make_policy("srtf"), trace, ClusterSpec(2, 2), Timing())
-    assert len(segments) == 60 + outcome.preemptions.sum()
-    assert outcome.preemptions.sum() > 0
-    for gpu in range(4):
-        held = sorted((segment.start, segment.end) for segment in segments if gpu in segment.gpus)
-        assert all(before[1] <= after[0] for before, after in pairwise(held))
-
-
-def test_a_policy_that_fails_when_it_is_replayed_is_a_sentence() -> None:
-    class Leaves:
-        def decide(self, snapshot: Snapshot) -> list[Action]:
-            sys.exit()
-
-    with pytest.raises(ConfigError, match=r"^Leaves failed at 0 s: SystemExit$"):
-        record(Leaves(), gpu_cluster(5, 4, 1.5, seed=2), ClusterSpec(2, 2), Timing())
+def recording_of(cluster: ClusterSpec, *stays: tuple[int, float, float, tuple[int, ...]]) -> Recording:
+    """Return a recording of (job, begin, end, GPUs)."""
+    jobs = 1 + max(stay[0] for stay in stays)
+    finish = np.array([max((stay[2] for stay in stays if stay[0] == job), default=0.0) for job in range(jobs)])
+    zeros, ones = np.zeros(jobs), np.ones(jobs)
+    counts = np.zeros(jobs, np.int64)
+    outcome = Outcome(cluster, zeros, ones, ones, zeros, finish, counts, counts.astype(np.int32), 0.0, 0.0)
+    job, begin, end, gpus = zip(*stays, strict=True)
+    first = np.cumsum([0, *map(len, gpus)])
+    held = np.array([gpu for each in gpus for gpu in each], np.int64)
+    return Recording(outcome, np.array(job, np.int64), np.array(begin), np.array(end), held, first.astype(np.int64))
 
 
 def test_the_picture_shows_jobs_where_they_ran() -> None:
-    segments = [Segment(5, 0.0, 10.0, (0,)), Segment(7, 5.0, 20.0, (1, 2)), Segment(8, 12.0, 12.001, (0,))]
-    picture = raster(segments, 3, 0.0, 20.0, columns=20)
+    recording = recording_of(ClusterSpec.pool(3), (5, 0.0, 10.0, (0,)), (7, 5.0, 20.0, (1, 2)), (8, 12.0, 12.001, (0,)))
+    picture = raster(recording, 0.0, 20.0, columns=20)
     assert picture.shape == (3, 20)
     assert set(picture[0, :10]) == {5}
     assert picture[0, 12] == 8
     assert np.array_equal(picture[1], picture[2])
     assert set(picture[1, :5]) == {-1}
-    assert raster(segments, 3, 0.0, 20.0, columns=20, most_rows=2).shape == (2, 20)
+    assert raster(recording, 0.0, 20.0, columns=20, most_rows=2).shape == (2, 20)
 
 
 def test_a_line_stands_above_the_first_gpu_of_each_node() -> None:
     pytest.importorskip("matplotlib")
-    schedule = Schedule("nodes of 2, 3 and 1 GPUs", [Segment(0, 0.0, 10.0, (0,))])
-    axes = gantt_figure([schedule], 6, (0, 2, 5), 0.0, 20.0).axes[0]
+    groups = [{"nodes": 1, "gpus_per_node": count, "gpu": "T4"} for count in (2, 3, 1)]
+    cluster = ClusterConfig.model_validate({"groups": groups}).build()
+    schedule = Schedule("nodes of 2, 3 and 1 GPUs", recording_of(cluster, (0, 0.0, 10.0, (0,))))
+    axes = gantt_figure([schedule], 0.0, 20.0, "now").axes[0]
     assert [np.asarray(line.get_ydata()).tolist() for line in axes.lines] == [[2, 2], [5, 5]]
+
+
+def test_each_stay_of_a_preempted_job_is_drawn_named_and_its_preemption_marked() -> None:
+    pytest.importorskip("matplotlib")
+    trace = Trace.from_columns(
+        {"job_id": [11, 12], "submit_time": [0.0, 10.0], "run_time": [40.0, 20.0], "gpus": [2.0, 1.0]}
+    )
+    recording = record(make_policy("srtf"), trace, ClusterSpec.pool(2))
+    picture = raster(recording, 0.0, 60.0, columns=60)
+    assert picture[0].tolist() == [0] * 10 + [1] * 20 + [0] * 30
+    assert picture[1].tolist() == [0] * 10 + [-1] * 20 + [0] * 30
+    axes = gantt_figure([Schedule("srtf", recording, trace.job_id)], 0.0, 60.0, "now").axes[0]
+    (marks,) = axes.collections
+    assert [np.asarray(path.vertices).tolist() for path in marks.get_paths()] == [
+        [[10, 0], [10, 1]],
+        [[10, 1], [10, 2]],
+    ]
+    assert axes.get_title("right") == "▏ 1 preemption"
+    assert [text.get_text() for text in axes.texts] == ["11", "12", "11"]

@@ -80,9 +80,11 @@ def test_a_learned_policy_has_its_learning_curve_on_the_page(
     assert result.report is not None
     page = result.report.read_text()
     assert "week" in page
-    assert page.count("data:image") == 5
+    assert page.count("data:image") == 9
     assert (tmp_path / "out" / "learning-curve-week.png").is_file()
-    assert (tmp_path / "out" / "gantt-gpu_cluster_8.png").is_file()
+    for name in ("gantt", "jct", "pareto", "timelines"):
+        assert (tmp_path / "out" / f"{name}-gpu_cluster_8.png").is_file()
+    assert len(list((tmp_path / "out").glob("heat-gpu_cluster_8-*.png"))) == 2
     assert {row["blocking"] for row in result.rows if row["policy"] == "week"} == {None}
 
 

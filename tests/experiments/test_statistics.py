@@ -11,6 +11,7 @@ from lepton_rl.experiments.statistics import (
     estimate,
     estimate_interquartile_mean,
     interquartile_mean,
+    relative_change,
 )
 
 
@@ -29,6 +30,17 @@ def test_one_window_and_overlapping_windows_have_no_interval() -> None:
     assert estimate([3.0]).low is None
     assert estimate([3.0, 4.0], block=None).high is None
     assert compare([1.0, 2.0], [2.0, 1.0], block=None).difference.low is None
+
+
+def test_a_relative_change_counts_windows_by_their_size() -> None:
+    found = relative_change([-1.0, -30.0], [10.0, 60.0])
+    # resampling gives -2/20, -31/70 or -60/120
+    assert [found.mean, found.low, found.high] == pytest.approx([-31 / 70, -0.5, -0.1])
+    assert relative_change([-1.0], [10.0]).low is None
+    assert relative_change([0.0, 0.0], [0.0, 0.0]).high == 0.0
+    endless = relative_change([0.0, 1.0], [0.0, 0.0])
+    assert (endless.mean, endless.low) == (np.inf, None)
+    assert relative_change([-9.0, -90.0, -45.0], [10.0, 100.0, 50.0]).low == pytest.approx(-0.9)
 
 
 def test_the_interquartile_mean_leaves_a_quarter_out_at_each_end() -> None:

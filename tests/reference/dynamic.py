@@ -4,18 +4,19 @@ code with `lepton_rl`.
 R7 A running job has a rate that may change.
    One instant, in this order: completions; failures and repairs in their order; reservations that begin or end;
      arrivals, and jobs whose last predecessor has finished; all rates are set anew; one decision; all rates are set
-     anew. The decision is `decide(simulation)`, then the pass of R3 or R5. Failures, repairs and both ends of a
-     reservation are decision points; a GPU that begins to throttle is none, it only sets rates anew. What comes while a
-     job waits, runs or is still to come is waited for.
+     anew. First come the actions of `decide(simulation)`, each a decision of its own; then the pass of R3 or R5.
+     Submissions, failures, repairs and both ends of a reservation are decision points; a GPU that begins to throttle is
+     none, it only sets rates anew. What comes while a job waits, runs or is still to come is waited for.
    Progress. A change of rate settles what was served until then: attained service grows by it, the true and the
      predicted end are now + service left / new rate. A run that gets no service never ends.
    Rate = lowest of (speed x part kept x part left by throttling) of its GPUs
           / (slowdown of nodes x of racks x of sharing) x interval / (interval + checkpoint cost).
-     Within a decision a job has the rate that it gets where it is placed; its neighbours' rates follow after it. The
+     Within a decision a job has the rate that it gets where it is placed; its neighbours' rates, and what its own load
+     does to the heat of its GPUs, follow after it. The
      planned rate (R6) has the last factor and neither limits, heat nor neighbours.
-   Dependencies. A job joins the queue at the latest of its submission and the finishes of the jobs that it comes after;
-     before that nothing happens for it, not even a decision at its submission. Its submit time and its place among
-     equal scores stay those of its submission. A predecessor that is not among the jobs counts as finished.
+   Dependencies. A job joins the queue at the latest of its submission and the finishes of the jobs that it comes after.
+     Its submit time and its place among equal scores stay those of its submission. A predecessor that is not among the
+     jobs counts as finished.
    Sharing. A share u of a GPU on which others hold v in all is slowed by 1 + c u v, or, where there is a table of pairs
      of classes, by 1 + the sum of (slowdown of its class beside the other's - 1) over the other jobs.
    Power limits, in whole milliwatts, of each GPU; none: its group's own. With x = (limit - floor) / (natural maximum -
@@ -30,9 +31,10 @@ R7 A running job has a rate that may change.
      and is counted nowhere. A job on a GPU that goes down is struck: it leaves all its GPUs and waits again. Of the
      service of its present run (since its last start, or since it came to its GPUs by a migration) it keeps
      floor(served / interval) x interval seconds, none without checkpoints (interval 0), and owes `restart_cost` more.
-   Reservations, of nodes, from begin to before end. A job may start on a node at a time if no reservation of the node
-     holds then and service left by its requested time / its planned rate <= floor(next begin - time). A job without a
-     requested time (inf) never starts on a node with a reservation that has not ended. Jobs are not stopped.
+   Reservations, of nodes, from begin to before end; those of a node that overlap or touch are one. A job may start on a
+     node at a time if no reservation of the node holds then and service left by its requested time / its planned rate
+     <= floor(next begin - time). A job without a requested time (inf) never starts on a node with a reservation that
+     has not ended. Jobs are not stopped.
      EASY: the shadow is looked for at predicted ends and at ends of reservations; the head must be able to start then.
        Where there is none it is inf: nothing delays the head.
      Conservative: GPUs that are up count; those of a node are out of the profile while it is reserved, whether held
@@ -51,6 +53,7 @@ from typing import Self
 
 from tests.reference.detailed import DetailedCluster, DetailedJob, Type, slowdown
 from tests.reference.simulator import (
+    MEMORY_SLACK_GIB,
     WHOLE,
     Blocking,
     Cluster,
@@ -137,6 +140,17 @@ def outside(interval: Interval, cuts: Sequence[Interval]) -> list[Interval]:
     return pieces
 
 
+def joined(intervals: Sequence[Interval]) -> list[Interval]:
+    """The same times as intervals that neither overlap nor touch."""
+    apart: list[Interval] = []
+    for begin, end in sorted(intervals):
+        if apart and begin <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(apart[-1][1], end))
+        else:
+            apart.append((begin, end))
+    return apart
+
+
 class DynamicCluster(DetailedCluster):
     """A cluster with the jobs on each GPU, power limits, temperatures, GPUs that are down, and reservations."""
 
@@ -150,6 +164,11 @@ class DynamicCluster(DetailedCluster):
         self.temperature_c: list[float] = []
         if dynamics.inlet_c is not None:
             self.temperature_c = [dynamics.inlet_c + self.kind(gpu).resistance * self.kind(gpu).idle_w for gpu in gpus]
+        self.spells = [
+            joined([(begin, end) for begin, end, nodes in dynamics.reservations if node in nodes])
+            for node in range(len(self.machines))
+        ]
+        self.cool = [1.0 for _ in gpus]  # part of the speed that heat left when rates were last set
         self.shut: set[int] = set()  # nodes on which the job that is being placed may not start
 
     def kind(self, gpu: int) -> DynamicType:
@@ -198,7 +217,7 @@ class DynamicCluster(DetailedCluster):
 
     def reserved(self, node: int, time: float) -> list[Interval]:
         """The reservations of the node that have not ended by then."""
-        return [(begin, end) for begin, end, nodes in self.dynamics.reservations if node in nodes and end > time]
+        return [(begin, end) for begin, end in self.spells[node] if end > time]
 
     def is_reserved(self, node: int, time: float) -> bool:
         return any(begin <= time for begin, _ in self.reserved(node, time))
@@ -214,6 +233,19 @@ class DynamicCluster(DetailedCluster):
 
     def offered(self, job: DetailedJob) -> list[list[int]]:
         return [[] if node in self.shut else offer for node, offer in enumerate(super().offered(job))]
+
+    def has_room(self, job: Job, gpus: list[int]) -> bool:
+        """Whether the job may start on exactly these GPUs; `shut` is up to date."""
+        assert isinstance(job, DynamicJob)
+        share, nodes = min(job.demand, WHOLE), [self.node_of[gpu] for gpu in gpus]
+        return len(set(gpus)) == max(job.demand // WHOLE, 1) and all(
+            self.free_share[gpu] >= share
+            and (not job.is_share or self.free_memory[gpu] >= self.memory_on(job, gpu) - MEMORY_SLACK_GIB)
+            and self.machine(gpu).will_do(job)
+            and self.machine(gpu).lasts_for(job) >= nodes.count(self.node_of[gpu])
+            and self.node_of[gpu] not in self.shut
+            for gpu in gpus
+        )
 
     def _choose_for_share(self, with_room: list[int]) -> list[int] | None:
         return super()._choose_for_share([gpu for gpu in with_room if self.node_of[gpu] not in self.shut])
@@ -301,7 +333,7 @@ class DynamicCluster(DetailedCluster):
         assert isinstance(job, DynamicJob)
         nodes = {self.node_of[gpu] for gpu in gpus}
         racks = {self.machines[node].rack for node in nodes}
-        slowest = min(self.speed(self.kind(gpu), job) * self.part_kept(gpu) * self.part_cool(job, gpu) for gpu in gpus)
+        slowest = min(self.speed(self.kind(gpu), job) * self.part_kept(gpu) * self.cool[gpu] for gpu in gpus)
         spread = slowdown(self.node_curve, len(nodes)) * slowdown(self.rack_curve, len(racks))
         return slowest / (spread * self.sharing(job, gpus[0])) * self.dynamics.checkpoint_factor
 
@@ -318,13 +350,12 @@ class DynamicCluster(DetailedCluster):
         share, held = job.demand / WHOLE, sum(other.demand for other in others) / WHOLE
         return 1.0 + self.dynamics.interference * share * held
 
-    def part_cool(self, job: DynamicJob, gpu: int) -> float:
-        """What throttling leaves of the job's speed on this GPU."""
-        held = min(job.demand, WHOLE) + sum(other.demand for other in self.beside(job, gpu))
-        natural = self.natural_w(gpu, held / WHOLE)
-        if not self.throttles(gpu, natural):
-            return 1.0
-        return kept_speed(natural, self.hold_w(gpu), self.kind(gpu).floor_w, self.kind(gpu).exponent)
+    def feel_heat(self) -> None:
+        """Find out what throttling leaves of the speed of each GPU now."""
+        for gpu, kind in enumerate(map(self.kind, range(len(self.node_of)))):
+            natural = self.natural_w(gpu, self.load(gpu))
+            hot = self.throttles(gpu, natural)
+            self.cool[gpu] = kept_speed(natural, self.hold_w(gpu), kind.floor_w, kind.exponent) if hot else 1.0
 
 
 @dataclass(eq=False)
@@ -362,7 +393,8 @@ class DynamicSimulation(Simulation):
         self.decide = decide
         self.of: dict[int, DynamicProgress] = {}  # by id
         super().__init__(jobs, cluster, order, blocking, preemption_cost, quantum)
-        self.coming = [self.of[progress.job.id] for progress in self.arrivals]
+        self.coming = [self.of[progress.job.id] for progress in self.arrivals]  # to the queue
+        self.unseen = list(self.coming)  # not yet submitted
         self.failures = sorted(self.dynamics.failures, key=lambda failure: failure[0])  # those to come
 
     def _new_progress(self, job: Job, preemption_cost: float) -> DynamicProgress:
@@ -379,16 +411,25 @@ class DynamicSimulation(Simulation):
         self._preempt(self._movable(job_id))
 
     def migrate(self, job_id: int, gpus: Sequence[int] | None = None) -> None:
-        """Move a running job to these GPUs, or to where the placement puts it."""
+        """Move a running job to these GPUs, or to where the placement puts it; ValueError leaves all as it was."""
         progress = self._movable(job_id)
+        without = self.without(job_id)
+        chosen = without.find(progress.job) if gpus is None else sorted(gpus)
+        if chosen is None or not without.has_room(progress.job, chosen):
+            raise ValueError(f"job {job_id} cannot be moved there")
         self._leave(progress)
         progress.migrations += 1
-        placed = self._find(progress, self.cluster, self.now)  # finds out, too, on which nodes it may start
-        chosen = placed if gpus is None else sorted(gpus)
-        if chosen is None or any(self.cluster.node_of[gpu] in self.cluster.shut for gpu in chosen):
-            raise ValueError(f"job {job_id} cannot be moved there")
         self.waiting.append(progress)
         self._start(progress, chosen)
+
+    def without(self, job_id: int) -> DynamicCluster:
+        """The cluster as a running job would find it that leaves its GPUs to migrate now."""
+        progress = self.of[job_id]
+        twin = self.cluster.copy()
+        twin.give(progress.job, progress.gpus)
+        owed = self.dynamics.migration_cost / twin.planned_rate(progress.job)
+        twin.find_at(progress.job, self.now, self._planned_seconds(progress) + owed)
+        return twin
 
     def _movable(self, job_id: int) -> DynamicProgress:
         progress = self.of[job_id]
@@ -412,9 +453,9 @@ class DynamicSimulation(Simulation):
 
     def _next_event(self) -> float:
         ends = [progress.finish for progress in self.running]
-        arrivals = [progress.job.submit for progress in self.coming if self._is_ready(progress)]
+        arrivals = [progress.job.submit for progress in self.unseen]
         failures = [time for time, _, _ in self.failures]
-        edges = [edge for begin, end, _ in self.dynamics.reservations for edge in (begin, end) if edge > self.now]
+        edges = [edge for spells in self.cluster.spells for spell in spells for edge in spell if edge > self.now]
         return min([*ends, *arrivals, *failures, *edges], default=math.inf)
 
     def _pass_time(self, until: float) -> None:
@@ -438,21 +479,25 @@ class DynamicSimulation(Simulation):
                 self._fail(gpus)
             else:
                 self._repair(gpus)
+        self.unseen = [progress for progress in self.unseen if progress.job.submit > self.now]
         for progress in [progress for progress in self.coming if self._is_ready(progress)]:
-            if progress.job.submit <= self.now:
-                self.coming.remove(progress)
-                self.waiting.append(progress)
+            self.coming.remove(progress)
+            self.waiting.append(progress)
         self._set_rates()
         self.decide(self)
+        self._set_rates()
         self._schedule()
         self._set_rates()
 
     def _is_ready(self, progress: DynamicProgress) -> bool:
-        """Whether all that the job comes after have finished."""
+        """Whether the job is submitted and all that it comes after have finished."""
         assert isinstance(progress.job, DynamicJob)
-        return all(self.of[other].is_done for other in progress.job.after if other in self.of)
+        return progress not in self.unseen and all(
+            self.of[other].is_done for other in progress.job.after if other in self.of
+        )
 
     def _set_rates(self) -> None:
+        self.cluster.feel_heat()
         for progress in self.of.values():
             if progress.is_running and self.cluster.rate(progress.job, progress.gpus) != progress.rate:
                 progress.served += (self.now - progress.rate_since) * progress.rate
@@ -500,7 +545,7 @@ class DynamicSimulation(Simulation):
         return cluster.find_at(progress.job, time, self._planned_seconds(progress))
 
     def _shadow_times(self) -> list[float]:
-        ends = {end for _, end, _ in self.dynamics.reservations if end > self.now}
+        ends = {end for spells in self.cluster.spells for _, end in spells if end > self.now}
         return sorted({*super()._shadow_times(), *ends})
 
     def _taken(self) -> list[tuple[float, float, int]]:
@@ -508,8 +553,7 @@ class DynamicSimulation(Simulation):
         taken: list[tuple[float, float, int]] = []
         for gpu in filter(self.cluster.is_up, range(len(self.cluster.node_of))):
             reserved = self.cluster.reserved(self.cluster.node_of[gpu], self.now)
-            for index, interval in enumerate(reserved):
-                taken += [(begin, end, WHOLE) for begin, end in outside(interval, reserved[:index])]
+            taken += [(begin, end, WHOLE) for begin, end in reserved]
             for job in self.cluster.jobs_on[gpu]:
                 held = (self.now, self.of[job.id].predicted_end(self.now))
                 taken += [(begin, end, min(job.demand, WHOLE)) for begin, end in outside(held, reserved)]

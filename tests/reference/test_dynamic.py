@@ -77,14 +77,14 @@ def test_an_array_joined_by_a_last_job() -> None:
 
 
 def test_a_job_that_waited_for_others_keeps_its_place() -> None:
-    # One GPU. Job 1, of time 1, joins the queue at 10, and goes before job 2, of time 2. Nothing happens at 1.
+    # One GPU. Job 1, of time 1, joins the queue at 10, and goes before job 2, of time 2. At 1 there is a decision.
     times = []
     jobs = [job(0, 0, 10), job(1, 1, 5, after=(0,)), job(2, 2, 5)]
     result = simulate_dynamic(
         nodes_of(1), jobs, "fcfs", "head", Dynamics(), decide=lambda simulation: times.append(simulation.now)
     )
     assert result.start == [0, 10, 15]
-    assert times == [0, 2, 10, 15, 20]
+    assert times == [0, 1, 2, 10, 15, 20]
 
 
 @pytest.mark.parametrize("jobs", [[job(0, 0, 1, after=(0,))], [job(0, 0, 1, after=(1,)), job(1, 0, 1, after=(0,))]])

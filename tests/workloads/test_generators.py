@@ -155,7 +155,7 @@ def test_gpu_cluster_on_one_gpu_has_no_gangs() -> None:
     ("change", "message"),
     [
         ({"gang_sizes": (1, 2)}, "gang_shares needs one weight for each of gang_sizes"),
-        ({"gang_sizes": (0, 1, 2, 4, 8)}, "gang_sizes must be whole numbers from 1"),
+        ({"gang_sizes": (0, 1, 2, 4, 8)}, "gang_sizes must be whole numbers from 1, or shares between 0 and 1"),
         ({"gang_shares": (-1.0, 1.0, 1.0, 1.0, 1.0)}, "gang_shares must not be negative"),
         ({"memory_gib": (), "memory_shares": ()}, "memory_shares needs one weight"),
         ({"tail_exponent": 0.0}, "tail_exponent is 0; it must lie between 0.5 and 10"),

@@ -54,6 +54,16 @@ def traces(draw: st.DrawFn) -> Trace:
     )
 
 
+def test_delayed_jobs_change_places_and_keep_their_deadlines() -> None:
+    trace = small(deadline=[50.0, math.nan, 5.0, 60.0], user=["a", "b", "c", "d"], cpu_cores_per_gpu=[1, 2, 3, 4])
+    later = trace.delayed(np.array([0.0, 20.0, 10.0, 0.0]))
+    assert later.submit_time.tolist() == [0.0, 20.0, 30.0, 40.0]
+    assert later.job_id.tolist() == [1, 3, 2, 4]
+    assert later.gpus.tolist() == [1.0, 0.5, 2.0, 4.0]
+    assert later.asks["cpu_cores"].tolist() == [1.0, 3.0, 2.0, 4.0]
+    assert np.array_equal(later.deadline, [50.0, 0.0, math.nan, 60.0], equal_nan=True)  # job 3 can no longer meet it
+
+
 def test_the_first_job_is_at_0_and_the_origin_keeps_its_stamp() -> None:
     trace = small()
     assert trace.submit_time.tolist() == [0.0, 10.0, 10.0, 40.0]

@@ -12,6 +12,8 @@ from lepton_rl.core.hardware.speed import known_job_class
 from lepton_rl.errors import ConfigError
 
 MOST_FAULTS = 2_000_000
+MOST_SECONDS = 2_000_000_000
+"""Of a workload's clock, for reservations: an int32."""
 SECONDS_PER_HOUR = 3600.0
 
 
@@ -187,16 +189,21 @@ def _check_balance(events: Sequence[tuple[float, int, int, int]], gpus: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Nodes that are kept free of jobs from `begin_s` to before `end_s`."""
+    """Nodes that are kept free of jobs from the second `begin_s` to before `end_s`."""
 
-    begin_s: float
-    end_s: float
+    begin_s: int
+    end_s: int
     nodes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.begin_s < self.end_s < 1e12:
+        if not 0 <= self.begin_s < self.end_s <= MOST_SECONDS:
             raise ConfigError(
-                f"a reservation begins at 0 s or later and ends after that, not {self.begin_s:g} to {self.end_s:g} s"
+                f"a reservation begins at 0 s or later and ends after that, by {MOST_SECONDS:,} s, not "
+                f"{self.begin_s:g} to {self.end_s:g} s"
+            )
+        if self.begin_s != int(self.begin_s) or self.end_s != int(self.end_s):
+            raise ConfigError(
+                f"a reservation begins and ends at whole seconds, not {self.begin_s:g} to {self.end_s:g} s"
             )
         if not self.nodes:
             raise ConfigError("a reservation names no node")

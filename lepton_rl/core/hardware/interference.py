@@ -65,6 +65,35 @@ class PairTable:
         return 1.0 + math.fsum(float(row[self.index(other)]) - 1.0 for other in others)
 
 
+def slowdowns_by_class(table: PairTable, classes: Mapping[str, str]) -> tuple[tuple[str, str, float], ...]:
+    """Return (class, other class, mean slowdown of the first beside the second) over the pairs that were measured.
+
+    Args:
+        table: measured pairs of kinds of job.
+        classes: class of job by how the name of a kind begins; the longest beginning counts. Kinds without one are left
+            out, and so are pairs that did not run together.
+
+    Raises:
+        ConfigError: no kind begins so.
+    """
+    class_of = {}
+    for begin in sorted(classes, key=len):
+        kinds = [kind for kind in table.jobs if kind.startswith(begin)]
+        if not kinds:
+            raise ConfigError(f"no kind of job in the pair table begins with {begin!r}{nearest(begin, table.jobs)}")
+        class_of.update(dict.fromkeys(kinds, classes[begin]))
+    names = list(dict.fromkeys(classes.values()))
+    rows = {name: [i for i, kind in enumerate(table.jobs) if class_of.get(kind) == name] for name in names}
+    means = []
+    for name in names:
+        for other in names:
+            block = table.slowdown[np.ix_(rows[name], rows[other])]
+            measured = block[np.isfinite(block)]
+            if len(measured):
+                means.append((name, other, float(measured.mean())))
+    return tuple(means)
+
+
 def pair_table(speeds: Mapping[tuple[str, str], tuple[float, float]]) -> PairTable:
     """Return the table of measured relative speeds: `{(a, b): (a's beside b, b's beside a)}`, 1 is as fast as alone.
 

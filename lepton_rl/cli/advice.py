@@ -1,0 +1,231 @@
+"""`lepton-rl advise`: what a workload's simulation suggests."""
+
+import math
+import textwrap
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lepton_rl.cli.inputs import (
+    ClusterFile,
+    Format,
+    Gpus,
+    GpusPerNode,
+    Json,
+    Nodes,
+    Requested,
+    Seed,
+    Settings,
+    TraceFile,
+    built_cluster,
+    named_cluster,
+    one_of,
+    policy_settings,
+    read_workload,
+)
+from lepton_rl.cli.options import Strict
+from lepton_rl.cli.printing import announce_compilation, note, only_results_on_stdout, print_json
+from lepton_rl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lepton_rl.experiments.advice import Advice, Change, Report
+
+_WIDTH = 100
+_INDENT = "  "
+_MUCH_LONGER = 1.25
+_WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}
+
+
+def advise(
+    trace: TraceFile,
+    gpus: Gpus = None,
+    nodes: Nodes = None,
+    gpus_per_node: GpusPerNode = None,
+    cluster: ClusterFile = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="What you run now; default fcfs, blocking easy, or skip where users gave no requested times."
+        ),
+    ] = None,
+    blocking: Annotated[
+        str | None, typer.Option(help="head, skip, easy or conservative; default the policy's own.")
+    ] = None,
+    placement: Annotated[str | None, typer.Option(help="first, best, worst or consolidated; default first.")] = None,
+    settings: Settings = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Jobs to simulate; default 20,000, or 2,000 for a policy that decides in Python."),
+    ] = None,
+    first: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of the first of them; default: the last jobs of the trace."),
+    ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Windows, each on an empty cluster; default: 8, if they show the queue."),
+    ] = None,
+    requested: Requested = "given",
+    preemption_cost: Annotated[
+        float | None,
+        typer.Option(min=0, help="Try policies that preempt too; each preemption adds so many seconds."),
+    ] = None,
+    quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted.")] = 0.0,
+    defer_hours: Annotated[
+        int, typer.Option(min=1, max=168, help="Hours by which jobs that can wait may be held back.")
+    ] = 12,
+    format: Format = None,
+    strict: Strict = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Say what would change a workload's figures, each suggestion simulated beside what you run now.
+
+    Policies, placement, power limits, over-asked memory and times, nodes more or fewer, hours to defer work to.
+
+    Example: lepton-rl advise --trace jobs.csv --nodes 8 --gpus-per-node 8
+
+    Example: lepton-rl advise --trace jobs.csv --cluster configs/cluster/mixed.yaml --policy sjf --blocking easy
+    """
+    from functools import partial
+
+    from lepton_rl.agents import with_rules
+    from lepton_rl.agents.compiled import BlockingName, PlacementName
+    from lepton_rl.experiments.advice import Assumptions, default_policy
+    from lepton_rl.experiments.advice import advise as find
+    from lepton_rl.experiments.loader import options
+    from lepton_rl.experiments.policy_config import PolicyConfig
+
+    machine = named_cluster(gpus, nodes, gpus_per_node, cluster)
+    rules = one_of("--blocking", blocking, BlockingName), one_of("--placement", placement, PlacementName)
+    if policy is None and settings:
+        raise ConfigError("--set is a setting of a policy: name it with --policy")
+    wanted = None if policy is None else options(PolicyConfig, name=policy, **policy_settings(settings or []))
+    assumed = Assumptions(
+        jobs=jobs,
+        first=first,
+        windows=windows,
+        preemption_cost=preemption_cost,
+        quantum=quantum,
+        defer_hours=defer_hours,
+        strict=strict,
+    )
+    with only_results_on_stdout():
+        if wanted is not None:
+            with_rules(wanted.build(seed=seed), *rules)  # refused before the trace is read
+        announce_compilation()
+        workload = read_workload(trace, None, format, requested, seed)
+        chosen = built_cluster(machine, workload, trace)
+        make = partial(default_policy, workload) if wanted is None else partial(wanted.build, seed=seed)
+        report = find(workload, chosen, lambda: with_rules(make(), *rules), assumed)
+    for text in report.notes:
+        note(text)
+    if json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+
+
+def _print(report: "Report") -> None:
+    typer.echo(f"{report.trace.name} on {report.cluster}")
+    typer.echo(f"simulated on {report.simulated} ({_load(report.load)}), {_how(report)}")
+    typer.echo(f"now: {report.present}: {_now(report)}")
+    if report.one_run_jct > _MUCH_LONGER * report.now["mean_jct"].mean():
+        typer.echo(
+            f"note: in one run over these jobs the mean JCT is {_amount('mean_jct', report.one_run_jct)}: "
+            "the windows show less of the queue (--windows 1)"
+        )
+    best = [advice for advice in report.advice if advice.worth and advice.beaten_by is None]
+    typer.echo("\nWorth it, each change alone" if best else "\nWorth it: nothing that was tried")
+    for number, advice in enumerate(best, 1):
+        _paragraph(f"{number}. {advice.sentence} {_effect(advice)}")
+    _table("Better than now, but another of its kind is better", [a for a in report.advice if a.beaten_by is not None])
+    _table("Tried, not worth it", [a for a in report.advice if not a.worth])
+    if report.left_out:
+        typer.echo("\nNot tried")
+        for entry in report.left_out:
+            _paragraph(f"{entry.what}: {entry.why}")
+
+
+def _load(load: float) -> str:
+    return f"offered load {load:.3g}" if math.isfinite(load) else "all jobs come at once"
+
+
+def _how(report: "Report") -> str:
+    if len(report.now["p99_wait"]) > 1:
+        return "each begun on an empty cluster"
+    return f"in one run: {'the mean JCT alone has' if len(report.now['mean_jct']) > 1 else 'no figure has'} an interval"
+
+
+def _now(report: "Report") -> str:
+    from lepton_rl.experiments.advice import FIGURES
+
+    return ", ".join(f"{FIGURES[name]} {_amount(name, values.mean())}" for name, values in report.now.items())
+
+
+def _effect(advice: "Advice") -> str:
+    """Return a sentence of every figure, the goal first and in full."""
+    from lepton_rl.experiments.advice import FIGURES
+
+    goal = advice.changes[advice.goal]
+    amounts = f"from {_amount(advice.goal, goal.before)} to {_amount(advice.goal, goal.after)}"
+    others = [f"{FIGURES[name]} {_percent(advice.changes[name])}" for name in _shown([advice]) if name != advice.goal]
+    return f"Simulated: {FIGURES[advice.goal]} {_with_interval(advice.goal, goal)}, {amounts}; {', '.join(others)}."
+
+
+def _table(title: str, advice: "list[Advice]") -> None:
+    """Print a row for each change: its figures, that of its goal with its interval."""
+    from lepton_rl.experiments.advice import FIGURES
+
+    if not advice:
+        return
+    names = _shown(advice)
+    rows = [[title, *(FIGURES[name] for name in names)]]
+    for entry in advice:
+        cells = [_cell(name, entry.changes[name], name == entry.goal) for name in names]
+        rows.append([f"{_INDENT}{entry.title}", *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    typer.echo()
+    for first, *cells in rows:
+        rest = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        typer.echo(f"{first.ljust(widths[0])}  {'  '.join(rest)}")
+
+
+def _shown(advice: "list[Advice]") -> list[str]:
+    """Return the figures that are known; GPUs only where their number changes."""
+    names = list(advice[0].changes)
+    changes = any(entry.changes["gpus"].before != entry.changes["gpus"].after for entry in advice)
+    return names if changes else [name for name in names if name != "gpus"]
+
+
+def _cell(name: str, change: "Change", is_goal: bool) -> str:
+    return _with_interval(name, change) if is_goal else _percent(change)
+
+
+def _with_interval(name: str, change: "Change") -> str:
+    """Return the change and its interval; a number of GPUs has none, for nothing of it is chance."""
+    low, high = change.relative.low, change.relative.high
+    if low is None or high is None or name == "gpus":
+        return _percent(change)
+    return f"{_percent(change)} [{_rounded(low)}, {_rounded(high)}]"
+
+
+def _percent(change: "Change") -> str:
+    return f"{_rounded(change.relative.mean)}%"
+
+
+def _rounded(part: float) -> str:
+    text = f"{100 * part:+.1f}"
+    return "0" if text in ("+0.0", "-0.0") else text
+
+
+def _amount(name: str, value: float) -> str:
+    from lepton_rl.experiments.tables import figure
+
+    units = {"mean_jct": " s", "p99_wait": " s", "energy_kwh": " kWh", "carbon_kg": " kg", "gpus": ""}
+    return f"{figure(value)}{units.get(name, ' USD')}"
+
+
+def _paragraph(text: str) -> None:
+    """Print a text in lines of a readable width, the later ones indented."""
+    typer.echo(textwrap.fill(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=2 * _INDENT, **_WHOLE_WORDS))
