@@ -367,6 +367,9 @@ def _open(
     clock[L.TIMER] = np.inf
     if hw is not None and hw.heat.shape[0] > 0:
         take_temperatures(degrees, gpus, nodes, hw, clock)
+    if hw is not None:
+        for gpu in range(gpus.shape[0]):
+            gpus[gpu, L.RATED] = gpus[gpu, L.KEPT]
     counts[L.FRONT] = 0
     counts[L.RUNNING] = running
     counts[L.ARRIVED] = total
@@ -380,6 +383,7 @@ def _open(
         if jobs[job, L.GPUS] < L.MILLI:
             rules[L.COUNTED] = 0
         if job < running:
+            list_job(jobs, job, gpus, hw)  # a snapshot names jobs by its own rows
             run_end[L.TRUE_ENDS, job] = np.inf  # unknown here, and no feature reads it
             run_job[L.TRUE_ENDS, job] = job
             if hw is not None:
@@ -423,6 +427,7 @@ def _start_and_look_again(
         jobs[job, L.CHOICE] = choice
     place_as_chosen(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
     remove(queue, counts, position)
+    list_job(jobs, job, gpus, hw)
     running = counts[L.RUNNING]
     run_end[L.TRUE_ENDS, running] = np.inf
     run_job[L.TRUE_ENDS, running] = job
