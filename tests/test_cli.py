@@ -16,7 +16,7 @@ import pytest
 
 from lepton_rl import __version__
 from lepton_rl.cli import main
-from lepton_rl.core.metrics import DESCRIPTIONS, PRICED
+from lepton_rl.core.metrics import DESCRIPTIONS, OF_FAULTS, PRICED
 from lepton_rl.workloads import data_folder, gpu_cluster, read_trace, write_csv, write_swf
 
 
@@ -86,7 +86,7 @@ def test_simulate_prints_a_table(folder: Path, capsys: CAPTURE) -> None:
     assert "120 jobs on 2 x 4 GPUs" in out
     names = [line.split()[0].rstrip(",") for line in out.splitlines()[2:]]
     assert names[:3] == ["blocking", "placement", "dropped"]
-    assert sorted(names[3:]) == sorted(set(DESCRIPTIONS) - set(PRICED))
+    assert sorted(names[3:]) == sorted(set(DESCRIPTIONS) - {*PRICED, *OF_FAULTS})
     assert re.search(r"^mean_jct, s +[\d,.]+$", out, re.MULTILINE)
     assert max(map(len, out.splitlines()[1:])) <= 80
 

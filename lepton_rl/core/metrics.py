@@ -205,6 +205,8 @@ DESCRIPTIONS = {
 
 PRICED = ("electricity_usd", "carbon_kg", "rent_usd")
 """Metrics that only a cluster with prices has."""
+OF_FAULTS = ("strikes", "lost_gpu_hours")
+"""Metrics that only a cluster whose GPUs fail has."""
 UNITS = {
     **dict.fromkeys(
         ("mean_jct", "mean_wait", "p50_jct", "p90_jct", "p99_jct", "p99_wait", "max_wait", "makespan"), "s"

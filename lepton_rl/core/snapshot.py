@@ -241,6 +241,8 @@ class Snapshot:
         jobs = jobs[np.concatenate((running, waiting))]
         if self.hw is not None and totals[L.STIRRED_GPUS] > 0:
             change_rates_seen(jobs, len(running), gpus, nodes, totals, self.hw, self.time)
+        if self.hw is not None:
+            forget_rates(jobs[len(running) :])
         totals[L.TOUCHED : L.TOTAL_COLUMNS] = -1
         for array in (jobs, gpus, nodes, bits, totals):
             array.setflags(write=False)
@@ -255,6 +257,12 @@ class Snapshot:
         if running != (row < self.running_count):
             raise IllegalAction(f"job {job} is {'waiting, not running' if running else 'running already'}")
         return row
+
+
+def forget_rates(waiting: FloatArray) -> None:
+    """Blank what the last run of jobs that wait has left of its rate."""
+    waiting[:, L.RATE] = 1.0
+    waiting[:, L.SINCE] = 0.0
 
 
 def check_is_action(action: object) -> None:

@@ -388,7 +388,6 @@ def _open(
             run_job[L.TRUE_ENDS, job] = job
             if hw is not None:
                 truth[job, L.REMAINING] = np.inf
-                list_job(jobs, job, gpus, hw)
             if rules[L.PREDICTS]:
                 add_prediction(jobs, run_end, run_job, job, predicted_end(jobs, job, hw), job)
         else:
@@ -433,7 +432,6 @@ def _start_and_look_again(
     run_job[L.TRUE_ENDS, running] = job
     if hw is not None:
         truth[job, L.REMAINING] = np.inf
-        list_job(jobs, job, gpus, hw)
     book(jobs, job, hw, run_end, run_job, clock, counts, rules)
     change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
     forget_changes(truth, run_job, hw, counts)

@@ -12,7 +12,15 @@ from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.progress import begin_run, served
-from lepton_rl.core.snapshot import Snapshot, check_is_action, check_quantum, limit_power, move_gpus, take_gpus
+from lepton_rl.core.snapshot import (
+    Snapshot,
+    check_is_action,
+    check_quantum,
+    forget_rates,
+    limit_power,
+    move_gpus,
+    take_gpus,
+)
 from lepton_rl.errors import IllegalAction
 from lepton_rl.simulator.ends import remove_end
 from lepton_rl.simulator.events import forget_true_end, move_to_next_event, set_true_end
@@ -88,6 +96,7 @@ class SimulatedCluster:
         arrays[-1][L.TOUCHED : L.TOTAL_COLUMNS] = -1
         if s.hw is not None:  # rows are others here
             arrays[0][:, [L.NEXT_SHARE, L.ON_GPU]] = -1.0
+            forget_rates(arrays[0][count:])
             arrays[1][:, [L.RATED, L.FIRST_JOB]] = -1
         for array in arrays:
             array.setflags(write=False)

@@ -53,6 +53,7 @@ NAMES = [
     "gavel_max_throughput",
     "greedy",
     "least_loaded",
+    "load_balancing",
     "energy",
     "cheapest",
     "greenest",

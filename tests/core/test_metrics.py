@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lepton_rl.core import ClusterSpec, Outcome, bounded_slowdown
-from lepton_rl.core.metrics import DESCRIPTIONS, PRICED, fairness
+from lepton_rl.core.metrics import DESCRIPTIONS, OF_FAULTS, PRICED, fairness
 
 # Two nodes of two GPUs, 100 W idle and 300 W under load.
 #   job  submit  start  run  finish  gpus   jct  wait  bounded slowdown
@@ -65,13 +65,14 @@ def test_metrics() -> None:
             "deadlines_met": 1,
             "mean_tardiness": 0,
             "preemptions": 1,
+            "migrations": 0,
             "throughput": 3 / (65 / 3600),
             "energy_kwh": joules / 3.6e6,
             "mean_power_w": joules / 65,
         },
         rel=1e-12,
     )
-    assert list(metrics) == [name for name in DESCRIPTIONS if name not in PRICED]
+    assert list(metrics) == [name for name in DESCRIPTIONS if name not in (*PRICED, *OF_FAULTS)]
 
 
 def test_a_pool_has_no_nodes_that_could_be_partly_used() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lepton_rl.agents import make_policy, run_policy
 from lepton_rl.cli import main
-from lepton_rl.core.metrics import PRICED
+from lepton_rl.core.metrics import OF_FAULTS, PRICED
 from lepton_rl.errors import BundleError, ConfigError, LeptonError
 from lepton_rl.experiments.benchmark import BenchmarkResult, benchmark
 from lepton_rl.experiments.benchmark_config import BenchmarkConfig
@@ -50,7 +50,7 @@ def test_rows_are_what_the_policies_do(benchmark_file: Write, tmp_path: Path) ->
     assert row["dropped"] == 0
     assert (row["rule"], row["placement"], row["workload"], row["n"]) == ("repick", "first", "gpu_cluster_8", 6)
     assert row["low"] <= row["mean"] <= row["high"]
-    assert len(result.rows) == 4 * len(set(METRICS) - {OPTIMUM_GAP, *PRICED})
+    assert len(result.rows) == 4 * len(set(METRICS) - {OPTIMUM_GAP, *PRICED, *OF_FAULTS})
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ groups:
         ("interference: {coefficient: -1}", ":3: interference.coefficient: must be greater than or equal to 0, not -1"),
         (
             "interference: {coefficient: 1, pairs: {vision: {language: 1.3}}}",
-            ":3: interference: interference is a coefficient or pairs of classes, not both",
+            ":3: interference: interference is a coefficient, pairs or a table, not several of them",
         ),
         (
             "interference: {pairs: {vision: {language: 0.9}}}",
@@ -157,7 +157,7 @@ groups:
         ("faults: {sede: 1}", ":3: faults.sede: unknown key; did you mean 'seed'?"),
         (
             "reservations:\n  - {begin_s: 9, end_s: 9, nodes: [0]}",
-            ":4: reservations.0: a reservation begins at 0 s or later and ends after that, not 9 to 9 s",
+            ":4: reservations.0: a reservation begins at 0 s or later and ends after that, by 2,000,000,000 s, not 9 to 9",
         ),
         ("reservations:\n  - {begin_s: 0, end_s: 9, nodes: []}", ":4: reservations.0: a reservation names no node"),
         (

@@ -37,7 +37,7 @@ def numbers(model: type[BaseModel], before: str = "") -> Iterator[str]:
             yield from numbers(get_args(field.annotation)[0], "workloads.0.")
         elif name == "groups" and not before:
             yield from numbers(GroupConfig, "groups.0.")
-        elif name in ("groups", "locality", "accelerators"):  # of a cluster file's own test
+        elif name in ("groups", "locality", "accelerators", "faults", "reservations"):  # of a cluster file's own test
             continue
         elif inner and not before.startswith("validation"):  # its workload and objective are the same as above
             yield from numbers(inner[0], f"{before}{name}.")
