@@ -241,7 +241,7 @@ def test_benchmark(folder: Path, capsys: CAPTURE) -> None:
     assert lines[-2:] == ["run: run", "report: run/report.html"]
     page = (folder / "run" / "report.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", "")
-    assert page.count("data:image") == 4
+    assert page.count("data:image") == 8
 
 
 def test_evaluate_beside_heuristics(folder: Path, capsys: CAPTURE) -> None:

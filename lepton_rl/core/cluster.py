@@ -137,6 +137,7 @@ class ClusterSpec:
     locality: Locality = NO_SLOWDOWN
     tariffs: Tariffs = NO_TARIFFS
     dynamics: Dynamics = NO_DYNAMICS
+    names_types: bool = True  # False where identical GPUs are one group: no job can ask for their type
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.gpus_per_node < 1:
@@ -221,7 +222,8 @@ class ClusterSpec:
             price_usd_per_hour=None,
             sources={},
         )
-        return ClusterSpec.of_groups((NodeGroup(self.nodes, self.gpus_per_node, kind),), tariffs=self.tariffs)
+        group = NodeGroup(self.nodes, self.gpus_per_node, kind)
+        return replace(ClusterSpec.of_groups((group,), tariffs=self.tariffs), names_types=False)
 
     def with_dynamics(self, dynamics: Dynamics) -> "ClusterSpec":
         """Return the cluster, in groups, with this that may change while jobs run.
@@ -336,6 +338,8 @@ def describe_cluster(cluster: ClusterSpec) -> dict[str, Any]:
     described = {name: plain[name] for name in ("groups", "reference", "locality")}
     if cluster.dynamics != NO_DYNAMICS:
         described["dynamics"] = plain["dynamics"]
+    if not cluster.names_types:
+        described["names_types"] = False
     return described
 
 
@@ -358,7 +362,8 @@ def cluster_from_description(data: Mapping[str, Any]) -> ClusterSpec:
         for key in ("nodes", "racks")
     )
     dynamics = _dynamics(data["dynamics"]) if "dynamics" in data else NO_DYNAMICS
-    return ClusterSpec.of_groups(groups, _gpu_type(data["reference"]), Locality(*curves), dynamics=dynamics)
+    built = ClusterSpec.of_groups(groups, _gpu_type(data["reference"]), Locality(*curves), dynamics=dynamics)
+    return replace(built, names_types=data.get("names_types", True))
 
 
 def _dynamics(data: Mapping[str, Any]) -> Dynamics:

@@ -177,7 +177,7 @@ def _type_bits(trace: Trace, cluster: ClusterSpec, memory_mib: Floats) -> Floats
     bits = np.zeros(len(trace))
     for bit, kind in enumerate(types):
         own_name = kind.name.partition(LIMITED)[0]
-        named = np.array([names is None or own_name in names for names in wanted])
+        named = np.array([names is None or not cluster.names_types or own_name in names for names in wanted])
         enough = memory_mib <= ClusterSpec(gpu_memory_gib=kind.memory_gib).gpu_memory_mib
         bits += np.where(named[trace.gpu_type] & enough, 2.0**bit, 0.0)
     return bits
