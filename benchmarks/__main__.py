@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import commands, decisions, environments, report, traces, training
+from benchmarks import commands, decisions, environments, hardware, report, traces, training
 from benchmarks.rows import Row
 
 # Training is last: it loads torch, which a decision is measured without.
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "nodes": environments.growth_with_nodes,
     "reset": environments.reset_and_memory,
     "traces": traces.whole_traces,
+    "hardware": hardware.hardware_model,
     "simulate": commands.simulate_process,
     "help": commands.help_screen,
     "decision": decisions.one_decision,
