@@ -10,7 +10,7 @@ from lepton_rl.core import Snapshot
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Ints64
 from lepton_rl.core.cluster import MAX_TYPES, ClusterSpec
-from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR
+from lepton_rl.core.units import SECONDS_PER_HOUR
 from lepton_rl.errors import ConfigError
 
 

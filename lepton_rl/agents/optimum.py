@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lepton_rl.agents.priority import Priority
 from lepton_rl.agents.run import run_on, run_policy
 from lepton_rl.core import Action, ClusterSpec, Outcome, Snapshot, Start
-from lepton_rl.core.metrics import SLOWDOWN_FLOOR
+from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
 from lepton_rl.errors import ConfigError, TraceError, missing_extra
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace

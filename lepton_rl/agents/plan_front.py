@@ -10,7 +10,7 @@ import numpy as np
 from lepton_rl.agents.evolution import evolve_front
 from lepton_rl.agents.planning import CostWeights, Horizon, plan_starts
 from lepton_rl.core.arrays import Floats, Ints64
-from lepton_rl.core.metrics import SECONDS_PER_HOUR
+from lepton_rl.core.units import SECONDS_PER_HOUR
 
 Improve = Callable[[Horizon, Ints64, Ints64], None]
 """Tries changes on plans (orders, choices; one a row) in place, by the costs of a horizon."""

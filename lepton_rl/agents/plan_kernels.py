@@ -21,9 +21,10 @@ from lepton_rl.core.allocation import held_gpus, milli_up, node_of, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
-from lepton_rl.core.metrics import SECONDS_PER_HOUR, SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fewest_nodes
 from lepton_rl.core.progress import seconds_for
+from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
+from lepton_rl.core.units import SECONDS_PER_HOUR
 from lepton_rl.simulator.ends import pop_end, push_end
 from lepton_rl.simulator.scores import margin, score
 

@@ -30,8 +30,7 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.cluster import MAX_TYPES, ClusterSpec
 from lepton_rl.core.hardware.tables import Hardware
-from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR
-from lepton_rl.core.metrics import JOULES_PER_KWH
+from lepton_rl.core.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
 
 @dataclass(frozen=True, slots=True)

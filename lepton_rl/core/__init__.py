@@ -2,10 +2,11 @@
 
 from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
 from lepton_rl.core.cluster import Cluster, ClusterSpec
-from lepton_rl.core.metrics import Outcome, bounded_slowdown
+from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.policy import Policy
 from lepton_rl.core.scheduler import schedule
+from lepton_rl.core.slowdown import bounded_slowdown
 from lepton_rl.core.snapshot import JobView, Snapshot
 
 __all__ = [

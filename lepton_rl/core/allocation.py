@@ -444,32 +444,17 @@ def held_on(jobs: Floats, job: int, gpus: Ints32, node: int) -> int:
     return milli
 
 
-@njit
+@inlined
 def copy_allocation(
-    gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64,
+    columns: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64,
     to_gpus: Ints32, to_nodes: Ints32, to_bits: Words, to_totals: Ints64,
 ) -> None:  # fmt: skip
-    """Copy one allocation over another, element by element (whole-array copies would allocate)."""
-    for gpu in range(gpus.shape[0]):
-        for column in range(gpus.shape[1]):
-            to_gpus[gpu, column] = gpus[gpu, column]
-    for node in range(nodes.shape[0]):
-        for column in range(nodes.shape[1]):
-            to_nodes[node, column] = nodes[node, column]
-        for word in range(bits.shape[1]):
-            to_bits[node, word] = bits[node, word]
-    for column in range(totals.shape[0]):
-        to_totals[column] = totals[column]
+    """Copy one allocation over another, element by element (whole-array copies would allocate).
 
-
-@njit
-def foresee(
-    gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64,
-    to_gpus: Ints32, to_nodes: Ints32, to_bits: Words, to_totals: Ints64,
-) -> None:  # fmt: skip
-    """Copy one allocation over another of the same cluster: what placements change, and no more of the GPUs."""
+    Of each GPU the first `columns`: L.GPU_COLUMNS of them are what placements change.
+    """
     for gpu in range(gpus.shape[0]):
-        for column in range(L.GPU_COLUMNS):
+        for column in range(columns):
             to_gpus[gpu, column] = gpus[gpu, column]
     for node in range(nodes.shape[0]):
         for column in range(nodes.shape[1]):

@@ -1,13 +1,14 @@
 """Numba's `njit` with this project's settings and a cache that can be trusted.
 
 Numba's own cache has two traps. It looks only at the file of the compiled function, so an edit to a helper in
-another file goes unseen; here every kernel is stamped with the content of all kernel sources. And it raises
-"no locator available" where neither the source folder nor the user's cache folder can be written (a service
+another file goes unseen; here every kernel is stamped with the content of its file and of all that this imports. And
+it raises "no locator available" where neither the source folder nor the user's cache folder can be written (a service
 account, a read-only container); here the kernels then compile in memory.
 """
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -17,8 +18,11 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _PACKAGE = Path(__file__).parents[1]
-KERNEL_LAYERS = ("core", "simulator", "envs")
-"""Folders of which any file may give compiled code a helper or a constant; elsewhere kernels import what they use."""
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+(lepton_rl[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+(lepton_rl[\w.]*))",
+    re.MULTILINE,
+)
+_IMPORTED_NAME = re.compile(r"(\w+)(?:[ \t]+as[ \t]+\w+)?[ \t]*(?:,|\)|$|#)")
 
 
 def _writable(folder: Path) -> bool:
@@ -60,14 +64,43 @@ def kernel_cache_folder() -> Path | None:
     return found or _temporary_folder()
 
 
+def _module_file(dotted: str) -> Path | None:
+    """Return the file of one of the package's modules, None where there is none of the name."""
+    path = _PACKAGE.joinpath(*dotted.split(".")[1:])
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
 @cache
-def kernel_sources_stamp() -> str:
-    """Return a digest of every source file that holds compiled functions, their helpers or their constants."""
+def _read_source(file: Path) -> tuple[bytes, tuple[Path, ...]]:
+    """Return a source file's digest, and the files of the package that it imports from.
+
+    A name that is a module stands for that module alone; any other is looked for behind the package's `__init__`.
+    """
+    content = file.read_bytes()
+    found: set[Path | None] = set()
+    for package, names, module in _IMPORT.findall(content.decode()):
+        if module:
+            found.add(_module_file(module))
+            continue
+        modules = [_module_file(f"{package}.{name}") for name in _IMPORTED_NAME.findall(names)]
+        found.update(modules)
+        if None in modules or not modules:
+            found.add(_module_file(package))
+    return hashlib.sha256(content).digest(), tuple(sorted(path for path in found if path is not None))
+
+
+@cache
+def kernel_sources_stamp(file: Path) -> str:
+    """Return a digest of a source file and of all files of the package from which it imports, directly or not."""
+    behind, reached = [file], {file}
+    while behind:
+        for imported in _read_source(behind.pop())[1]:
+            if imported not in reached:
+                reached.add(imported)
+                behind.append(imported)
     digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        inside, content = path.relative_to(_PACKAGE), path.read_bytes()
-        if inside.parts[0] in KERNEL_LAYERS or b"core.jit" in content:
-            digest.update(inside.as_posix().encode() + b"\0" + content)
+    for path in sorted(reached):
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + _read_source(path)[0])
     return digest.hexdigest()
 
 
@@ -91,7 +124,7 @@ def _install_cache_locator() -> bool:
             return str(folder)
 
         def get_source_stamp(self) -> str:
-            return kernel_sources_stamp()
+            return kernel_sources_stamp(Path(self._py_file))
 
         def get_disambiguator(self) -> str:
             return f"{Path(self._py_file).stem}{self._line}"

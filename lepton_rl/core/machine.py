@@ -9,6 +9,7 @@ from lepton_rl.core.allocation import empty_allocation
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.hardware.dynamics import Interference, Reservation
+from lepton_rl.core.hardware.power_limit import speed_under_limit
 from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.core.hardware.tables import CURVE_COLUMNS, HEAT_FIGURES, IDLE_MW, LOAD_MW, Hardware, HardwareTables
 from lepton_rl.core.hardware.tariffs import HourlySeries
@@ -82,8 +83,10 @@ def hardware_tables(cluster: ClusterSpec) -> Hardware:
         )  # fmt: skip
         if len(heat):
             hold = (card.throttle_temperature_c - inlet) / card.thermal_resistance_c_per_w
+            full = power[row].sum() * 1000 * 1e-6
             heat[row] = (
-                card.throttle_temperature_c, hold, card.thermal_resistance_c_per_w, card.thermal_time_constant_s,
+                card.throttle_temperature_c, hold, card.thermal_resistance_c_per_w, card.thermal_time_constant_s, full,
+                speed_under_limit(full, hold, shape.floor_w, shape.exponent),
             )  # fmt: skip
     times, units = dynamics.faults.events(cluster.first_gpus, cluster.gpus)
     speed = [[kind.speed[name] / reference.speed[name] for name in JOB_CLASSES] for kind in cluster.types]

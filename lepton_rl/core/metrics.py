@@ -8,11 +8,8 @@ from numpy.typing import NDArray
 
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.physics import energy_joules, mean_utilization, power_w
-
-SECONDS_PER_HOUR = 3600.0
-JOULES_PER_KWH = 3.6e6
-SLOWDOWN_FLOOR = 10.0
-"""Run times below this many seconds count as this long in the bounded slowdown (Feitelson 2001)."""
+from lepton_rl.core.slowdown import bounded_slowdown
+from lepton_rl.core.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
 ROUNDING_S = 1e-6
 """A job is late from this many seconds on: sums of large times round."""
@@ -215,11 +212,6 @@ UNITS = {
     "throughput": "jobs/h",
 }
 """Of the metrics that have one and do not end in it."""
-
-
-def bounded_slowdown(wait: FloatArray, run: FloatArray, floor: float = SLOWDOWN_FLOOR) -> FloatArray:
-    """Return `max(1, (wait + run) / max(run, floor))`, element by element."""
-    return np.maximum(1.0, (wait + run) / np.maximum(run, floor))
 
 
 def finish_time_fairness(

@@ -5,7 +5,8 @@ a cluster of equal nodes (`hw` is None) service is time.
 """
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.arrays import Floats
+from lepton_rl.core.allocation import release
+from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined
 
@@ -36,6 +37,23 @@ def begin_run(jobs: Floats, job: int, now: float, hw: Hardware) -> None:
     if hw is not None:
         jobs[job, L.SINCE] = now
         jobs[job, L.BEFORE] = jobs[job, L.ATTAINED]
+
+
+@inlined
+def end_run(
+    jobs: Floats, job: int, cost: float, now: float, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64,
+    hw: Hardware,
+) -> float:  # fmt: skip
+    """Take a running job off its GPUs: it keeps its progress and owes `cost` seconds of service.
+
+    Returns the service of the run since its rate was set.
+    """
+    service = served(jobs, job, now, hw)
+    release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
+    jobs[job, L.FIRST_GPU] = -1
+    jobs[job, L.ATTAINED] += service
+    jobs[job, L.PREDICTED] += cost - service
+    return service
 
 
 @inlined

@@ -13,7 +13,7 @@ from lepton_rl.core.allocation import held_gpus, hold_gpu, hold_share, node_of, 
 from lepton_rl.core.hardware.tables import IDLE_MW, Hardware
 from lepton_rl.core.placement import Placement, available, lasts_for, place, takes_type
 from lepton_rl.core.power import set_limit
-from lepton_rl.core.progress import begin_run, planned_seconds, served, settle
+from lepton_rl.core.progress import begin_run, end_run, planned_seconds, settle
 from lepton_rl.core.rates import change_rates_seen
 from lepton_rl.errors import IllegalAction
 
@@ -229,11 +229,7 @@ class Snapshot:
                         self.migration_cost,
                     )  # fmt: skip
                 else:
-                    service = served(jobs, row, self.time, self.hw)
-                    release(jobs, row, gpus, gpus, nodes, bits, totals, self.hw)
-                    jobs[row, L.FIRST_GPU] = -1
-                    jobs[row, L.ATTAINED] += service
-                    jobs[row, L.PREDICTED] += self.restart_cost - service
+                    end_run(jobs, row, self.restart_cost, self.time, gpus, nodes, bits, totals, self.hw)
                     running = np.delete(running, row)
         waiting = np.setdiff1d(np.arange(len(jobs)), running)
         running = running[np.argsort(jobs[running, L.ID], kind="stable")]

@@ -10,8 +10,8 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fits
+from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
 from lepton_rl.envs.choices import place_as_chosen
 from lepton_rl.envs.features import encode_basic, encode_full, encode_nodes
 from lepton_rl.envs.look_ahead import look_ahead

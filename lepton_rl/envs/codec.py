@@ -361,7 +361,7 @@ def _open(
     Returns how many visible jobs fit.
     """
     total = given_jobs.shape[0]
-    copy_allocation(given_gpus, given_nodes, given_bits, given_totals, gpus, nodes, bits, totals)
+    copy_allocation(given_gpus.shape[1], given_gpus, given_nodes, given_bits, given_totals, gpus, nodes, bits, totals)
     totals[L.TOUCHED] = -1
     clock[L.NOW] = now
     clock[L.TIMER] = np.inf

@@ -14,9 +14,9 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles
 from lepton_rl.core.hardware.tables import IDLE_MW, LOAD_MW, Hardware
 from lepton_rl.core.jit import inlined, njit, njit_summing
-from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.placement import fits
 from lepton_rl.core.power import drawn_uw
+from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
 from lepton_rl.envs.fast_log import fast_log
 from lepton_rl.envs.window import (
     F_GPUS,

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from lepton_rl.core.arrays import Floats
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.core.metrics import JOULES_PER_KWH, SECONDS_PER_HOUR, SLOWDOWN_FLOOR, Outcome
+from lepton_rl.core.metrics import Outcome
+from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
+from lepton_rl.core.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 from lepton_rl.envs.batch_kernel import PRICE_COLUMNS, REFUND, RUNNING, SUBMISSION, WAITING
 from lepton_rl.errors import ConfigError
 

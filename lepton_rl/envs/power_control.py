@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR, HourlySeries
-from lepton_rl.core.metrics import JOULES_PER_KWH, Outcome
+from lepton_rl.core.hardware.tariffs import HourlySeries
+from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.placement import Placement
+from lepton_rl.core.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 from lepton_rl.envs.batch_kernel import ENERGY_BUSY, SCALE, TALLY_COLUMNS
 from lepton_rl.envs.codec import node_groups
 from lepton_rl.envs.episodes import Episodes

@@ -10,7 +10,7 @@ import numpy as np
 from lepton_rl.agents import Genetic, check_requested_times, run_policy
 from lepton_rl.agents.plan_front import non_dominated
 from lepton_rl.core import ClusterSpec, Policy, Snapshot
-from lepton_rl.core.metrics import JOULES_PER_KWH
+from lepton_rl.core.units import JOULES_PER_KWH
 from lepton_rl.errors import ConfigError, counted, missing_extra
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH, JOULES_PER_MWH
+from lepton_rl.core.units import JOULES_PER_KWH, JOULES_PER_MWH
 from lepton_rl.experiments import heat, timelines
 from lepton_rl.experiments.drawing import GRID, MUTED, bare, new_figure, time_unit
 from lepton_rl.experiments.draws import inlet_c

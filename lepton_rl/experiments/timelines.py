@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lepton_rl.core import ClusterSpec
 from lepton_rl.core import layout as L
 from lepton_rl.core.hardware import HourlySeries
-from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH
+from lepton_rl.core.units import JOULES_PER_KWH
 from lepton_rl.experiments.draws import draws_of
 from lepton_rl.experiments.recording import Floats, Ints, Recording
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import copy_gpus, foresee, held_on, milli_up, release
+from lepton_rl.core.allocation import copy_allocation, copy_gpus, held_on, milli_up, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
@@ -50,7 +50,7 @@ def _find_shadow(
     counted = rules[L.COUNTED] == 1
     free = L.MILLI * totals[L.FREE_WHOLE]
     if not counted:
-        foresee(gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
+        copy_allocation(L.GPU_COLUMNS, gpus, nodes, bits, totals, ahead_gpus, ahead_nodes, ahead_bits, ahead_totals)
     shadow = np.inf
     last = now
     for index in range(counts[L.RUNNING]):

@@ -6,12 +6,12 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Migrate, Preempt, Start
-from lepton_rl.core.allocation import held_gpus, list_job, release, unlist_job
+from lepton_rl.core.allocation import held_gpus, list_job, unlist_job
 from lepton_rl.core.arrays import Floats
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.placement import Placement
-from lepton_rl.core.progress import begin_run, served
+from lepton_rl.core.progress import begin_run, end_run
 from lepton_rl.core.snapshot import (
     Snapshot,
     check_is_action,
@@ -200,15 +200,14 @@ class SimulatedCluster:
         s = self._state
         job = action.job
         self._check_running(action)
-        service = served(s.jobs, job, s.clock[L.NOW], s.hw)
         forget_true_end(
             s.jobs, s.truth, job, s.gpus[0], s.hw, s.run_end, s.run_job, s.counts[L.RUNNING], s.clock, s.settings
         )
         s.counts[L.RUNNING] -= 1
-        release(s.jobs, job, s.gpus[0], s.gpus[0], s.nodes[0], s.bits[0], s.totals[0], s.hw)
-        s.jobs[job, L.FIRST_GPU] = -1
-        s.jobs[job, L.ATTAINED] += service
-        s.jobs[job, L.PREDICTED] += self.timing.preemption_cost - service
+        end_run(
+            s.jobs, job, self.timing.preemption_cost, s.clock[L.NOW], s.gpus[0], s.nodes[0], s.bits[0], s.totals[0],
+            s.hw,
+        )  # fmt: skip
         insert(s.jobs, s.queue, s.counts, job)
 
     def _migrate(self, action: Migrate) -> None:

@@ -6,9 +6,9 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import list_job, release, unlist_job
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware, hourly_integral
-from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH, JOULES_PER_MWH
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.progress import predicted_end, seconds_for, served
+from lepton_rl.core.units import JOULES_PER_KWH, JOULES_PER_MWH
 from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_end
 from lepton_rl.simulator.heat import heat_up
 from lepton_rl.simulator.passes import scheduling_pass
@@ -229,6 +229,22 @@ def forget_true_end(
         unlist_job(jobs, job, gpus, hw)
 
 
+@inlined
+def _keep_true_ends(
+    jobs: Floats, truth: Floats, started: Ints32, preempted: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
+    nodes: Ints32, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
+) -> None:  # fmt: skip
+    """Let the true ends follow what a scheduling pass has preempted and started."""
+    size = counts[L.RUNNING] - counts[L.STARTED] + counts[L.PREEMPTED]
+    for index in range(counts[L.PREEMPTED]):
+        forget_true_end(jobs, truth, preempted[index], gpus, hw, run_end, run_job, size, clock, settings)
+        size -= 1
+    for index in range(counts[L.STARTED]):
+        set_true_end(jobs, truth, started[index], gpus, hw, run_end, run_job, size, clock)
+        size += 1
+    change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
+
+
 @njit
 def run_to_end(
     jobs: Floats, truth: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
@@ -244,14 +260,9 @@ def run_to_end(
             jobs, queue, run_end, run_job, gpus, nodes, bits, totals, hw, ahead_gpus, ahead_nodes, ahead_bits,
             ahead_totals, started, preempted, clock, counts, rules, settings,
         )  # fmt: skip
-        size = counts[L.RUNNING] - counts[L.STARTED] + counts[L.PREEMPTED]
-        for index in range(counts[L.PREEMPTED]):
-            forget_true_end(jobs, truth, preempted[index], gpus, hw, run_end, run_job, size, clock, settings)
-            size -= 1
-        for index in range(counts[L.STARTED]):
-            set_true_end(jobs, truth, started[index], gpus, hw, run_end, run_job, size, clock)
-            size += 1
-        change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
+        _keep_true_ends(
+            jobs, truth, started, preempted, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules, settings
+        )
     return int(counts[L.BACK] - counts[L.FRONT])
 
 
@@ -274,9 +285,7 @@ def warm_up(
             jobs, queue, run_end, run_job, gpus, nodes, bits, totals, hw, ahead_gpus, ahead_nodes, ahead_bits,
             ahead_totals, started, started, clock, counts, rules, settings,
         )  # fmt: skip
-        size = counts[L.RUNNING] - counts[L.STARTED]
-        for index in range(counts[L.STARTED]):
-            set_true_end(jobs, truth, started[index], gpus, hw, run_end, run_job, size, clock)
-            size += 1
-        change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
+        _keep_true_ends(
+            jobs, truth, started, started, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules, settings
+        )
     counts[L.HEAD] = -1

@@ -10,7 +10,17 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import stir
 from lepton_rl.core.arrays import Floats, Ints32, Ints64
 from lepton_rl.core.hardware.power_limit import speed_under_limit
-from lepton_rl.core.hardware.tables import C_PER_W, EXPONENT, FLOOR_W, HOLD_W, THROTTLE_C, TIME_CONSTANT_S, Hardware
+from lepton_rl.core.hardware.tables import (
+    C_PER_W,
+    EXPONENT,
+    FLOOR_W,
+    FULL_W,
+    HOLD_W,
+    KEPT_HOT,
+    THROTTLE_C,
+    TIME_CONSTANT_S,
+    Hardware,
+)
 from lepton_rl.core.hardware.thermal import seconds_to_temperature, temperature_after_c
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.power import drawn_uw, left_by_limit
@@ -57,15 +67,19 @@ def _least(clock: Floats, first: int, behind: int) -> float:
 @inlined
 def _set_hot_at(gpu: int, time: float, gpus: Ints32, clock: Floats) -> None:
     """Write when a GPU will be at its throttle temperature, and the least times above it."""
-    if clock[_hot_at(gpu)] == time:
-        return
+    before = clock[_hot_at(gpu)]
     clock[_hot_at(gpu)] = time
     block = gpu // L.HEAT_BLOCK
-    first = block * L.HEAT_BLOCK
-    behind = min(first + L.HEAT_BLOCK, gpus.shape[0])
     blocks = L.DETAILED_CLOCK_COLUMNS + gpus.shape[0]
-    clock[blocks + block] = _least(clock, _hot_at(first), _hot_at(behind))
-    clock[L.NEXT_HEAT] = _least(clock, blocks, blocks + _blocks(gpus))
+    if time <= clock[blocks + block]:
+        clock[blocks + block] = time
+        clock[L.NEXT_HEAT] = min(clock[L.NEXT_HEAT], time)
+    elif before == clock[blocks + block]:
+        first = block * L.HEAT_BLOCK
+        behind = min(first + L.HEAT_BLOCK, gpus.shape[0])
+        clock[blocks + block] = _least(clock, _hot_at(first), _hot_at(behind))
+        if before == clock[L.NEXT_HEAT]:
+            clock[L.NEXT_HEAT] = _least(clock, blocks, blocks + _blocks(gpus))
 
 
 @inlined
@@ -121,7 +135,7 @@ def take_temperatures(degrees: Floats, gpus: Ints32, nodes: Ints32, hw: Hardware
     _forget_hot_at(gpus, clock)
 
 
-@njit
+@inlined
 def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, clock: Floats) -> None:
     """Book a GPU's draw from now on: it throttles, or no longer does."""
     if hw is None:
@@ -151,8 +165,11 @@ def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, cl
     if hot or was_hot:
         left = left_by_limit(gpu, gpus, nodes, hw)
         if hot:
-            curve = hw.curve[kind]
-            left *= _speed_under_limit(natural, hold, curve[FLOOR_W], curve[EXPONENT])
+            if natural == figures[FULL_W]:
+                left *= figures[KEPT_HOT]
+            else:
+                curve = hw.curve[kind]
+                left *= _speed_under_limit(natural, hold, curve[FLOOR_W], curve[EXPONENT])
         gpus[gpu, L.KEPT] = np.int32(np.rint(left * L.WHOLE_SPEED))
 
 

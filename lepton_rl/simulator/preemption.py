@@ -3,12 +3,12 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import milli_up, release
+from lepton_rl.core.allocation import milli_up
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit, njit_allocating
 from lepton_rl.core.placement import place
-from lepton_rl.core.progress import predicted_end, served
+from lepton_rl.core.progress import end_run, predicted_end
 from lepton_rl.simulator.blocking import HEAD
 from lepton_rl.simulator.ends import drop_prediction
 from lepton_rl.simulator.reservations import free_but_reserved, has_reservations
@@ -23,13 +23,9 @@ def _stop(
     totals: Ints64, hw: Hardware, preempted: Ints32, clock: Floats, counts: Ints64, rules: Ints64, settings: Floats,
 ) -> None:  # fmt: skip
     """Take a running job off its GPUs; it waits again and keeps its progress."""
-    service = served(jobs, job, clock[L.NOW], hw)
     if rules[L.PREDICTS]:
         drop_prediction(run_end, run_job, counts[L.RUNNING], predicted_end(jobs, job, hw), job)
-    release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
-    jobs[job, L.FIRST_GPU] = -1
-    jobs[job, L.ATTAINED] += service
-    jobs[job, L.PREDICTED] += settings[L.PREEMPTION_COST] - service
+    end_run(jobs, job, settings[L.PREEMPTION_COST], clock[L.NOW], gpus, nodes, bits, totals, hw)
     jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, clock[L.NOW])
     counts[L.RUNNING] -= 1
     counts[L.RELEASED] = 1

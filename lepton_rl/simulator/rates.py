@@ -51,6 +51,21 @@ def _change_rate(
     tell_change(truth, job, run_job, counts)
 
 
+@inlined
+def _another_is_as_slow(jobs: Floats, job: int, gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> bool:
+    """Whether a gang has another GPU that is as slow as this one is now: then what slowed this one changes nothing."""
+    if hw is None:
+        return False
+    kind = int(jobs[job, L.CLASS])
+    speed = hw.speed[nodes[gpus[gpu, L.NODE], L.TYPE], kind] * gpus[gpu, L.KEPT]
+    other = int(jobs[job, L.FIRST_GPU])
+    while other >= 0:
+        if other != gpu and hw.speed[nodes[gpus[other, L.NODE], L.TYPE], kind] * gpus[other, L.RATED] <= speed:
+            return True
+        other = int(gpus[other, L.NEXT])
+    return False
+
+
 @njit
 def change_rates_now(
     jobs: Floats, truth: Floats, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64,
@@ -72,7 +87,10 @@ def change_rates_now(
         if gpus[gpu, L.FREE] < L.MILLI and gpus[gpu, L.DOWN] == 0:
             job = int(gpus[gpu, L.FIRST_JOB])
             if jobs[job, L.GPUS] >= L.MILLI:
-                if gpus[gpu, L.KEPT] != gpus[gpu, L.RATED]:
+                slower = gpus[gpu, L.KEPT] < gpus[gpu, L.RATED]
+                if gpus[gpu, L.KEPT] != gpus[gpu, L.RATED] and not (
+                    slower and _another_is_as_slow(jobs, job, gpu, gpus, nodes, hw)
+                ):
                     _change_rate(jobs, truth, job, gpus, nodes, hw, run_end, run_job, clock, counts, rules)
             else:
                 while job >= 0:

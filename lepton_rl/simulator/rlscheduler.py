@@ -28,7 +28,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lepton_rl.core.metrics import bounded_slowdown
+from lepton_rl.core.slowdown import bounded_slowdown
 from lepton_rl.errors import ConfigError, TraceError, UnknownPolicy, nearest
 
 Floats = NDArray[np.float64]

@@ -13,8 +13,8 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.metrics import SLOWDOWN_FLOOR
 from lepton_rl.core.progress import served
+from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
 
 
 class Order(IntEnum):

@@ -3,11 +3,11 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import bring_back, holds, release, take_down, unlist_job
+from lepton_rl.core.allocation import bring_back, holds, take_down, unlist_job
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.progress import predicted_end, settle
+from lepton_rl.core.progress import end_run, predicted_end
 from lepton_rl.simulator.ends import drop_prediction, remove_end
 from lepton_rl.simulator.rates import tell_change
 from lepton_rl.simulator.scores import score
@@ -25,9 +25,7 @@ def leave(
     counts[L.RUNNING] -= 1
     counts[L.RELEASED] = 1
     unlist_job(jobs, job, gpus, hw)
-    release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
-    jobs[job, L.FIRST_GPU] = -1
-    return settle(jobs, job, clock[L.NOW], hw)
+    return end_run(jobs, job, 0.0, clock[L.NOW], gpus, nodes, bits, totals, hw)
 
 
 @inlined

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -136,12 +136,60 @@ print(sum(place.stats.cache_hits.values()), jobs[0, L.FIRST_GPU])
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
 
 
-@pytest.mark.parametrize("source", ["core/memory.py", "core/metrics.py", "simulator/blocking.py", "agents/network.py"])
-def test_the_stamp_follows_helpers_and_constants(source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def edited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], bool]:
+    """Whether an edit of one source file changes the stamp of the kernels of another."""
+
+    def stamp(kernels: Path) -> str:
+        jit._read_source.cache_clear()
+        return jit.kernel_sources_stamp.__wrapped__(kernels)
+
+    def is_seen(source: str, kernels: str) -> bool:
+        copy = tmp_path / "lepton_rl"
+        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        monkeypatch.setattr(jit, "_PACKAGE", copy)
+        before = stamp(copy / kernels)
+        (copy / source).write_text((copy / source).read_text() + "CHANGED = 1\n")
+        return stamp(copy / kernels) != before
+
+    return is_seen
+
+
+@pytest.mark.parametrize(
+    ("source", "kernels"),
+    [
+        ("core/allocation.py", "core/allocation.py"),
+        ("core/memory.py", "simulator/waiting.py"),
+        ("core/layout.py", "simulator/scores.py"),  # `from lepton_rl.core import layout as L`
+        ("core/hardware/thermal.py", "envs/batch_kernel.py"),  # over five files
+        ("simulator/blocking.py", "envs/power_kernel.py"),
+        ("core/placement.py", "agents/plan_kernels.py"),
+    ],
+)
+def test_the_stamp_follows_helpers_and_constants(source: str, kernels: str, edited: Callable[[str, str], bool]) -> None:
     """Kernels cached before an edit of what they use are not taken for those after it."""
-    copy = tmp_path / "lepton_rl"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(jit, "_PACKAGE", copy)
-    before = jit.kernel_sources_stamp.__wrapped__()
-    (copy / source).write_text((copy / source).read_text() + "CHANGED = 1\n")
-    assert jit.kernel_sources_stamp.__wrapped__() != before
+    assert edited(source, kernels)
+
+
+@pytest.mark.parametrize(
+    ("source", "kernels"), [("envs/render.py", "core/placement.py"), ("simulator/events.py", "core/allocation.py")]
+)
+def test_the_stamp_knows_no_more(source: str, kernels: str, edited: Callable[[str, str], bool]) -> None:
+    assert not edited(source, kernels)
+
+
+def test_names_behind_a_package_are_looked_for_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "lepton_rl"
+    (package / "core").mkdir(parents=True)
+    (package / "core" / "__init__.py").write_text("from lepton_rl.core.deep import NUMBER\n")
+    (package / "core" / "deep.py").write_text("import lepton_rl.core.deeper\nNUMBER = 1\n")
+    (package / "core" / "deeper.py").write_text("")
+    kernels = package / "kernels.py"
+    kernels.write_text("def f():\n    from lepton_rl.core import (\n        NUMBER as ONE,  # a reason\n    )\n")
+    monkeypatch.setattr(jit, "_PACKAGE", package)
+    stamps = set()
+    for _ in range(2):
+        jit._read_source.cache_clear()
+        stamps.add(jit.kernel_sources_stamp.__wrapped__(kernels))
+        (package / "core" / "deeper.py").write_text("CHANGED = 1\n")
+    assert len(stamps) == 2

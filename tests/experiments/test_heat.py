@@ -10,7 +10,7 @@ from lepton_rl.core import ClusterSpec
 from lepton_rl.core.hardware import temperature_after_c
 from lepton_rl.core.hardware.rules import INLET_TEMPERATURE_C
 from lepton_rl.core.hardware.thermal import steady_temperature_c
-from lepton_rl.core.metrics import JOULES_PER_KWH
+from lepton_rl.core.units import JOULES_PER_KWH
 from lepton_rl.experiments import heat
 from lepton_rl.experiments.recording import Floats, Recording, record
 from lepton_rl.workloads import Trace

@@ -9,7 +9,7 @@ from lepton_rl.agents import make_policy
 from lepton_rl.core import ClusterSpec
 from lepton_rl.core.cluster import Tariffs
 from lepton_rl.core.hardware import HourlySeries, carbon_series
-from lepton_rl.core.hardware.tariffs import JOULES_PER_KWH, JOULES_PER_MWH
+from lepton_rl.core.units import JOULES_PER_KWH, JOULES_PER_MWH
 from lepton_rl.experiments import timelines
 from lepton_rl.experiments.recording import Recording, record
 from lepton_rl.experiments.timelines import Steps

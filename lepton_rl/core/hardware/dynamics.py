@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core.hardware.speed import known_job_class
+from lepton_rl.core.units import SECONDS_PER_HOUR
 from lepton_rl.errors import ConfigError
 
 MOST_FAULTS = 2_000_000
 MOST_SECONDS = 2_000_000_000
 """Of a workload's clock, for reservations: an int32."""
-SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

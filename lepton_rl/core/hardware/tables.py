@@ -8,8 +8,8 @@ and `jobs` (see `core.layout`).
 from typing import NamedTuple
 
 from lepton_rl.core.arrays import Floats, Ints32, Ints64
-from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR
 from lepton_rl.core.jit import inlined
+from lepton_rl.core.units import SECONDS_PER_HOUR
 
 
 class HardwareTables(NamedTuple):
@@ -64,9 +64,10 @@ LOAD_MW = 1
 NATURAL_W, IDLE_W, FLOOR_W, EXPONENT, LOWEST_HELD_W, KEPT_BY_GROUP = range(6)
 CURVE_COLUMNS = 6
 
-# heat: throttle temperature (degrees Celsius), the draw that holds it (W), degrees per watt, time constant (s).
-THROTTLE_C, HOLD_W, C_PER_W, TIME_CONSTANT_S = range(4)
-HEAT_FIGURES = 4
+# heat: throttle temperature (degrees Celsius), the draw that holds it (W), degrees per watt, time constant (s), the
+# draw at full load under the group's limit (W), and the part of its speed that holding the temperature leaves of that.
+THROTTLE_C, HOLD_W, C_PER_W, TIME_CONSTANT_S, FULL_W, KEPT_HOT = range(6)
+HEAT_FIGURES = 6
 
 
 @inlined

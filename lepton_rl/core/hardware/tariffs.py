@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lepton_rl.core.units import JOULES_PER_KWH, JOULES_PER_MWH, SECONDS_PER_HOUR
 from lepton_rl.errors import ConfigError, counted
-
-SECONDS_PER_HOUR = 3600.0
-JOULES_PER_KWH = 3.6e6
-JOULES_PER_MWH = 3.6e9
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,7 @@ import numpy as np
 
 from lepton_rl.core.arrays import Floats
 from lepton_rl.core.hardware import HourlySeries
-from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR
+from lepton_rl.core.units import SECONDS_PER_HOUR
 from lepton_rl.experiments.advice.candidate import Candidate
 from lepton_rl.experiments.advice.study import Idea, LeftOut, Study
 from lepton_rl.workloads import Trace

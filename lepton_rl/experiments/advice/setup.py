@@ -8,7 +8,8 @@ import numpy as np
 from lepton_rl.agents import run_policy
 from lepton_rl.core import ClusterSpec, Outcome, Policy
 from lepton_rl.core.arrays import Floats
-from lepton_rl.core.hardware.tariffs import SECONDS_PER_HOUR, carbon_grams, energy_cost_usd
+from lepton_rl.core.hardware.tariffs import carbon_grams, energy_cost_usd
+from lepton_rl.core.units import SECONDS_PER_HOUR
 from lepton_rl.errors import TraceError, counted
 from lepton_rl.simulator import Timing
 from lepton_rl.simulator.jobs import fit_to_cluster
