@@ -79,8 +79,8 @@ def pareto(
     """
     from lepton_rl.experiments.fronts import check_picture, front_of_plans, front_of_runs, plot_front
     from lepton_rl.experiments.outputs import check_output_file
-    from lepton_rl.simulator.jobs import fit_to_cluster
     from lepton_rl.workloads import resolve_data_path
+    from lepton_rl.workloads.job_table import fit_to_cluster
 
     machine = named_cluster(gpus, nodes, gpus_per_node, cluster)
     contenders = _contenders([] if at_job is not None else policy or list(DEFAULT_POLICIES), energy_weights)

@@ -39,9 +39,10 @@ from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Blocking, Rule, run_trace
 from lepton_rl.simulator.events import count_unmet, warm_up
 from lepton_rl.simulator.heat import start_cold
-from lepton_rl.simulator.jobs import cluster_for, job_table, truth_table, with_followers
+from lepton_rl.simulator.jobs import cluster_for, truth_table, with_followers
 from lepton_rl.simulator.state import check_fits, disturbed, metered, most_that_run
 from lepton_rl.workloads import Trace
+from lepton_rl.workloads.job_table import job_table
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ from lepton_rl.envs.episodes import Episodes
 from lepton_rl.envs.objective import Objective
 from lepton_rl.envs.render import render_ansi, render_rgb
 from lepton_rl.errors import ConfigError
-from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace, gpu_cluster
+from lepton_rl.workloads.job_table import fit_to_cluster
 
 Kind = TypeVar("Kind")
 DEFAULT_CLUSTER = ClusterSpec(nodes=4, gpus_per_node=8)

@@ -11,8 +11,8 @@ from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.recording import Recording, record
 from lepton_rl.simulator import Timing
-from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
+from lepton_rl.workloads.job_table import fit_to_cluster
 
 LEADING_KEYS = (
     "mean_jct", "mean_wait", "p50_jct", "p99_jct", "makespan", "mean_bounded_slowdown", "utilization",

@@ -29,8 +29,8 @@ from lepton_rl.experiments.training_folder import (
     TrainingFolder,
     digests,
 )
-from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
+from lepton_rl.workloads.job_table import fit_to_cluster
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm

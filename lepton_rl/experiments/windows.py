@@ -17,8 +17,8 @@ from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.experiments.runner import Measurement, Task
 from lepton_rl.experiments.statistics import block_length
 from lepton_rl.simulator import Timing
-from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Dropped, Trace
+from lepton_rl.workloads.job_table import fit_to_cluster
 
 # On a run's whole length; the others are of the counted jobs alone.
 CLUSTER_METRICS = (

@@ -13,9 +13,10 @@ from lepton_rl.core.metrics import Disturbed, Metered, Outcome
 from lepton_rl.errors import TraceError
 from lepton_rl.simulator.events import count_unmet
 from lepton_rl.simulator.heat import start_cold
-from lepton_rl.simulator.jobs import cluster_for, job_table, runnable, truth_table, wish, with_followers
+from lepton_rl.simulator.jobs import cluster_for, truth_table, with_followers
 from lepton_rl.simulator.rules import Rule, Timing
 from lepton_rl.workloads import Trace
+from lepton_rl.workloads.job_table import job_table, runnable, wish
 
 
 @dataclass(frozen=True, eq=False)

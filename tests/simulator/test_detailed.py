@@ -14,7 +14,7 @@ from lepton_rl.core.cluster import NodeGroup
 from lepton_rl.core.hardware import Locality, SpreadCurve, aliases, gpu_type
 from lepton_rl.errors import IllegalAction, TraceError
 from lepton_rl.simulator import Rule, SimulatedCluster, Timing, decide, run_trace
-from lepton_rl.simulator.jobs import fit_to_cluster, runnable
+from lepton_rl.workloads.job_table import fit_to_cluster, runnable
 from tests.reference import simulator as reference
 from tests.reference.detailed import DetailedJob
 from tests.reference.simulator import WHOLE

@@ -22,8 +22,8 @@ from lepton_rl.experiments.advice.setup import NUMBERS_OF_WINDOWS, QUEUE_SHOWN, 
 from lepton_rl.experiments.advice.study import MOST_JOBS_IN_PYTHON, Idea, LeftOut, Study, is_compiled
 from lepton_rl.experiments.simulate import notes_of
 from lepton_rl.simulator import Timing
-from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
+from lepton_rl.workloads.job_table import fit_to_cluster
 from lepton_rl.workloads.requested import CLAIRVOYANT
 
 IDEAS: tuple[Callable[[Study], Idea], ...] = (

@@ -15,7 +15,7 @@ from lepton_rl.errors import counted
 from lepton_rl.experiments.advice.candidate import Candidate
 from lepton_rl.experiments.advice.power import of_groups
 from lepton_rl.experiments.advice.study import Idea, LeftOut, Study
-from lepton_rl.simulator.jobs import job_table
+from lepton_rl.workloads.job_table import job_table
 
 PART = 0.25
 """Of a group's nodes, at least one, that is taken away or added."""

@@ -15,8 +15,8 @@ from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.advice.candidate import Candidate
 from lepton_rl.experiments.advice.study import MOST_JOBS_IN_PYTHON, Idea, LeftOut, Study, is_compiled, order_name
 from lepton_rl.simulator import SimulatedCluster, Timing
-from lepton_rl.simulator.jobs import job_table
 from lepton_rl.workloads import Trace
+from lepton_rl.workloads.job_table import job_table
 
 _TEXTS = {
     "first": "Place jobs on the first nodes with room.",

@@ -12,8 +12,8 @@ from lepton_rl.core.hardware.tariffs import carbon_grams, energy_cost_usd
 from lepton_rl.core.units import SECONDS_PER_HOUR
 from lepton_rl.errors import TraceError, counted
 from lepton_rl.simulator import Timing
-from lepton_rl.simulator.jobs import fit_to_cluster
 from lepton_rl.workloads import Trace
+from lepton_rl.workloads.job_table import fit_to_cluster
 
 PARTS = 8
 """In so many parts of equally many jobs the mean JCT is compared, for its interval, where windows are fewer."""
