@@ -44,6 +44,15 @@ BOUNDS: dict[str, Bound] = {
 }
 
 
+def is_possible(name: str, identity: DeviceIdentity, reading: Reading) -> bool:
+    """Return whether a field of a reading is known and within its physical bounds."""
+    value = getattr(reading, name)
+    if value is None or not math.isfinite(value):
+        return False
+    low, high = BOUNDS[name](identity, reading)
+    return bool(low <= value <= high)
+
+
 class ReadingFilter:
     """Filters the readings of one device, given in order.
 
@@ -77,8 +86,7 @@ class ReadingFilter:
             if window is not None:
                 window.clear()
             return None
-        low, high = BOUNDS[name](self._identity, reading)
-        possible = low <= value <= high
+        possible = is_possible(name, self._identity, reading)
         if window is None:
             return value if possible else None
         if possible:

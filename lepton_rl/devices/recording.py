@@ -101,8 +101,9 @@ def record(devices: Devices, path: Path, duration_s: float, period_s: float = 1.
         while True:
             due = time.monotonic() + period_s
             for identity in devices.identities:
-                recorder.reading(devices.read(identity.index))
-                recorder.processes(identity.uuid, time.time(), devices.processes(identity.index))
+                reading = devices.read(identity.index)
+                recorder.reading(reading)
+                recorder.processes(identity.uuid, reading.time, devices.processes(identity.index))
                 count += 1
             if due >= end:
                 return count

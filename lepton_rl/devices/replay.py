@@ -116,7 +116,10 @@ class ReplayDevices:
     def processes(self, index: int) -> tuple[DeviceProcess, ...] | None:
         """Return the processes up to the moment that is playing, or None where they were not recorded."""
         track = self._processes[self._identity(index).uuid]
-        found: tuple[DeviceProcess, ...] | None = track.at(self.position) if track.times else None
+        position = self.position
+        if not track.times or position < track.times[0]:
+            return None
+        found: tuple[DeviceProcess, ...] | None = track.at(position)
         return found
 
     def wait_for_event(self, timeout_s: float) -> DeviceEvent | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from lepton_rl.devices.device import DeviceEvent, DeviceIdentity, DeviceProcess, Devices, Reading
 from lepton_rl.devices.energy import Energy, EnergyMeter
 from lepton_rl.devices.errors import DeviceError
-from lepton_rl.devices.filter import ReadingFilter
+from lepton_rl.devices.filter import ReadingFilter, is_possible
 from lepton_rl.devices.health import Health, judge
 
 _EVENTS_KEPT = 200
@@ -142,7 +142,9 @@ class Sampler:
         except DeviceError as error:
             raw, problem = Reading(identity.uuid, time), str(error)
         filtered = watched.filter(raw)
-        energy = watched.energy.add(monotonic_s, filtered.energy_mj, _integrable(raw, filtered))
+        # As read, not as filtered: a median would cut off real peaks.
+        power_mw = raw.power_mw if is_possible("power_mw", identity, raw) else None
+        energy = watched.energy.add(monotonic_s, filtered.energy_mj, power_mw)
         return DeviceTelemetry(
             identity,
             raw,
@@ -163,13 +165,6 @@ class Sampler:
                     watched.baseline = reading
             baseline = watched.baseline
         return judge(([] if baseline is None else [baseline]) + list(watched.recent), events)
-
-
-def _integrable(raw: Reading, filtered: Reading) -> int | None:
-    """Return the power to add up: as read, since a median would cut real peaks, unless it was an outlier."""
-    if raw.power_mw is None or filtered.power_mw is None:
-        return None
-    return raw.power_mw
 
 
 def _began_anew(baseline: Reading, reading: Reading) -> bool:

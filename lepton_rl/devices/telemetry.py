@@ -13,7 +13,7 @@ from lepton_rl.devices.history import History, TelemetryRow
 from lepton_rl.devices.sampler import Sampler, TelemetrySnapshot
 
 _log = logging.getLogger(__name__)
-_EVENT_WAIT_S = 1.0
+_EVENT_WAIT_S = 0.25  # how long `close` may have to wait
 
 
 class Telemetry:
