@@ -35,7 +35,7 @@ class _Track:
 
 
 class ReplayDevices:
-    """Plays a recording from its first reading on; at the end each device keeps saying its last one.
+    """Plays a recording from the moment when every device has spoken; at the end each keeps saying its last reading.
 
     Args:
         path: of the recording (`lepton_rl.devices.recording` has the format).
@@ -65,7 +65,7 @@ class ReplayDevices:
         self._events = sorted(recording.events, key=lambda event: event.time)
         self._played_events = 0
         self._closed = threading.Event()
-        self.start_time = min((track.times[0] for track in self._readings.values()), default=0.0)
+        self.start_time = max((track.times[0] for track in self._readings.values()), default=0.0)
         self.end_time = max((track.times[-1] for track in self._readings.values()), default=0.0)
         self._position, self._began = self.start_time, clock()
 

@@ -347,8 +347,8 @@ API nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, struct memory_v2 *out) {
   return SUCCESS;
 }
 API nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, struct memory_v1 *out) {
-  WHOLE();
-  (void)gpu;
+  DEVICE();
+  (void)gpu, (void)part;
   *out = (struct memory_v1){1ull << 36, (1ull << 36) - (1ull << 20), 1ull << 20};
   return SUCCESS;
 }
