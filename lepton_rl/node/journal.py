@@ -22,8 +22,8 @@ _REQUEST = tuple(field.name for field in fields(JobRequest))
 _JOB = tuple(field.name for field in fields(JobRecord) if field.name not in ("request", "state"))
 _RUN = tuple(field.name for field in fields(RunRecord))
 _INSERT_JOB = (
-    f"INSERT INTO jobs (state, submit_time, {', '.join(_REQUEST)}) "
-    f"VALUES ('waiting', :submit_time, {', '.join(f':{name}' for name in _REQUEST)})"
+    f"INSERT INTO jobs (id, state, submit_time, {', '.join(_REQUEST)}) "
+    f"VALUES (:id, 'waiting', :submit_time, {', '.join(f':{name}' for name in _REQUEST)})"
 )
 
 
@@ -96,12 +96,12 @@ class Journal:
         """Write a whole copy, while jobs go on, in place of what `path` held."""
         self._database.copy_to(path)
 
-    def submit(self, request: JobRequest, now: float) -> int:
-        """Write down a new waiting job and return its id, which is never given again."""
+    def submit(self, request: JobRequest, now: float, *, job: int | None = None) -> int:
+        """Write down a new waiting job and return its id, never given again; `job` names one that a restore found."""
         values = {name: getattr(request, name) for name in _REQUEST}
         values |= {"argv": json.dumps(request.argv), "env": json.dumps(request.env), "submit_time": now}
         values |= {"restartable": int(request.restartable), "checkpoint_signal": int(request.checkpoint_signal)}
-        identity = self._database.execute(_INSERT_JOB, values).lastrowid
+        identity = self._database.execute(_INSERT_JOB, values | {"id": job}).lastrowid
         assert identity is not None
         return identity
 

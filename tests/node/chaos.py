@@ -78,10 +78,10 @@ def wrongs(folder: Path, damage: Damage) -> list[str]:
     begun: Counter[int] = Counter()
     times: dict[str, list[tuple[float, str, int]]] = {}
     for line in (folder / "witness").read_text().splitlines():
-        what, job, gpu, when = line.split()
-        begun[int(job)] += what == "begin"
-        times.setdefault(gpu, []).append((float(when), what, int(job)))
-    found = [f"job {job} ran {count} times" for job, count in begun.items() if count > 1]
+        what, number, gpu, when = line.split()
+        begun[int(number)] += what == "begin"
+        times.setdefault(gpu, []).append((float(when), what, int(number)))
+    found = [f"job {number} ran {count} times" for number, count in begun.items() if count > 1]
     with Journal(folder / "journal.sqlite") as journal:
         if len(journal.holding()):
             found.append("GPUs are booked at the end")
@@ -96,11 +96,12 @@ def wrongs(folder: Path, damage: Damage) -> list[str]:
             elif begun[job.id] != 1:
                 found.append(f"job {job.id} is {job.state} and ran {begun[job.id]} times")
     for gpu, seen in times.items():
+        ends = {who for _, what, who in seen if what == "end"}  # one killed in between has none
         holder: int | None = None
-        for _, what, job_id in sorted(seen):
-            if what == "begin" and holder is not None and (holder, "end") in {(job, word) for _, word, job in seen}:
-                found.append(f"{gpu} was given to job {job_id} while job {holder} ran on it")
-            holder = job_id if what == "begin" else None
+        for _, what, who in sorted(seen):
+            if what == "begin" and holder in ends:
+                found.append(f"{gpu} was given to job {who} while job {holder} ran on it")
+            holder = who if what == "begin" else None
     return found
 
 

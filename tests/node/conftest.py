@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.jobs import JobRequest
 from lepton_rl.node.journal import Journal
-from lepton_rl.node.runs import RunEvent, Runs, RunSettings
+from lepton_rl.node.runs import RunEvent, Runs
 
 PATIENCE_S = 30.0  # for what a busy machine does late
 

@@ -274,7 +274,12 @@ def test_a_job_without_supervisor_is_lost_and_keeps_its_gpus_until_it_ends(daemo
     assert [run.job for run in node.journal.holding()] == [job]
     (node.folder / "enough").touch()
     seen: list[RunEvent] = []
-    until(lambda: bool(seen.extend(node.runs.poll()) or seen), "the orphan's end")
+
+    def told_of_it() -> bool:
+        seen.extend(node.runs.poll())
+        return bool(seen)
+
+    until(told_of_it, "the orphan's end")
     assert kinds(seen) == ["orphan_gone"]
     assert node.journal.holding() == []
     assert node.journal.job(job).state is JobState.LOST
