@@ -37,6 +37,22 @@ class MissingExtra(LeptonError):
     """An optional dependency is not installed."""
 
 
+class JobError(LeptonError):
+    """A job for a node cannot be accepted, found or started as it was asked for."""
+
+
+class JournalError(LeptonError):
+    """The journal of a node cannot be opened, read or restored."""
+
+
+class JournalFull(JournalError):
+    """A change could not be written and nothing of it was; the journal works again once there is space."""
+
+
+class IllegalTransition(JournalError):
+    """A job cannot go from the state that it is in to the one that was asked for."""
+
+
 def missing_extra(package: str, extra: str) -> MissingExtra:
     """Return the error that names the extra holding `package`."""
     return MissingExtra(f"{package} is not installed; install it with: pip install 'lepton-rl[{extra}]'")

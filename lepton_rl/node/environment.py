@@ -1,0 +1,88 @@
+"""What the supervisor is asked to run: the job's command with the variables that show it its GPUs."""
+
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lepton_rl.errors import JobError
+from lepton_rl.node.jobs import JobRecord, RunRecord
+
+MARK = "LEPTON_RUN_KEY"  # by it the processes of a run are found again after its supervisor died
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What holds for all jobs of a node.
+
+    With `switch_user` a daemon that is root starts each job as the user who submitted it. `rlimits` maps names as
+    RLIMIT_NOFILE to (soft, hard). `log_bytes_limit` is for each of stdout and stderr; as much again is kept in the
+    older part; 0 is no limit.
+    """
+
+    log_bytes_limit: int = 64 << 20
+    umask: int = 0o022
+    rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    switch_user: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MpsShare:
+    """What a share of a GPU may use where NVIDIA's MPS runs: a percentage of its threads, and MiB of its memory."""
+
+    thread_percentage: float
+    memory_mib: int | None = None
+
+
+def run_key(node_id: str, run: RunRecord) -> str:
+    """Return the name of one run that no other run on any node has."""
+    return f"{node_id}:{run.job}:{run.run}"
+
+
+def gpu_variables(run: RunRecord, mps: MpsShare | None) -> dict[str, str]:
+    """Return the variables that show a job its GPUs; with none it sees none."""
+    found = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": ",".join(run.gpu_uuids),
+        "LEPTON_GPUS": f"{run.gpu_milli / 1000:g}",
+    }
+    if mps is not None:
+        found["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = f"{mps.thread_percentage:g}"
+        if mps.memory_mib is not None:
+            limits = [f"{gpu}={mps.memory_mib}M" for gpu in range(len(run.gpu_uuids))]
+            found["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(limits)
+    return found
+
+
+def supervisor_request(
+    job: JobRecord, run: RunRecord, node_id: str, settings: RunSettings, mps: MpsShare | None = None
+) -> dict[str, Any]:
+    """Return what request.json holds. The user's own variables do not override those that name GPUs and the job.
+
+    Raises:
+        JobError: the submitting user is not known to this machine.
+    """
+    request = job.request
+    identity = {"LEPTON_JOB_ID": str(job.id), "LEPTON_RUN": str(run.run), MARK: run_key(node_id, run)}
+    asked: dict[str, Any] = {
+        "argv": list(request.argv),
+        "cwd": request.cwd,
+        "env": {**request.env, **gpu_variables(run, mps), **identity},
+        "stdout": "stdout",
+        "stderr": "stderr",
+        "umask": settings.umask,
+        "rlimits": {name: list(limits) for name, limits in settings.rlimits.items()},
+        "log_bytes_limit": settings.log_bytes_limit,
+        "stop_grace_s": request.stop_grace_s,
+        "checkpoint_signal": int(request.checkpoint_signal),
+        "checkpoint_grace_s": request.checkpoint_grace_s,
+    }
+    if settings.switch_user and os.geteuid() == 0 and request.uid != 0:
+        try:
+            entry = pwd.getpwuid(request.uid)
+        except KeyError:
+            raise JobError(f"job {job.id}: user {request.uid} is not known to this machine") from None
+        groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+        asked |= {"uid": request.uid, "gid": entry.pw_gid, "groups": groups}
+    return asked

@@ -1,0 +1,184 @@
+"""The words of the node: a job as asked for, as recorded, and each of its runs; no input or output here."""
+
+import math
+import signal
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+from lepton_rl.errors import IllegalTransition, JobError
+
+
+class JobState(StrEnum):
+    """Where a job is; DONE, FAILED, CANCELLED and LOST are final."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+_LEGAL: dict[JobState, frozenset[JobState]] = {
+    JobState.WAITING: frozenset({JobState.STARTING, JobState.CANCELLED}),
+    # Back to waiting: its supervisor never let it begin. Failed: it never can.
+    JobState.STARTING: frozenset(
+        {JobState.RUNNING, JobState.STOPPING, JobState.WAITING, JobState.FAILED, JobState.LOST}
+    ),
+    # Back to waiting: the machine went down under a job that may be restarted.
+    JobState.RUNNING: frozenset({JobState.STOPPING, JobState.DONE, JobState.FAILED, JobState.LOST, JobState.WAITING}),
+    # Back to waiting: preempted. Done: it ended by itself before the signal arrived.
+    JobState.STOPPING: frozenset({JobState.WAITING, JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.LOST}),
+    JobState.DONE: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+    JobState.LOST: frozenset(),
+}
+ACTIVE = frozenset({JobState.STARTING, JobState.RUNNING, JobState.STOPPING})
+FINAL = frozenset(state for state, following in _LEGAL.items() if not following)
+
+
+def check_transition(job: int, before: JobState, after: JobState) -> None:
+    """Raise IllegalTransition unless a job may go from `before` to `after`."""
+    if after not in _LEGAL[before]:
+        allowed = ", ".join(sorted(_LEGAL[before])) or "nothing: that state is final"
+        raise IllegalTransition(f"job {job} is {before} and cannot become {after}; from there it may become {allowed}")
+
+
+class StopHow(StrEnum):
+    """What a supervisor does to a job that is to end; each step waits out its grace before the next."""
+
+    CHECKPOINT = "checkpoint"  # the job's checkpoint signal, then as `stop`
+    STOP = "stop"  # SIGTERM, then as `kill`
+    KILL = "kill"  # SIGKILL at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """What a user asks for. `gpu_milli` is thousandths of a GPU: a share below 1000, or whole GPUs; 0 asks for none."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: dict[str, str] = field(default_factory=dict)
+    uid: int = 0
+    user: str = ""
+    project: str = ""
+    queue: str = "default"
+    name: str = ""
+    gpu_milli: int = 1000
+    gpu_memory_mib: int | None = None
+    cpus: float | None = None
+    ram_mib: int | None = None
+    begin_time: float = 0.0  # Unix seconds; not before
+    requested_s: float | None = None
+    priority: float = 0.0
+    compute_intensity: float | None = None
+    time_sensitivity: float | None = None
+    restartable: bool = False
+    checkpoint_signal: int = signal.SIGUSR1
+    checkpoint_grace_s: float = 60.0
+    stop_grace_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Raise JobError, in one sentence, for a request that no node could run."""
+        if not self.argv or not self.argv[0]:
+            raise JobError("a job needs a command, given after --")
+        if not PurePosixPath(self.cwd).is_absolute():
+            raise JobError(f"the working directory {self.cwd!r} must be an absolute path")
+        for text in (*self.argv, self.cwd, *self.env, *self.env.values()):
+            if "\0" in text:
+                raise JobError(f"{text!r} holds a zero character, which no program can be given")
+        for name in ("cwd", "user", "project", "queue", "name"):
+            try:
+                getattr(self, name).encode()
+            except UnicodeEncodeError as error:
+                raise JobError(f"{name} {getattr(self, name)!r} is not text in UTF-8") from error
+        for key in self.env:
+            if not key or "=" in key:
+                raise JobError(f"{key!r} cannot name an environment variable: it must not be empty or hold '='")
+        if self.gpu_milli < 0 or (self.gpu_milli > 1000 and self.gpu_milli % 1000):
+            raise JobError(f"{self.gpu_milli / 1000:g} GPUs: ask for a whole number, or for a share below 1")
+        if self.checkpoint_signal not in signal.valid_signals():
+            raise JobError(f"checkpoint signal {self.checkpoint_signal}: there is no such signal")
+        self._check_amounts()
+
+    def _check_amounts(self) -> None:
+        above_zero = ("gpu_memory_mib", "cpus", "ram_mib", "requested_s")
+        for name in (*above_zero, "begin_time", "priority", "checkpoint_grace_s", "stop_grace_s"):
+            amount = getattr(self, name)
+            if amount is not None and not math.isfinite(amount):
+                raise JobError(f"{name} must be a finite number, not {amount}")
+            if amount is not None and (
+                (name in above_zero and amount <= 0) or (name.endswith("grace_s") and amount < 0)
+            ):
+                raise JobError(f"{name} must be above 0, not {amount}")
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as the journal holds it; times are Unix seconds, `run` is its newest run's number (0 before the first)."""
+
+    id: int
+    state: JobState
+    request: JobRequest
+    submit_time: float
+    run: int = 0
+    start_time: float | None = None  # of its first run
+    end_time: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One attempt at a job. `run_s` is from the monotonic clock, so that a wall clock set back never makes it negative.
+
+    `holds_gpus` stays true until no process of the run is left: for a lost run, until its orphan is gone.
+    """
+
+    job: int
+    run: int
+    gpu_uuids: tuple[str, ...]
+    gpu_milli: int
+    decided_time: float
+    starting_time: float
+    boot_id: str
+    started_time: float | None = None
+    ended_time: float | None = None
+    run_s: float | None = None
+    supervisor_pid: int | None = None
+    supervisor_ticks: int | None = None
+    child_pid: int | None = None
+    child_ticks: int | None = None
+    stop_time: float | None = None
+    stop_how: StopHow | None = None
+    stop_then: JobState | None = None
+    stop_reason: str | None = None
+    outcome: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    cpu_s: float | None = None
+    max_rss_kib: int | None = None
+    log_bytes_dropped: int | None = None
+    energy_mj: int | None = None
+    peak_gpu_memory_mib: int | None = None
+    holds_gpus: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """How a run ended, as its supervisor wrote it; `reason` is a sentence where there is something to say."""
+
+    ended_time: float
+    run_s: float
+    exit_code: int | None = None
+    signal: int | None = None
+    stopped: StopHow | None = None
+    reason: str | None = None
+    cpu_s: float | None = None
+    max_rss_kib: int | None = None
+    log_bytes_dropped: int | None = None

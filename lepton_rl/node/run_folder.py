@@ -1,0 +1,143 @@
+"""The folder of one run, from the daemon's side: what it asks of the supervisor, and what the supervisor answers."""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lepton_rl.node import supervisor
+from lepton_rl.node.database import fsync
+from lepton_rl.node.jobs import RunEnd, StopHow
+from lepton_rl.node.processes import Process
+
+_SUPERVISOR = Path(supervisor.__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What started.json says."""
+
+    supervisor: Process
+    child: Process
+    started_time: float  # Unix seconds
+    started_monotonic_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """What exit.json says; `left_processes` could not be ended, not even by SIGKILL."""
+
+    end: RunEnd
+    left_processes: int
+
+
+class RunFolder:
+    """Where one run's supervisor is told what to do and says what it did."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; it need not be there yet."""
+        self.path = path
+
+    def prepare(self, request: dict[str, Any]) -> None:
+        """Make the folder and write request.json, durably."""
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o711)
+        draft = self.path / ".request.json"
+        opened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(opened, "w") as file:
+            json.dump(request, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.path / "request.json")
+        fsync(self.path)
+        for folder in made:
+            fsync(folder.parent)
+
+    def lock(self) -> int | None:
+        """Return a descriptor that holds the run for us, or None where a supervisor has it: living, or about to start.
+
+        A supervisor is given our descriptor, so that there is no moment between the two in which nobody holds the run.
+        """
+        opened = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(opened)
+            return None
+        return opened
+
+    def spawn(self, lock: int) -> tuple[int, int]:
+        """Start the supervisor; return its process id, and a descriptor that reads as ended once the job has started.
+
+        Raises:
+            OSError: there is no process or memory to be had.
+        """
+        ready, told = os.pipe()
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-S", str(_SUPERVISOR), str(self.path), str(lock), str(told)],
+                {"PATH": os.defpath, "LANG": "C.UTF-8"},
+                # Onto itself: that keeps a descriptor open in the new program, and in no other that starts meanwhile.
+                file_actions=[(os.POSIX_SPAWN_DUP2, lock, lock), (os.POSIX_SPAWN_DUP2, told, told)],
+                setsid=True,
+                setsigmask=[signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2],  # a stop that comes early waits
+                setsigdef=[signal.SIGCHLD],
+            )
+        except BaseException:
+            os.close(ready)
+            raise
+        finally:
+            os.close(told)
+        return pid, ready
+
+    def started(self) -> Started | None:
+        """Return what the supervisor wrote before it let the job begin; None means that the job never began."""
+        found = self._read("started.json")
+        if found is None:
+            return None
+        (pid, ticks), (child_pid, child_ticks) = found["supervisor"], found["child"]
+        return Started(
+            Process(pid, ticks, found["boot_id"]),
+            Process(child_pid, child_ticks, found["boot_id"]),
+            found["started_time"],
+            found["started_monotonic_s"],
+        )
+
+    def exit(self) -> Exit | None:
+        """Return how the run ended, or None where that is not written (yet)."""
+        found = self._read("exit.json")
+        if found is None:
+            return None
+        end = RunEnd(
+            ended_time=found["ended_time"],
+            run_s=found["run_s"],
+            exit_code=found["code"],
+            signal=found["signal"],
+            stopped=StopHow(found["stopped"]) if found["stopped"] else None,
+            reason=found["reason"],
+            cpu_s=found["cpu_s"],
+            max_rss_kib=found["max_rss_kib"],
+            log_bytes_dropped=found["log_bytes_dropped"],
+        )
+        return Exit(end, found["left_processes"])
+
+    def trouble(self) -> str:
+        """Return the last line that the supervisor wrote about itself, or an empty string."""
+        with suppress(OSError):
+            lines = (self.path / "supervisor.log").read_text(errors="replace").split("\n")
+            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return ""
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            found = json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return None
+        assert isinstance(found, dict)
+        return found

@@ -1,0 +1,420 @@
+"""Runs of jobs as processes: launched at most once, watched, stopped, and found again by the next daemon.
+
+Intent goes to the journal before anything is done, and what happened goes there before anyone is told. One descriptor
+(`fileno`) becomes readable when there may be something to `poll` for. Linux only: pidfd, flock, /proc.
+"""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, Self
+
+from lepton_rl.errors import IllegalAction, JobError
+from lepton_rl.node.environment import MARK, MpsShare, RunSettings, run_key, supervisor_request
+from lepton_rl.node.jobs import ACTIVE, JobRecord, JobState, RunEnd, RunRecord, StopHow
+from lepton_rl.node.journal import Journal
+from lepton_rl.node.processes import Process, boot_id, ended, members, signal_each
+from lepton_rl.node.run_folder import RunFolder, Started
+
+_SIGNALS = {StopHow.CHECKPOINT: signal.SIGUSR1, StopHow.STOP: signal.SIGTERM, StopHow.KILL: signal.SIGUSR2}
+_START_PATIENCE_S = 5.0  # for supervisors that a former daemon had just started
+
+
+class Clock(Protocol):
+    """The two clocks of a node, seconds."""
+
+    def wall(self) -> float:
+        """Return Unix time, which may jump."""
+
+    def monotonic(self) -> float:
+        """Return the system's monotonic time, which does not and is the same for all processes of a boot."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    wall = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+
+class EventKind(StrEnum):
+    """What became of a run."""
+
+    STARTED = "started"
+    ENDED = "ended"
+    NOT_LAUNCHED = "not_launched"  # its supervisor went before it let the job begin
+    LOST = "lost"  # its supervisor died; how the job ended, or will, is not known
+    REBOOTED = "rebooted"  # the machine went down under it
+    ORPHAN_GONE = "orphan_gone"  # no process of a lost run is left: its GPUs are free
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something that is in the journal already; `state` is the job's, `holds_gpus` whether its GPUs stay booked."""
+
+    kind: EventKind
+    job: int
+    run: int
+    state: JobState
+    holds_gpus: bool
+
+
+@dataclass(slots=True)
+class _Watched:
+    run: RunRecord
+    pidfd: int  # of the supervisor
+    ready: int | None  # reads as ended once the job has started
+
+
+@dataclass(slots=True)
+class _Orphan:
+    run: RunRecord
+    pidfd: int | None  # of one of its processes; None where none is left and that is not written yet
+
+
+class Runs:
+    """The runs of one node: files in `state_dir`/jobs/ID/RUN, facts in the journal."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        journal: Journal,
+        clock: Clock | None = None,
+        settings: RunSettings | None = None,
+    ) -> None:
+        """Watch nothing yet: call `adopt` first to find what a former daemon left."""
+        self.state_dir = state_dir.absolute()
+        self._journal = journal
+        self._clock: Clock = clock if clock is not None else SystemClock()
+        self._settings = settings or RunSettings()
+        self._boot_id = boot_id()
+        self._epoll = select.epoll()
+        self._watched: dict[int, _Watched] = {}  # by job
+        self._orphans: dict[int, _Orphan] = {}  # by job
+        self._unsettled: dict[int, RunRecord] = {}  # neither watched nor known to have ended: tried again by each poll
+        self._events: list[RunEvent] = []
+
+    def __enter__(self) -> Self:
+        """Return itself; leaving the block stops watching, and no job."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop watching; jobs and supervisors go on and the next daemon adopts them."""
+        for watched in self._watched.values():
+            os.close(watched.pidfd)
+            if watched.ready is not None:
+                os.close(watched.ready)
+        for orphan in self._orphans.values():
+            if orphan.pidfd is not None:
+                os.close(orphan.pidfd)
+        self._watched.clear()
+        self._orphans.clear()
+        self._epoll.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on: readable when `poll` may have something to tell."""
+        return self._epoll.fileno()
+
+    def folder(self, job: int, run: int) -> Path:
+        """Return where a run's stdout, stderr and exit.json lie."""
+        return self.state_dir / "jobs" / str(job) / str(run)
+
+    def launch(
+        self, job: int, gpu_uuids: Sequence[str], *, decided: float | None = None, mps: MpsShare | None = None
+    ) -> RunRecord:
+        """Start a waiting job on these GPUs, given by full UUID; the intent is durable before anything is started.
+
+        Give `mps` only where MPS runs. The journal must not be in a transaction: the intent would not be durable yet.
+
+        Raises:
+            JobError: there is no such job, or the system cannot start it now; it then waits again.
+            IllegalTransition: it is not waiting.
+            JournalFull: the intent could not be written; nothing was started.
+        """
+        now = self._clock.wall()
+        run = self._journal.begin_run(job, gpu_uuids, now if decided is None else decided, now, self._boot_id)
+        try:
+            self._spawn(run, mps)
+        except (OSError, JobError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            self._unsettled[job] = run  # should the journal be full too
+            end = RunEnd(ended_time=self._clock.wall(), run_s=0.0, reason=f"could not be started: {reason}")
+            self._journal.end_run(job, run.run, JobState.WAITING, end, outcome=EventKind.NOT_LAUNCHED)
+            del self._unsettled[job]
+            raise JobError(f"job {job} could not be started: {reason}; it waits again") from error
+        return run
+
+    def stop(
+        self,
+        job: int,
+        why: str,
+        *,
+        then: JobState = JobState.CANCELLED,
+        how: StopHow = StopHow.STOP,
+    ) -> None:
+        """End a job that is starting or running; `then` is what it becomes: CANCELLED, FAILED, or WAITING (preempted).
+
+        The intent is durable before the signal. Stopping again may only be harsher. A job that ends by itself before
+        the signal is DONE or FAILED by its exit code. A restartable job that exits 0 after its checkpoint signal waits
+        again: it must bear being restarted when it had just finished.
+
+        Raises:
+            IllegalAction: it is not running, or is to wait again and is not restartable.
+        """
+        record = self._journal.job(job)
+        if record.state not in ACTIVE:
+            raise IllegalAction(f"job {job} is {record.state}: only a starting or running job can be stopped")
+        if then is JobState.WAITING and not record.request.restartable:
+            raise IllegalAction(
+                f"job {job} is not declared restartable and is never preempted; submit it as restartable"
+            )
+        before = self._journal.run(job)
+        if before.stop_then is not None:
+            if then is JobState.WAITING:
+                then = before.stop_then  # a cancelled job does not come back because a policy preempts it
+            if before.stop_how is not None and list(StopHow).index(how) < list(StopHow).index(before.stop_how):
+                how = before.stop_how
+        self._journal.intend_stop(job, how, then, why, self._clock.wall())
+        watched = self._watched.get(job)
+        if watched is not None:
+            watched.run = self._journal.run(job)
+            _signal(watched)
+
+    def end_orphan(self, job: int, how: StopHow = StopHow.STOP) -> int:
+        """Signal what is left of a lost run, SIGTERM or for `KILL` SIGKILL; return how many processes there were."""
+        if job not in self._orphans:
+            raise IllegalAction(f"job {job} has no orphan processes")
+        number = signal.SIGKILL if how is StopHow.KILL else signal.SIGTERM
+        return signal_each(self._members(self._orphans[job].run), number)
+
+    def adopt(self) -> list[RunEvent]:
+        """Settle what a former daemon left: watch what runs, write down what ended, start again what never began."""
+        for run in self._journal.holding():
+            if self._journal.job(run.job).state in ACTIVE:
+                self._unsettled[run.job] = run
+            else:
+                self._orphans[run.job] = _Orphan(run, None)
+        self._look_at_orphans(set())
+        deadline = time.monotonic() + _START_PATIENCE_S
+        while True:
+            self._settle_all(relaunch=True)
+            if not self._unsettled or time.monotonic() > deadline:
+                return self._take_events()
+            time.sleep(0.005)
+
+    def poll(self) -> list[RunEvent]:
+        """Return what happened since the last call, at once; each event is in the journal already.
+
+        Raises:
+            JournalFull: something happened that cannot be written yet; nothing is lost, call again.
+        """
+        ready = {number for number, _ in self._epoll.poll(0)}
+        for watched in list(self._watched.values()):
+            if watched.ready in ready or watched.pidfd in ready:
+                self._look_at(watched)
+        self._settle_all(relaunch=False)
+        self._look_at_orphans(ready)
+        return self._take_events()
+
+    def watching(self) -> set[int]:
+        """Return the jobs whose supervisors are alive and watched."""
+        return set(self._watched)
+
+    def _take_events(self) -> list[RunEvent]:
+        taken, self._events = self._events, []
+        return taken
+
+    def _tell(self, kind: EventKind, run: RunRecord) -> None:
+        holds = self._journal.run(run.job, run.run).holds_gpus
+        self._events.append(RunEvent(kind, run.job, run.run, self._journal.job(run.job).state, holds))
+
+    def _folder(self, run: RunRecord) -> RunFolder:
+        return RunFolder(self.folder(run.job, run.run))
+
+    def _spawn(self, run: RunRecord, mps: MpsShare | None = None) -> None:
+        folder = self._folder(run)
+        request = supervisor_request(self._journal.job(run.job), run, self._journal.node_id, self._settings, mps)
+        if folder.started() is not None:
+            raise JobError(f"{folder.path} holds files of a job of another journal; move it away")
+        folder.prepare(request)
+        lock = folder.lock()
+        if lock is None:
+            raise JobError(f"{folder.path} is held by another supervisor")
+        try:
+            self._spawn_holding(run, folder, lock)
+        finally:
+            os.close(lock)
+
+    def _spawn_holding(self, run: RunRecord, folder: RunFolder, lock: int) -> None:
+        pid, ready = folder.spawn(lock)
+        try:
+            pidfd = os.pidfd_open(pid)  # ours until reaped: its number cannot be another's yet
+        except OSError:  # no descriptor to be had; the job runs all the same, and is found by its folder
+            os.close(ready)
+            self._unsettled[run.job] = run
+        else:
+            self._watch(run, pidfd, ready)
+
+    def _watch(self, run: RunRecord, pidfd: int, ready: int | None) -> None:
+        watched = _Watched(run, pidfd, ready)
+        self._watched[run.job] = watched
+        self._epoll.register(pidfd, select.EPOLLIN)
+        if ready is not None:
+            self._epoll.register(ready, select.EPOLLIN)
+
+    def _look_at(self, watched: _Watched) -> None:
+        """Take note of a start, and of the end of a supervisor."""
+        folder = self._folder(watched.run)
+        self._note_start(watched.run, folder.started())
+        if watched.ready is not None:
+            self._epoll.unregister(watched.ready)
+            os.close(watched.ready)
+            watched.ready = None
+        if ended(watched.pidfd) and self._settle(self._journal.run(watched.run.job), relaunch=False):
+            self._epoll.unregister(watched.pidfd)
+            with suppress(ChildProcessError):  # a former daemon's child
+                os.waitid(os.P_PIDFD, watched.pidfd, os.WEXITED | os.WNOHANG)
+            os.close(watched.pidfd)
+            del self._watched[watched.run.job]
+
+    def _note_start(self, run: RunRecord, started: Started | None) -> None:
+        """Write down that a run has begun, once."""
+        if started is None or self._journal.run(run.job, run.run).started_time is not None:
+            return
+        supervisor, child = started.supervisor, started.child
+        self._journal.run_started(
+            run.job,
+            run.run,
+            started.started_time,
+            (supervisor.pid, supervisor.start_ticks),
+            (child.pid, child.start_ticks),
+        )
+        self._tell(EventKind.STARTED, run)
+
+    def _settle_all(self, *, relaunch: bool) -> None:
+        for run in list(self._unsettled.values()):
+            if self._settle(self._journal.run(run.job, run.run), relaunch=relaunch):
+                del self._unsettled[run.job]
+
+    def _settle(self, run: RunRecord, *, relaunch: bool) -> bool:
+        """Find out what became of a run, write it down or watch it; False where it cannot be told at this moment."""
+        folder = self._folder(run)
+        if run.boot_id != self._boot_id or not folder.path.is_dir():
+            return self._settle_folder(run, folder, relaunch=relaunch)
+        lock = folder.lock()
+        if lock is not None:
+            try:
+                return self._settle_folder(run, folder, relaunch=relaunch, lock=lock)
+            finally:
+                os.close(lock)
+        started = folder.started()
+        pidfd = started.supervisor.open() if started is not None else None
+        if pidfd is None or run.job in self._watched:
+            if pidfd is not None:
+                os.close(pidfd)
+            return False
+        self._note_start(run, started)
+        self._watch(run, pidfd, None)
+        _signal(self._watched[run.job])
+        return True
+
+    def _settle_folder(self, run: RunRecord, folder: RunFolder, *, relaunch: bool, lock: int | None = None) -> bool:
+        """Settle a run that no supervisor holds, by what its folder says."""
+        found, started = folder.exit(), folder.started()
+        self._note_start(run, started)
+        if found is not None:
+            to, reason = _verdict(self._journal.job(run.job), run, found.end)
+            self._end(EventKind.ENDED, run, to, reason, found.end, orphans=found.left_processes > 0)
+        elif started is not None:
+            self._lose(run, started)
+        elif relaunch and run.stop_then is None and run.boot_id == self._boot_id:
+            if lock is None:
+                self._spawn(run)
+            else:
+                request = supervisor_request(self._journal.job(run.job), run, self._journal.node_id, self._settings)
+                folder.prepare(request)
+                self._spawn_holding(run, folder, lock)
+        else:
+            reason = run.stop_reason or f"its supervisor did not start it: {folder.trouble() or 'it was killed'}"
+            nothing = RunEnd(ended_time=self._clock.wall(), run_s=0.0)
+            self._end(EventKind.NOT_LAUNCHED, run, run.stop_then or JobState.WAITING, reason, nothing)
+        return True
+
+    def _lose(self, run: RunRecord, started: Started) -> None:
+        """Settle a run that began and whose supervisor is gone without a word."""
+        now = self._clock.wall()
+        if started.child.boot_id != self._boot_id:
+            again = self._journal.job(run.job).request.restartable
+            to = (run.stop_then or JobState.WAITING) if again else JobState.LOST
+            end = RunEnd(ended_time=now, run_s=0.0)
+            self._end(EventKind.REBOOTED, run, to, "the machine went down while it ran", end)
+            return
+        run_s = self._clock.monotonic() - started.started_monotonic_s
+        end = RunEnd(ended_time=now, run_s=run_s)
+        reason = "its supervisor died, so how it ended is not known"
+        self._end(EventKind.LOST, run, JobState.LOST, reason, end, orphans=True)
+        if run.stop_then is not None and run.job in self._orphans:
+            self.end_orphan(run.job)
+
+    def _end(
+        self, kind: EventKind, run: RunRecord, to: JobState, reason: str | None, end: RunEnd, *, orphans: bool = False
+    ) -> None:
+        holds_gpus = orphans and bool(self._members(self._journal.run(run.job, run.run)))
+        self._journal.end_run(run.job, run.run, to, replace(end, reason=reason), outcome=kind, holds_gpus=holds_gpus)
+        if holds_gpus:
+            self._orphans[run.job] = _Orphan(self._journal.run(run.job, run.run), None)
+        self._tell(kind, run)
+
+    def _members(self, run: RunRecord) -> list[Process]:
+        if run.child_pid is None or run.child_ticks is None:
+            return []
+        child = Process(run.child_pid, run.child_ticks, run.boot_id)
+        return members(child, f"{MARK}={run_key(self._journal.node_id, run)}")
+
+    def _look_at_orphans(self, ready: set[int]) -> None:
+        """Watch one process of each run without a supervisor; where there is none left, its GPUs are free."""
+        for orphan in list(self._orphans.values()):
+            if orphan.pidfd is not None and orphan.pidfd not in ready:
+                continue
+            if orphan.pidfd is not None:
+                self._epoll.unregister(orphan.pidfd)
+                os.close(orphan.pidfd)
+                orphan.pidfd = None
+            while orphan.pidfd is None and (left := self._members(orphan.run)):  # again: one may have forked meanwhile
+                orphan.pidfd = next((pidfd for process in left if (pidfd := process.open()) is not None), None)
+            if orphan.pidfd is not None:
+                self._epoll.register(orphan.pidfd, select.EPOLLIN)
+                continue
+            self._journal.release_gpus(orphan.run.job, orphan.run.run)
+            del self._orphans[orphan.run.job]
+            self._tell(EventKind.ORPHAN_GONE, orphan.run)
+
+
+def _signal(watched: _Watched) -> None:
+    """Tell a supervisor what the journal intends for its job; it takes the same twice for once."""
+    if watched.run.stop_how is not None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(watched.pidfd, _SIGNALS[watched.run.stop_how])
+
+
+def _verdict(job: JobRecord, run: RunRecord, end: RunEnd) -> tuple[JobState, str | None]:
+    """Return what a job becomes by how its run ended, and why in words."""
+    if end.stopped is not None and run.stop_then is not None:
+        return run.stop_then, run.stop_reason
+    if end.stopped is not None:
+        return JobState.FAILED, "its supervisor was told to stop it, not by the daemon"
+    if end.exit_code == 0:
+        return JobState.DONE, None
+    if end.signal is not None:
+        return JobState.FAILED, f"ended by {signal.Signals(end.signal).name}"
+    return JobState.FAILED, end.reason or f"ended with exit code {end.exit_code}"

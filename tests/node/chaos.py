@@ -1,0 +1,125 @@
+"""Kills a daemon and supervisors at random while jobs run, and compares the journal with what the jobs themselves saw.
+
+A soak is `python -m tests.node.chaos --kills 1000`.
+"""
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lepton_rl.node import supervisor
+from lepton_rl.node.jobs import JobState
+from lepton_rl.node.journal import Journal
+from lepton_rl.node.processes import Process
+
+
+@dataclass
+class Damage:
+    """What was killed."""
+
+    daemons: int
+    supervised: set[int]  # jobs of which a supervisor was killed
+
+
+def wreak(folder: Path, seed: int, *, kills: int, batch: int = 6) -> Damage:
+    """Run kills x batch jobs under a daemon that is killed that often, and a supervisor now and then."""
+    chance = random.Random(seed)
+    damage = Damage(0, set())
+    command = [sys.executable, "-m", "tests.node.chaos_driver", str(folder), str(kills * batch), str(batch), str(seed)]
+    while True:
+        with subprocess.Popen(command) as daemon:
+            last = damage.daemons >= kills and _submitted(folder) == kills * batch
+            end = time.monotonic() + chance.uniform(0.25, 0.9)
+            while daemon.poll() is None and (last or time.monotonic() < end):
+                time.sleep(chance.uniform(0.02, 0.2))
+                if chance.random() < 0.12:
+                    damage.supervised |= _kill_a_supervisor(folder, chance)
+            if daemon.poll() is None:
+                daemon.kill()
+                damage.daemons += 1
+        if daemon.returncode != -signal.SIGKILL:
+            assert daemon.returncode == 0, f"the daemon failed with {daemon.returncode}"
+            return damage
+
+
+def _submitted(folder: Path) -> int:
+    if not (folder / "journal.sqlite").is_file():
+        return 0
+    with Journal(folder / "journal.sqlite") as journal:
+        return len(journal.jobs())
+
+
+def _kill_a_supervisor(folder: Path, chance: random.Random) -> set[int]:
+    """Kill -9 one supervisor of this folder, perhaps one that has not begun yet; return its job."""
+    found = []
+    for pid in supervisor.process_ids():
+        with suppress(OSError):
+            process = Process.of(pid)
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            # The child has the same command line until it execs.
+            if len(words) > 6 and words[3] == supervisor.__file__ and words[4].startswith(f"{folder}/") and process:
+                found.append((process, int(Path(words[4]).parent.name)))
+    if not found:
+        return set()
+    process, job = chance.choice(found)
+    return {job} if process.signal(signal.SIGKILL) else set()
+
+
+def wrongs(folder: Path, damage: Damage) -> list[str]:
+    """Return what the journal says that the jobs' own witness does not bear out, as sentences."""
+    begun: Counter[int] = Counter()
+    times: dict[str, list[tuple[float, str, int]]] = {}
+    for line in (folder / "witness").read_text().splitlines():
+        what, number, gpu, when = line.split()
+        begun[int(number)] += what == "begin"
+        times.setdefault(gpu, []).append((float(when), what, int(number)))
+    found = [f"job {number} ran {count} times" for number, count in begun.items() if count > 1]
+    with Journal(folder / "journal.sqlite") as journal:
+        if len(journal.holding()):
+            found.append("GPUs are booked at the end")
+        for job in journal.jobs():
+            expected = int(job.request.name)
+            ended = -job.signal if job.signal is not None else job.exit_code
+            if job.state is JobState.LOST:
+                if job.id not in damage.supervised:
+                    found.append(f"job {job.id} is lost and its supervisor was not killed")
+            elif job.state is not (JobState.DONE if expected == 0 else JobState.FAILED) or ended != expected:
+                found.append(f"job {job.id} should have ended with {expected}: {job}")
+            elif begun[job.id] != 1:
+                found.append(f"job {job.id} is {job.state} and ran {begun[job.id]} times")
+    for gpu, seen in times.items():
+        ends = {who for _, what, who in seen if what == "end"}  # one killed in between has none
+        holder: int | None = None
+        for _, what, who in sorted(seen):
+            if what == "begin" and holder in ends:
+                found.append(f"{gpu} was given to job {who} while job {holder} ran on it")
+            holder = who if what == "begin" else None
+    return found
+
+
+def main() -> None:
+    """Soak: print what was killed and what came of it."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        damage = wreak(Path(folder), given.seed, kills=given.kills)
+        with Journal(Path(folder) / "journal.sqlite") as journal:
+            print({str(state): count for state, count in journal.counts().items() if count})
+        print(f"{damage.daemons} daemons and {len(damage.supervised)} supervisors killed")
+        problems = wrongs(Path(folder), damage)
+        print("\n".join(problems) or "nothing wrong")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()

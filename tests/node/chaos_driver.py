@@ -1,0 +1,67 @@
+"""A daemon in small for the chaos test: adopts, submits one batch, keeps GPUs busy; to be killed at any moment.
+
+Run as `python -m tests.node.chaos_driver FOLDER JOBS BATCH SEED`; it ends, with 0, once all jobs are final.
+"""
+
+import random
+import select
+import sys
+import time
+from pathlib import Path
+
+from lepton_rl.errors import JobError
+from lepton_rl.node.jobs import FINAL, JobRequest
+from lepton_rl.node.journal import Journal
+from lepton_rl.node.runs import Runs
+
+GPUS = tuple(f"GPU-{number}" for number in range(6))
+
+# Each job is its own witness: one line when it begins and one before it ends, with the GPU that it was given.
+_WITNESS = """
+import os, sys, time
+def tell(what):
+    line = f"{what} {os.environ['LEPTON_JOB_ID']} {os.environ['CUDA_VISIBLE_DEVICES']} {time.monotonic()}\\n"
+    file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, line.encode())
+    os.fsync(file)
+tell("begin")
+time.sleep(float(sys.argv[2]))
+tell("end")
+code = int(sys.argv[3])
+os.kill(os.getpid(), -code) if code < 0 else os._exit(code)
+"""
+
+
+def request(folder: Path, chance: random.Random) -> JobRequest:
+    """Return a short job; its name is the exit code that it will have, negative for a signal."""
+    code = chance.choice([0, 0, 0, 1, 42, -9, -15])
+    last_s = f"{chance.uniform(0.0, 0.4):.3f}"
+    argv = (sys.executable, "-I", "-S", "-c", _WITNESS, str(folder / "witness"), last_s, str(code))
+    return JobRequest(argv=argv, cwd="/", name=str(code))
+
+
+def main(folder: Path, jobs: int, batch: int, seed: int) -> None:
+    """Submit at most one batch, then work until all `jobs` there shall be are final."""
+    with Journal(folder / "journal.sqlite", now=time.time()) as journal, Runs(folder, journal) as runs:
+        runs.adopt()
+        known = len(journal.jobs())
+        with journal.transaction():
+            for number in range(known, min(jobs, known + batch)):
+                journal.submit(request(folder, random.Random(seed * 10_000 + number)), time.time())
+        while True:
+            runs.poll()
+            taken = {gpu for run in journal.holding() for gpu in run.gpu_uuids}
+            free = [gpu for gpu in GPUS if gpu not in taken]
+            for job, gpu in zip(journal.queue(), free, strict=False):
+                try:
+                    runs.launch(job.id, [gpu])
+                except JobError as error:
+                    print(error, file=sys.stderr)
+            counts = journal.counts()
+            if sum(counts[state] for state in FINAL) == jobs and not journal.holding():
+                return
+            select.select([runs], [], [], 0.05)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
