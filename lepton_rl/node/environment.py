@@ -40,6 +40,11 @@ def run_key(node_id: str, run: RunRecord) -> str:
     return f"{node_id}:{run.job}:{run.run}"
 
 
+def run_name(run: RunRecord) -> str:
+    """Return the name of a run's control group."""
+    return f"{run.job}.{run.run}"
+
+
 def gpu_variables(run: RunRecord, mps: MpsShare | None) -> dict[str, str]:
     """Return the variables that show a job its GPUs; with none it sees none."""
     found = {

@@ -3,7 +3,7 @@
 import os
 import select
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +80,11 @@ def ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def members(leader: Process, mark: str) -> list[Process]:
+def members(leader: Process, mark: str, grouped: Collection[int] = ()) -> list[Process]:
     """Return the living processes of a run whose supervisor is dead, in no order.
 
-    They are those in the session that `leader` began, and those that have left it but carry `mark` ("NAME=value") in
-    the environment they were started with.
+    They are those in the session that `leader` began, those that have left it but carry `mark` ("NAME=value") in the
+    environment they were started with, and those with the numbers in `grouped`.
     """
     now = boot_id()
     if leader.boot_id != now:
@@ -97,10 +97,10 @@ def members(leader: Process, mark: str) -> list[Process]:
             process = Process(pid, int(columns[19]), now)
             in_session = int(columns[3]) == leader.pid and process.start_ticks >= leader.start_ticks
             taken_over |= pid == leader.pid and process != leader
-            if (in_session or _carries(pid, mark)) and process.alive():
+            if (pid in grouped or in_session or _carries(pid, mark)) and process.alive():
                 found[pid] = process
     if taken_over:  # a stranger has the leader's number, and perhaps leads a session of that number
-        found = {pid: process for pid, process in found.items() if _carries(pid, mark)}
+        found = {pid: process for pid, process in found.items() if pid in grouped or _carries(pid, mark)}
     return list(found.values())
 
 

@@ -58,6 +58,10 @@ class RunFolder:
         for folder in made:
             fsync(folder.parent)
 
+    def prepared(self) -> bool:
+        """Return whether request.json is there, whole."""
+        return (self.path / "request.json").is_file()
+
     def lock(self) -> int | None:
         """Return a descriptor that holds the run for us, or None where a supervisor has it: living, or about to start.
 

@@ -13,34 +13,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 from lepton_rl.errors import IllegalAction, JobError
-from lepton_rl.node.environment import MARK, MpsShare, RunSettings, run_key, supervisor_request
+from lepton_rl.node.cgroup import Cgroups, Limits
+from lepton_rl.node.clock import Clock, SystemClock
+from lepton_rl.node.environment import MpsShare, RunSettings, run_name, supervisor_request
 from lepton_rl.node.jobs import ACTIVE, JobRecord, JobState, RunEnd, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
-from lepton_rl.node.processes import Process, boot_id, ended, members, signal_each
+from lepton_rl.node.orphans import Orphans
+from lepton_rl.node.processes import boot_id, ended
 from lepton_rl.node.run_folder import RunFolder, Started
 
 _SIGNALS = {StopHow.CHECKPOINT: signal.SIGUSR1, StopHow.STOP: signal.SIGTERM, StopHow.KILL: signal.SIGUSR2}
 _START_PATIENCE_S = 5.0  # for supervisors that a former daemon had just started
-
-
-class Clock(Protocol):
-    """The two clocks of a node, seconds."""
-
-    def wall(self) -> float:
-        """Return Unix time, which may jump."""
-
-    def monotonic(self) -> float:
-        """Return the system's monotonic time, which does not and is the same for all processes of a boot."""
-
-
-class SystemClock:
-    """The machine's own clocks."""
-
-    wall = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
 
 
 class EventKind(StrEnum):
@@ -72,12 +58,6 @@ class _Watched:
     ready: int | None  # reads as ended once the job has started
 
 
-@dataclass(slots=True)
-class _Orphan:
-    run: RunRecord
-    pidfd: int | None  # of one of its processes; None where none is left and that is not written yet
-
-
 class Runs:
     """The runs of one node: files in `state_dir`/jobs/ID/RUN, facts in the journal."""
 
@@ -87,6 +67,7 @@ class Runs:
         journal: Journal,
         clock: Clock | None = None,
         settings: RunSettings | None = None,
+        cgroups: Cgroups | None = None,
     ) -> None:
         """Watch nothing yet: call `adopt` first to find what a former daemon left."""
         self.state_dir = state_dir.absolute()
@@ -96,7 +77,8 @@ class Runs:
         self._boot_id = boot_id()
         self._epoll = select.epoll()
         self._watched: dict[int, _Watched] = {}  # by job
-        self._orphans: dict[int, _Orphan] = {}  # by job
+        self._cgroups = cgroups
+        self._orphans = Orphans(journal.node_id, self._epoll, cgroups)
         self._unsettled: dict[int, RunRecord] = {}  # neither watched nor known to have ended: tried again by each poll
         self._events: list[RunEvent] = []
 
@@ -114,11 +96,8 @@ class Runs:
             os.close(watched.pidfd)
             if watched.ready is not None:
                 os.close(watched.ready)
-        for orphan in self._orphans.values():
-            if orphan.pidfd is not None:
-                os.close(orphan.pidfd)
         self._watched.clear()
-        self._orphans.clear()
+        self._orphans.close()
         self._epoll.close()
 
     def fileno(self) -> int:
@@ -130,11 +109,18 @@ class Runs:
         return self.state_dir / "jobs" / str(job) / str(run)
 
     def launch(
-        self, job: int, gpu_uuids: Sequence[str], *, decided: float | None = None, mps: MpsShare | None = None
+        self,
+        job: int,
+        gpu_uuids: Sequence[str],
+        *,
+        decided: float | None = None,
+        mps: MpsShare | None = None,
+        gpu_minors: Sequence[int] | None = None,
     ) -> RunRecord:
         """Start a waiting job on these GPUs, given by full UUID; the intent is durable before anything is started.
 
-        Give `mps` only where MPS runs. The journal must not be in a transaction: the intent would not be durable yet.
+        Give `mps` only where MPS runs. `gpu_minors` are the GPUs' device minor numbers: where control groups can, all
+        others are closed to the job. The journal must not be in a transaction: the intent would not be durable yet.
 
         Raises:
             JobError: there is no such job, or the system cannot start it now; it then waits again.
@@ -144,7 +130,7 @@ class Runs:
         now = self._clock.wall()
         run = self._journal.begin_run(job, gpu_uuids, now if decided is None else decided, now, self._boot_id)
         try:
-            self._spawn(run, mps)
+            self._spawn(run, mps, gpu_minors)
         except (OSError, JobError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             self._unsettled[job] = run  # should the journal be full too
@@ -194,8 +180,7 @@ class Runs:
         """Signal what is left of a lost run, SIGTERM or for `KILL` SIGKILL; return how many processes there were."""
         if job not in self._orphans:
             raise IllegalAction(f"job {job} has no orphan processes")
-        number = signal.SIGKILL if how is StopHow.KILL else signal.SIGTERM
-        return signal_each(self._members(self._orphans[job].run), number)
+        return self._orphans.signal(job, signal.SIGKILL if how is StopHow.KILL else signal.SIGTERM)
 
     def adopt(self) -> list[RunEvent]:
         """Settle what a former daemon left: watch what runs, write down what ended, start again what never began."""
@@ -203,8 +188,8 @@ class Runs:
             if self._journal.job(run.job).state in ACTIVE:
                 self._unsettled[run.job] = run
             else:
-                self._orphans[run.job] = _Orphan(run, None)
-        self._look_at_orphans(set())
+                self._orphans.add(run)
+        self._orphans.look(set(), self._orphan_gone)
         deadline = time.monotonic() + _START_PATIENCE_S
         while True:
             self._settle_all(relaunch=True)
@@ -223,7 +208,7 @@ class Runs:
             if watched.ready in ready or watched.pidfd in ready:
                 self._look_at(watched)
         self._settle_all(relaunch=False)
-        self._look_at_orphans(ready)
+        self._orphans.look(ready, self._orphan_gone)
         return self._take_events()
 
     def watching(self) -> set[int]:
@@ -241,11 +226,15 @@ class Runs:
     def _folder(self, run: RunRecord) -> RunFolder:
         return RunFolder(self.folder(run.job, run.run))
 
-    def _spawn(self, run: RunRecord, mps: MpsShare | None = None) -> None:
-        folder = self._folder(run)
-        request = supervisor_request(self._journal.job(run.job), run, self._journal.node_id, self._settings, mps)
+    def _spawn(self, run: RunRecord, mps: MpsShare | None, gpu_minors: Sequence[int] | None) -> None:
+        folder, job = self._folder(run), self._journal.job(run.job)
         if folder.started() is not None:
             raise JobError(f"{folder.path} holds files of a job of another journal; move it away")
+        request = supervisor_request(job, run, self._journal.node_id, self._settings, mps)
+        if self._cgroups is not None:
+            minors = None if gpu_minors is None else tuple(gpu_minors)
+            limits = Limits(job.request.ram_mib, job.request.cpus, minors)
+            request["cgroups"] = [str(self._cgroups.make(run_name(run), limits))]
         folder.prepare(request)
         lock = folder.lock()
         if lock is None:
@@ -337,13 +326,8 @@ class Runs:
             self._end(EventKind.ENDED, run, to, reason, found.end, orphans=found.left_processes > 0)
         elif started is not None:
             self._lose(run, started)
-        elif relaunch and run.stop_then is None and run.boot_id == self._boot_id:
-            if lock is None:
-                self._spawn(run)
-            else:
-                request = supervisor_request(self._journal.job(run.job), run, self._journal.node_id, self._settings)
-                folder.prepare(request)
-                self._spawn_holding(run, folder, lock)
+        elif relaunch and lock is not None and run.stop_then is None and folder.prepared():
+            self._spawn_holding(run, folder, lock)
         else:
             reason = run.stop_reason or f"its supervisor did not start it: {folder.trouble() or 'it was killed'}"
             nothing = RunEnd(ended_time=self._clock.wall(), run_s=0.0)
@@ -369,35 +353,19 @@ class Runs:
     def _end(
         self, kind: EventKind, run: RunRecord, to: JobState, reason: str | None, end: RunEnd, *, orphans: bool = False
     ) -> None:
-        holds_gpus = orphans and bool(self._members(self._journal.run(run.job, run.run)))
+        holds_gpus = orphans and bool(self._orphans.members(self._journal.run(run.job, run.run)))
         self._journal.end_run(run.job, run.run, to, replace(end, reason=reason), outcome=kind, holds_gpus=holds_gpus)
         if holds_gpus:
-            self._orphans[run.job] = _Orphan(self._journal.run(run.job, run.run), None)
+            self._orphans.add(self._journal.run(run.job, run.run))
+        elif self._cgroups is not None:
+            self._cgroups.remove(run_name(run))
         self._tell(kind, run)
 
-    def _members(self, run: RunRecord) -> list[Process]:
-        if run.child_pid is None or run.child_ticks is None:
-            return []
-        child = Process(run.child_pid, run.child_ticks, run.boot_id)
-        return members(child, f"{MARK}={run_key(self._journal.node_id, run)}")
-
-    def _look_at_orphans(self, ready: set[int]) -> None:
-        """Watch one process of each run without a supervisor; where there is none left, its GPUs are free."""
-        for orphan in list(self._orphans.values()):
-            if orphan.pidfd is not None and orphan.pidfd not in ready:
-                continue
-            if orphan.pidfd is not None:
-                self._epoll.unregister(orphan.pidfd)
-                os.close(orphan.pidfd)
-                orphan.pidfd = None
-            while orphan.pidfd is None and (left := self._members(orphan.run)):  # again: one may have forked meanwhile
-                orphan.pidfd = next((pidfd for process in left if (pidfd := process.open()) is not None), None)
-            if orphan.pidfd is not None:
-                self._epoll.register(orphan.pidfd, select.EPOLLIN)
-                continue
-            self._journal.release_gpus(orphan.run.job, orphan.run.run)
-            del self._orphans[orphan.run.job]
-            self._tell(EventKind.ORPHAN_GONE, orphan.run)
+    def _orphan_gone(self, run: RunRecord) -> None:
+        self._journal.release_gpus(run.job, run.run)
+        if self._cgroups is not None:
+            self._cgroups.remove(run_name(run))
+        self._tell(EventKind.ORPHAN_GONE, run)
 
 
 def _signal(watched: _Watched) -> None:

@@ -653,7 +653,8 @@ API nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long types, stru
   return SUCCESS;
 }
 API nvmlEventSetWait_v2(struct event_set *set, struct event_data *out, unsigned int timeout_ms) {
-  for (uint64_t end = now_ns() + (uint64_t)timeout_ms * 1000000u;; sleep_ms(1)) {
+  /* Looking 100 times a second costs a waiting daemon little; a driver costs it nothing. */
+  for (uint64_t end = now_ns() + (uint64_t)timeout_ms * 1000000u;; sleep_ms(10)) {
     SYSTEM();
     uint64_t count = __atomic_load_n(&state->event_count, __ATOMIC_ACQUIRE);
     if (count - set->cursor > MAX_EVENTS) set->cursor = count - MAX_EVENTS;

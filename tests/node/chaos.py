@@ -30,13 +30,16 @@ class Damage:
 
 
 def wreak(folder: Path, seed: int, *, kills: int, batch: int = 6) -> Damage:
-    """Run kills x batch jobs under a daemon that is killed that often, and a supervisor now and then."""
-    chance = random.Random(seed)
+    """Run (kills + 1) x batch jobs under a daemon that is killed at least `kills` times, and a supervisor now and then.
+
+    Each daemon submits one batch, so that not all jobs are there before it was killed that often.
+    """
+    chance, jobs = random.Random(seed), (kills + 1) * batch
     damage = Damage(0, set())
-    command = [sys.executable, "-m", "tests.node.chaos_driver", str(folder), str(kills * batch), str(batch), str(seed)]
+    command = [sys.executable, "-m", "tests.node.chaos_driver", str(folder), str(jobs), str(batch), str(seed)]
     while True:
         with subprocess.Popen(command) as daemon:
-            last = damage.daemons >= kills and _submitted(folder) == kills * batch
+            last = damage.daemons >= kills and _submitted(folder) == jobs
             end = time.monotonic() + chance.uniform(0.25, 0.9)
             while daemon.poll() is None and (last or time.monotonic() < end):
                 time.sleep(chance.uniform(0.02, 0.2))

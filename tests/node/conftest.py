@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lepton_rl.node.cgroup import Cgroups, cgroup2_mount
 from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.jobs import JobRequest
 from lepton_rl.node.journal import Journal
@@ -99,3 +100,21 @@ def node(tmp_path: Path) -> Iterator[Node]:
                 with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
     node.crash()
+
+
+@pytest.fixture
+def cgroups() -> Iterator[Cgroups]:
+    """A parent group of this test's own."""
+    mounted = cgroup2_mount()
+    if mounted is None:
+        pytest.skip("no cgroup v2 hierarchy is mounted")
+    parent = mounted / f"lepton-test-{os.getpid()}"
+    try:
+        found = Cgroups(parent)
+    except OSError as error:
+        pytest.skip(f"the cgroup v2 hierarchy is not ours to write: {error}")
+    yield found
+    for group in parent.iterdir():
+        if group.is_dir():
+            found.remove(group.name)
+    parent.rmdir()

@@ -14,6 +14,6 @@ def test_killing_daemon_and_supervisors_loses_and_repeats_nothing(tmp_path: Path
     damage = wreak(tmp_path, seed, kills=20)
     assert damage.daemons >= 20
     with Journal(tmp_path / "journal.sqlite") as journal:
-        assert len(journal.jobs()) == 120
+        assert len(journal.jobs()) == 126
         assert journal.counts()[JobState.DONE] > 0
     assert wrongs(tmp_path, damage) == []

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from lepton_rl.errors import IllegalAction, IllegalTransition, JobError, JournalFull
-from lepton_rl.node.environment import MpsShare, RunSettings
+from lepton_rl.node.cgroup import Cgroups
+from lepton_rl.node.environment import MpsShare, RunSettings, supervisor_request
 from lepton_rl.node.jobs import JobState, RunRecord, StopHow
 from lepton_rl.node.processes import Process, boot_id
 from lepton_rl.node.run_folder import RunFolder
@@ -207,16 +208,26 @@ def test_the_next_daemon_learns_how_a_job_ended_meanwhile(node: Node) -> None:
     folder = node.runs.folder(job, 1)
     until(lambda: (folder / "exit.json").exists(), "the end")
     node.crash()
-    events = node.restart()
-    assert kinds(events) == ["started", "ended"]
+    assert kinds(node.restart() + drain(node.runs)) == ["started", "ended"]
     assert told(node, job)[:2] == (JobState.FAILED, 9)
 
 
-def test_the_next_daemon_starts_what_was_only_intended(node: Node) -> None:
+def test_what_was_only_intended_waits_again(node: Node) -> None:
     job = node.journal.submit(shell("exit 2"), 0.0)
     node.journal.begin_run(job, ["GPU-a"], 0.0, 0.0, boot_id())
     node.crash()
-    node.restart()
+    assert kinds(node.restart()) == ["not_launched"]
+    assert told(node, job)[0] is JobState.WAITING
+    assert node.journal.holding() == []
+
+
+def test_the_next_daemon_starts_what_was_prepared(node: Node) -> None:
+    job = node.journal.submit(shell("exit 2"), 0.0)
+    run = node.journal.begin_run(job, ["GPU-a"], 0.0, 0.0, boot_id())
+    asked = supervisor_request(node.journal.job(job), run, node.journal.node_id, node.settings)
+    RunFolder(node.runs.folder(job, 1)).prepare(asked)
+    node.crash()
+    assert node.restart() == []
     drain(node.runs)
     assert told(node, job)[:2] == (JobState.FAILED, 2)
     assert node.journal.job(job).run == 1
@@ -226,6 +237,7 @@ def test_what_was_intended_and_then_cancelled_never_starts(node: Node) -> None:
     job = node.journal.submit(shell(f"touch {node.folder}/ran"), 0.0)
     node.journal.begin_run(job, ["GPU-a"], 0.0, 0.0, boot_id())
     node.journal.intend_stop(job, StopHow.STOP, JobState.CANCELLED, "no need", 0.0)
+    RunFolder(node.runs.folder(job, 1)).prepare({})
     node.crash()
     assert kinds(node.restart()) == ["not_launched"]
     assert told(node, job) == (JobState.CANCELLED, None, None, "no need")
@@ -415,7 +427,7 @@ def test_a_wall_clock_set_back_makes_no_duration_negative(tmp_path: Path, node: 
     runs: list[RunRecord] = [node.journal.run(job) for job in (lost, ended)]
     assert all(run.run_s is not None and 0 < run.run_s < 3600 for run in runs)
     usage = node.journal.usage("queue", 0.0, time.time() + 10)
-    assert usage[0].gpu_s == pytest.approx(sum(run.run_s or 0.0 for run in runs))
+    assert usage[0].gpu_s == pytest.approx(sum(run.run_s or 0.0 for run in runs), abs=1e-3)
 
 
 def test_a_number_taken_over_by_another_process_is_not_ours(node: Node) -> None:
@@ -448,3 +460,28 @@ def test_a_held_run_cannot_be_locked_again(tmp_path: Path) -> None:
     again = folder.lock()
     assert again is not None
     os.close(again)
+
+
+def test_a_run_in_a_control_group_is_limited_and_leaves_none(node: Node, cgroups: Cgroups) -> None:
+    node.runs.close()
+    node.runs = Runs(node.folder, node.journal, cgroups=cgroups)
+    job = node.journal.submit(shell("grep ^0: /proc/self/cgroup; exit 3"), 0.0)
+    node.runs.launch(job, ["GPU-a"], gpu_minors=[0])
+    drain(node.runs)
+    assert told(node, job)[:2] == (JobState.FAILED, 3)
+    assert (node.runs.folder(job, 1) / "stdout").read_text() == f"0::/{cgroups.parent.name}/{job}.1\n"
+    assert not (cgroups.parent / f"{job}.1").exists()
+
+
+def test_an_orphan_that_hides_from_all_else_is_found_by_its_control_group(node: Node, cgroups: Cgroups) -> None:
+    node.runs.close()
+    node.runs = Runs(node.folder, node.journal, cgroups=cgroups)
+    job = node.start(shell("exec env -i setsid sh -c 'echo ready; while :; do sleep 0.05; done'"))
+    node.wait_for_output(job, "ready")
+    node.supervisor(job)
+    kill_supervisor(node, job)
+    assert drain(node.runs)[-1].holds_gpus
+    node.runs.end_orphan(job, StopHow.KILL)
+    until(lambda: bool(node.runs.poll()), "the orphan's end")
+    assert node.journal.holding() == []
+    assert not (cgroups.parent / f"{job}.1").exists()

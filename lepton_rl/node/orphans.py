@@ -1,0 +1,76 @@
+"""What is left of runs whose supervisor is dead: found, watched, and ended where somebody asks for it."""
+
+import os
+import select
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lepton_rl.node.cgroup import Cgroups
+from lepton_rl.node.environment import MARK, run_key, run_name
+from lepton_rl.node.jobs import RunRecord
+from lepton_rl.node.processes import Process, members, signal_each
+
+
+@dataclass(slots=True)
+class _Orphan:
+    run: RunRecord
+    pidfd: int | None  # of one of its processes; None before the first look, and where none is left
+
+
+class Orphans:
+    """The runs without supervisor that have processes left, by job; their descriptors are in the epoll given."""
+
+    def __init__(self, node_id: str, epoll: select.epoll, cgroups: Cgroups | None) -> None:
+        """Watch nothing yet."""
+        self._node_id = node_id
+        self._epoll = epoll
+        self._cgroups = cgroups
+        self._orphans: dict[int, _Orphan] = {}
+
+    def close(self) -> None:
+        """Stop watching."""
+        for orphan in self._orphans.values():
+            if orphan.pidfd is not None:
+                os.close(orphan.pidfd)
+        self._orphans.clear()
+
+    def __contains__(self, job: object) -> bool:
+        """Return whether a job has processes left."""
+        return job in self._orphans
+
+    def members(self, run: RunRecord) -> list[Process]:
+        """Return the living processes of a run, by its control group, its session and its mark."""
+        if run.child_pid is None or run.child_ticks is None:
+            return []
+        child = Process(run.child_pid, run.child_ticks, run.boot_id)
+        grouped = () if self._cgroups is None else self._cgroups.processes(run_name(run))
+        return members(child, f"{MARK}={run_key(self._node_id, run)}", grouped)
+
+    def add(self, run: RunRecord) -> None:
+        """Watch a run from the next look on."""
+        self._orphans[run.job] = _Orphan(run, None)
+
+    def signal(self, job: int, number: signal.Signals) -> int:
+        """Signal all that is left of a job; return how many processes there were."""
+        return signal_each(self.members(self._orphans[job].run), number)
+
+    def look(self, ready: set[int], gone: Callable[[RunRecord], None]) -> None:
+        """Look again at those one of whose processes ended, and call `gone` for each that has none left.
+
+        Where `gone` raises, that run is looked at again the next time.
+        """
+        for orphan in list(self._orphans.values()):
+            if orphan.pidfd is not None and orphan.pidfd not in ready:
+                continue
+            if orphan.pidfd is not None:
+                self._epoll.unregister(orphan.pidfd)
+                os.close(orphan.pidfd)
+                orphan.pidfd = None
+            while orphan.pidfd is None and (left := self.members(orphan.run)):  # again: one may have forked meanwhile
+                orphan.pidfd = next((pidfd for process in left if (pidfd := process.open()) is not None), None)
+            if orphan.pidfd is not None:
+                self._epoll.register(orphan.pidfd, select.EPOLLIN)
+                continue
+            gone(orphan.run)
+            del self._orphans[orphan.run.job]
