@@ -37,6 +37,10 @@ class MissingExtra(LeptonError):
     """An optional dependency is not installed."""
 
 
+class NodeError(LeptonError):
+    """A node cannot start, cannot be reached, or refuses what it was asked."""
+
+
 class JobError(LeptonError):
     """A job for a node cannot be accepted, found or started as it was asked for."""
 

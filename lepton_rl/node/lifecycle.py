@@ -1,0 +1,194 @@
+"""The life of each GPU of a node: from unverified over available, reserved and allocated to releasing, and out of it.
+
+States are worked out anew from what is known now (telemetry, who holds the GPU, what an operator decided); only what
+an operator decided, and that a GPU was accepted, is carried on.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lepton_rl.devices import DeviceTelemetry, HealthState
+
+ACCEPT_MEMORY = 0.9
+"""Least part of the catalogue's memory that a healthy card has."""
+LEFT_MEMORY_MIB = 512
+"""What a driver keeps on a GPU without processes, beyond what it reserves; more than this belongs to somebody."""
+RELEASE_PATIENCE_S = 60.0
+"""How long memory may stay in use on a GPU after its job ended before that counts as a fault."""
+MIB = 1 << 20
+
+
+class GpuState(StrEnum):
+    """Where a GPU is; only an available one takes whole-GPU work, an allocated one more shares."""
+
+    UNVERIFIED = "unverified"  # its acceptance has failed, or it has not answered yet
+    AVAILABLE = "available"
+    RESERVED = "reserved"  # kept for somebody now
+    ALLOCATED = "allocated"
+    RELEASING = "releasing"  # its job ended and its memory is not free yet
+    DRAINED = "drained"  # an operator takes it out
+    UNHEALTHY = "unhealthy"
+    LOST = "lost"  # off the bus
+    FOREIGN = "foreign"  # a process uses it that is not ours
+
+
+OUT = frozenset(
+    {GpuState.UNVERIFIED, GpuState.RESERVED, GpuState.DRAINED, GpuState.UNHEALTHY, GpuState.LOST, GpuState.FOREIGN}
+)
+"""States in which a GPU takes no new work."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStatus:
+    """The state of one GPU, why in a sentence, and since when (Unix seconds)."""
+
+    uuid: str
+    state: GpuState
+    reason: str
+    since: float
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether a job may start on what is free of it."""
+        return self.state in (GpuState.AVAILABLE, GpuState.ALLOCATED)
+
+
+def acceptance(device: DeviceTelemetry, memory_gib: float) -> str:
+    """Return what speaks against a GPU that is new to the node, in a sentence, or nothing.
+
+    Args:
+        device: as it is now.
+        memory_gib: of its type.
+    """
+    reading, identity = device.raw, device.identity
+    if device.problem is not None:
+        return f"it does not answer: {device.problem}"
+    if not device.health.takes_work:
+        return device.health.reason
+    total = reading.memory_total_bytes
+    if total is not None and total < ACCEPT_MEMORY * memory_gib * 1024 * MIB:
+        return f"it has {total / MIB / 1024:.1f} GiB of memory, its type has {memory_gib:.0f}"
+    lowest, highest = identity.min_power_limit_mw, identity.max_power_limit_mw
+    if lowest is not None and highest is not None and not 0 < lowest <= highest:
+        return f"the driver gives it power limits of {lowest / 1e3:g} to {highest / 1e3:g} W, which cannot be"
+    if reading.ecc_uncorrected:
+        return f"{reading.ecc_uncorrected} uncorrectable memory errors since the driver was loaded: reset it first"
+    return ""
+
+
+class Lifecycle:
+    """Follows the states of a node's GPUs.
+
+    Args:
+        memory_gib: of each GPU's type, by UUID.
+        accepted: GPUs that were accepted before, by UUID.
+        drained: why an operator takes GPUs out, by UUID.
+    """
+
+    def __init__(
+        self, memory_gib: Mapping[str, float], accepted: Collection[str] = (), drained: Mapping[str, str] | None = None
+    ) -> None:
+        self._memory_gib = dict(memory_gib)
+        self._accepted = set(accepted)
+        self.drained = dict(drained or {})
+        self._released_at: dict[str, float] = {}
+        self._status = {uuid: GpuStatus(uuid, GpuState.UNVERIFIED, "not looked at yet", 0.0) for uuid in memory_gib}
+
+    @property
+    def status(self) -> Mapping[str, GpuStatus]:
+        """Each GPU's state, by UUID."""
+        return self._status
+
+    @property
+    def accepted(self) -> Collection[str]:
+        """GPUs that have passed their acceptance."""
+        return self._accepted
+
+    def verify(self, uuid: str) -> None:
+        """Let a GPU pass its acceptance once more."""
+        self._accepted.discard(uuid)
+
+    def release(self, uuid: str, monotonic_s: float) -> None:
+        """A run of ours has let go of a GPU: it takes work again once its memory is seen free after this moment."""
+        self._released_at[uuid] = monotonic_s
+
+    def update(
+        self,
+        devices: Mapping[str, DeviceTelemetry],
+        held: Collection[str],
+        reserved: Mapping[str, str],
+        is_ours: Callable[[int], bool],
+        now: float,
+        read_at: float,
+    ) -> list[GpuStatus]:
+        """Work out all states; return those that changed.
+
+        Args:
+            devices: telemetry by UUID.
+            held: GPUs that runs of ours hold, with those of orphans.
+            reserved: for whom a GPU is kept now, by UUID.
+            is_ours: whether a process belongs to a run of ours.
+            now: Unix seconds.
+            read_at: when the telemetry was taken, seconds of the monotonic clock.
+        """
+        changed = []
+        for uuid, before in self._status.items():
+            state, reason = self._state_of(uuid, devices.get(uuid), uuid in held, reserved, is_ours, read_at)
+            if (state, reason) != (before.state, before.reason):
+                since = before.since if state is before.state else now
+                self._status[uuid] = GpuStatus(uuid, state, reason, since)
+                changed.append(self._status[uuid])
+        return changed
+
+    def _state_of(
+        self,
+        uuid: str,
+        device: DeviceTelemetry | None,
+        held: bool,
+        reserved: Mapping[str, str],
+        is_ours: Callable[[int], bool],
+        read_at: float,
+    ) -> tuple[GpuState, str]:
+        if device is None:
+            return GpuState.LOST, "the driver no longer lists it"
+        if device.health.state is HealthState.LOST:
+            return GpuState.LOST, device.health.reason
+        if not device.health.takes_work:
+            return GpuState.UNHEALTHY, device.health.reason
+        if uuid in self.drained:
+            return GpuState.DRAINED, self.drained[uuid]
+        if uuid not in self._accepted:
+            against = acceptance(device, self._memory_gib[uuid])
+            if against:
+                return GpuState.UNVERIFIED, against
+            self._accepted.add(uuid)
+        foreign = [process for process in device.processes or () if process.kind != "graphics"]
+        foreign = [process for process in foreign if not is_ours(process.pid)]
+        if foreign:
+            return GpuState.FOREIGN, f"process {foreign[0].pid} uses it and is no job of this node"
+        if held:
+            return GpuState.ALLOCATED, device.health.reason
+        if uuid in self._released_at:
+            waited = read_at - self._released_at[uuid]
+            if waited < 0.0:
+                return GpuState.RELEASING, "its memory was not read since its job ended"
+            left = _left_behind(device)
+            if left:
+                if waited > RELEASE_PATIENCE_S:
+                    return GpuState.UNHEALTHY, f"{left} {waited:.0f} s after its job ended: it needs a reset"
+                return GpuState.RELEASING, left
+            del self._released_at[uuid]
+        if uuid in reserved:
+            return GpuState.RESERVED, reserved[uuid]
+        return GpuState.AVAILABLE, device.health.reason
+
+
+def _left_behind(device: DeviceTelemetry) -> str:
+    """What an ended job has left on its GPU."""
+    if device.processes:
+        return f"process {device.processes[0].pid} of its last job is still on it"
+    used = device.raw.memory_used_bytes
+    if used is not None and used > LEFT_MEMORY_MIB * MIB:
+        return f"{used / MIB:.0f} MiB of its memory are still in use"
+    return ""
