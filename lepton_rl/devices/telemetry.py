@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -28,6 +29,7 @@ class Telemetry:
         sampler: how to look at the devices, where the usual way does not fit.
         period_s: seconds between readings.
         process_period_s: seconds between lists of processes, which cost the driver a thousand times more.
+        on_snapshot: called by the reader's thread after each new snapshot.
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class Telemetry:
         sampler: Sampler | None = None,
         period_s: float = 1.0,
         process_period_s: float = 5.0,
+        on_snapshot: Callable[[], None] = lambda: None,
     ) -> None:
         self._devices, self._history = devices, history
         self._sampler = sampler or Sampler(devices)
         self._period_s, self._process_period_s = period_s, process_period_s
+        self._on_snapshot = on_snapshot
         self._closing, self._wake = threading.Event(), threading.Event()
         self._asked_at, self._listed_at = 0.0, 0.0
         self._published = threading.Condition()
@@ -66,9 +70,8 @@ class Telemetry:
         Raises:
             DeviceError: the devices did not answer within `timeout_s` seconds.
         """
-        asked_at = time.monotonic()
-        self._asked_at = asked_at
-        self._wake.set()
+        self.wake()
+        asked_at = self._asked_at
 
         def is_new() -> bool:
             return all((device.processes_at or 0.0) >= asked_at or device.problem for device in self._latest.devices)
@@ -77,6 +80,11 @@ class Telemetry:
             if not self._published.wait_for(lambda: self._latest.monotonic_s >= asked_at and is_new(), timeout_s):
                 raise DeviceError(f"the devices did not answer within {timeout_s:g} s: see dmesg for driver errors")
             return self._latest
+
+    def wake(self) -> None:
+        """Read now, processes included, without waiting for it."""
+        self._asked_at = time.monotonic()
+        self._wake.set()
 
     def acknowledge(self, uuid: str) -> None:
         """Forget the events of a device and count its memory errors from now on, as after a reset or a repair."""
@@ -112,6 +120,7 @@ class Telemetry:
                 with self._published:
                     self._latest = snapshot
                     self._published.notify_all()
+                self._on_snapshot()
             if late_s >= 0.0:  # woken before its turn, it has its turn as well
                 due += self._period_s
                 behind = int(max(0.0, time.monotonic() - due) // self._period_s)

@@ -16,12 +16,13 @@ from lepton_rl.core.placement import Placement
 from lepton_rl.core.snapshot import Snapshot, check_is_action
 from lepton_rl.devices import Telemetry
 from lepton_rl.errors import IllegalAction, JobError, JournalFull
+from lepton_rl.node.clock import Clock, SystemClock
 from lepton_rl.node.environment import MARK
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.jobs import ACTIVE, JobRecord, JobRequest, JobState, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.lifecycle import GpuState, GpuStatus, Lifecycle
-from lepton_rl.node.runs import Clock, RunEvent, Runs, SystemClock
+from lepton_rl.node.runs import RunEvent, Runs
 from lepton_rl.node.view import GpuView, JobRows, RunningJob, Views
 
 _log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class NodeCluster:
         self.hardware, self.journal, self.runs, self.telemetry = hardware, journal, runs, telemetry
         self.rules = rules or NodeRules()
         self.power = power
+        self._created = journal.created
         self.clock: Clock = clock or SystemClock()
         self.loop = loop or asyncio.new_event_loop()
         self.on_change: Callable[[], None] = lambda: None
@@ -116,7 +118,7 @@ class NodeCluster:
     @property
     def time(self) -> float:
         """Seconds since the journal was begun: what policies take for the time."""
-        return self.clock.wall() - self.journal.created
+        return self.clock.wall() - self._created
 
     def check(self, request: JobRequest) -> None:
         """Refuse a job that no GPU of this node can ever run.
@@ -172,6 +174,12 @@ class NodeCluster:
         """Let `advance` return False: the daemon ends, jobs go on."""
         self._closing = True
         self._due.set()
+
+    def shut(self) -> None:
+        """Let go of the loop, once `advance` has returned False."""
+        self._ticking.cancel()
+        self.loop.run_until_complete(asyncio.gather(self._ticking, return_exceptions=True))
+        self.loop.remove_reader(self.runs.fileno())
 
     def waiting(self) -> list[JobRecord]:
         """Return the jobs that wait, those that begin later too, in order of submission."""
@@ -269,8 +277,8 @@ class NodeCluster:
         known = self._jobs.get(job)
         record = known.record if known is not None else self.journal.job(job)
         served = 0.0 if known is None else known.served
-        row = self.rows.row(job, record.request, record.submit_time - self.journal.created, served)
-        started = (run.started_time or run.starting_time) - self.journal.created
+        row = self.rows.row(job, record.request, record.submit_time - self._created, served)
+        started = (run.started_time or run.starting_time) - self._created
         gpus = tuple(self.hardware.number_of(uuid) for uuid in run.gpu_uuids if uuid in self.hardware.uuids)
         return RunningJob(row, min(started, self.time), gpus)
 
@@ -334,7 +342,7 @@ class NodeCluster:
 
     def _take_in(self, record: JobRecord) -> None:
         served = sum(run.run_s or 0.0 for run in self.journal.runs(record.id)) if record.run else 0.0
-        self._jobs[record.id] = _Job(record, record.submit_time - self.journal.created, served)
+        self._jobs[record.id] = _Job(record, record.submit_time - self._created, served)
 
     def _renew(self, job: int) -> None:
         record = self.journal.job(job)
@@ -354,6 +362,7 @@ class NodeCluster:
             self._on_run(event)
         if events:
             self.look()
+            self.on_change()
             self.decide()
 
     def _on_run(self, event: RunEvent) -> None:
@@ -387,7 +396,7 @@ class NodeCluster:
                 _log.error("%s", error)
 
     def tick(self) -> None:
-        """Look at the GPUs, at jobs whose time to begin has come, and at the timer."""
+        """Look at reservations, at jobs whose time to begin has come, and at the timer."""
         self._on_runs()
         self.look()
         if self.power is not None:
@@ -410,10 +419,10 @@ class NodeCluster:
             for uuid in reservation.gpu_uuids
         }
         changed = self.lifecycle.update(devices, held, reserved, self._is_ours, wall, snapshot.monotonic_s)
-        with self.journal.transaction():
-            for status in changed:
-                self.journal.ledger.set_gpu(status.uuid, status.state, status.reason, status.since)
         if changed:
+            with self.journal.transaction():
+                for status in changed:
+                    self.journal.ledger.set_gpu(status.uuid, status.state, status.reason, status.since)
             for status in changed:
                 _log.info("GPU %s is %s%s", status.uuid, status.state, status.reason and f": {status.reason}")
             self.on_change()

@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import numpy as np
@@ -124,7 +124,7 @@ class Guard:
         self.counts: Counter[str] = Counter()
         self.seconds: deque[float] = deque(maxlen=1000)
         self.waits: deque[float] = deque(maxlen=_WAITS_KEPT)
-        self._may_stop, self._on_verdict = may_stop, on_verdict
+        self._may_stop, self.on_verdict = may_stop, on_verdict
         self._worker: _Worker | None = None
         self._used = False
         self._acted_at: deque[float] = deque()
@@ -151,7 +151,7 @@ class Guard:
             if isinstance(action, Start):
                 row = int(np.flatnonzero(snapshot.jobs[:, L.ID] == action.job)[0])
                 self.waits.append(snapshot.time - float(snapshot.jobs[row, L.SUBMIT]))
-        self._on_verdict(verdict, snapshot)
+        self.on_verdict(verdict, snapshot)
         return verdict.actions
 
     def starving(self, snapshot: Snapshot) -> tuple[int, float] | None:
@@ -212,7 +212,7 @@ class Guard:
         worker.asked.put(snapshot)
         try:
             return worker.answered.get(timeout=self._budget())
-        except Exception:  # queue.Empty
+        except Empty:
             worker.busy = True
             return None
 

@@ -77,7 +77,7 @@ def _type_of(identity: DeviceIdentity, notes: list[str]) -> GpuType:
         return _own_type(identity)
     for figures in _said(identity, known):
         try:
-            return replace(known, **figures)
+            return replace(known, **figures)  # type: ignore[arg-type]
         except ConfigError:
             notes.append(f"{identity.name}: the driver's {', '.join(figures)} contradict the catalogue, which stands")
     return known

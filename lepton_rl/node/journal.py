@@ -82,6 +82,12 @@ class Journal:
         row = self._database.row("SELECT node_id FROM meta")
         return "" if row is None else str(row[0])
 
+    @property
+    def created(self) -> float:
+        """When the journal was begun, Unix seconds."""
+        row = self._database.row("SELECT created FROM meta")
+        return 0.0 if row is None else float(row[0])
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Group many changes in one commit: all are on the disk when the block ends, or none is.

@@ -107,7 +107,8 @@ class JobRows:
         if not runnable(trace, self.cluster)[0]:
             asked = wish(trace, 0).removeprefix("job 1 asks for ")
             raise JobError(f"no GPU of this node can ever run a job that asks for {asked}; it has {self.cluster}")
-        return job_table(trace, self.cluster)[0]
+        row: Floats = job_table(trace, self.cluster)[0]
+        return row
 
 
 class Views:
@@ -133,7 +134,8 @@ class Views:
         A GPU that takes no new work counts as down where nothing runs on it; where a share runs, its free part counts
         as held.
         """
-        gpus, nodes, bits, totals = (array.copy() for array in self._empty)
+        gpus, nodes, bits, totals = self._empty
+        gpus, nodes, bits, totals = gpus.copy(), nodes.copy(), bits.copy(), totals.copy()
         running = sorted(running, key=lambda job: job.row[L.ID])
         waiting = sorted(waiting, key=lambda row: (row[L.SUBMIT], row[L.ID]))
         jobs = np.array([*(job.row for job in running), *waiting]).reshape(-1, self._columns)

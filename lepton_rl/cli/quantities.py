@@ -1,0 +1,70 @@
+"""Amounts as people write them on a command line: durations, sizes of memory, moments."""
+
+import re
+import time
+from datetime import datetime
+
+import typer
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)?")
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(mib|gib|tib|mb|gb|tb|m|g|t)?", re.IGNORECASE)
+_MIB = {"m": 1.0, "g": 1024.0, "t": 1024.0**2}
+
+
+def seconds(text: str) -> float:
+    """Return a duration as 90, 90s, 30m, 2h, 1d or 1h30m."""
+    parts = _DURATION.findall(text.strip())
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
+        raise typer.BadParameter(f"{text!r} is no duration; write it as 90s, 30m, 2h, 1h30m or 1d")
+    total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if total <= 0:
+        raise typer.BadParameter(f"a duration must be above 0, not {text!r}")
+    return total
+
+
+def mebibytes(text: str) -> int:
+    """Return an amount of memory as 512MiB, 20GiB or 20G; without a unit it is GiB."""
+    found = _MEMORY.fullmatch(text.strip())
+    if found is None or float(found.group(1)) <= 0:
+        raise typer.BadParameter(f"{text!r} is no amount of memory; write it as 512MiB or 20GiB")
+    unit = (found.group(2) or "g").lower()
+    decimal = unit in ("mb", "gb", "tb")
+    mib = float(found.group(1)) * _MIB[unit[0]]
+    if decimal:
+        mib *= {"m": 1e6, "g": 1e9, "t": 1e12}[unit[0]] / (_MIB[unit[0]] * 1024.0**2)
+    return max(1, round(mib))
+
+
+def moment(text: str) -> float:
+    """Return Unix seconds of +2h (from now), 18:30 (the next one) or 2026-12-01T08:00 (local time)."""
+    if text.startswith("+"):
+        return time.time() + seconds(text[1:])
+    now = datetime.now()
+    try:
+        if re.fullmatch(r"\d{1,2}:\d{2}", text):
+            clock = datetime.strptime(text, "%H:%M").time()
+            found = datetime.combine(now.date(), clock).timestamp()
+            return found if found > now.timestamp() else found + 86_400.0
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time; write it as +2h, 18:30 or 2026-12-01T08:00") from None
+
+
+def ago(text: str) -> float:
+    """Return the Unix seconds of so long ago: 1h, 7d."""
+    return time.time() - seconds(text)
+
+
+def lasting(duration: float | None) -> str:
+    """Return a duration for people: 42 s, 3:20, 2:05:00, 3 d 4 h."""
+    if duration is None:
+        return "-"
+    whole = int(max(0.0, duration))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d}"
+    if whole < 86_400:
+        return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"

@@ -1,0 +1,129 @@
+"""From a policy and a node's file to a daemon: what fits, what would be done, and the setup that does it."""
+
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lepton_rl.agents.bundle import LearnedPolicy
+from lepton_rl.agents.compiled import policy_name
+from lepton_rl.agents.registry import make_policy
+from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.placement import Placement
+from lepton_rl.core.policy import Policy
+from lepton_rl.devices import Devices, NvmlDevices, ReplayDevices
+from lepton_rl.errors import BundleError, ConfigError
+from lepton_rl.experiments.loader import load
+from lepton_rl.experiments.node_config import NodeConfig, PolicySpec
+from lepton_rl.node.cluster import NodeRules
+from lepton_rl.node.daemon import NodeSetup
+from lepton_rl.node.environment import RunSettings
+from lepton_rl.node.guard import GuardRules
+from lepton_rl.node.hardware import NodeHardware
+from lepton_rl.node.paths import default_state_dir
+
+MIB = 1 << 20
+
+
+def read_node_config(file: Path | None, overrides: tuple[str, ...] = ()) -> NodeConfig:
+    """Return the configuration of a file, or the defaults.
+
+    Raises:
+        ConfigError: names file, line and key.
+    """
+    if file is None:
+        return NodeConfig()
+    return load(file, NodeConfig, overrides).model_copy(update={"base": file.absolute().parent})
+
+
+def node_setup(config: NodeConfig, policy: PolicySpec | None = None, state_dir: Path | None = None) -> NodeSetup:
+    """Return what a daemon is started with.
+
+    Args:
+        config: of the node.
+        policy: instead of the configuration's; a path in it starts from the working directory.
+        state_dir: instead of the configuration's.
+
+    Raises:
+        LeptonError: the policy or the fallback cannot be made, or an operator is not known.
+    """
+    acting = make_policy(policy) if policy is not None else make_policy(config.policy, base=config.base)
+    fallback = make_policy(config.fallback, base=config.base)
+    if isinstance(fallback, LearnedPolicy):
+        raise ConfigError("fallback: a trained policy cannot be the fallback; name a heuristic, as fcfs")
+    folder = state_dir or (Path(config.state_dir).expanduser() if config.state_dir else default_state_dir())
+    jobs, guard = config.jobs, config.guard
+    return NodeSetup(
+        state_dir=folder.absolute(),
+        policy=acting,
+        fallback=fallback,
+        names=(policy_name(acting), policy_name(fallback)),
+        open_devices=lambda: open_devices(config),
+        rules=NodeRules(
+            Placement[jobs.placement.upper()], jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s
+        ),
+        guard=GuardRules(**guard.model_dump()),
+        runs=RunSettings(log_bytes_limit=round(jobs.log_megabytes * MIB), umask=jobs.umask, rlimits=jobs.rlimits),
+        operators=frozenset(_uid(name) for name in config.operators),
+        price_usd_per_kwh=config.price_usd_per_kwh,
+    )  # fmt: skip
+
+
+def open_devices(config: NodeConfig) -> Devices:
+    """Return the GPUs that the configuration names.
+
+    Raises:
+        DeviceError: there is no driver, or no such recording.
+    """
+    if config.devices.recording is not None:
+        return ReplayDevices(Path(config.devices.recording))
+    return NvmlDevices(config.devices.library_path)
+
+
+def check_policy(policy: Policy, hardware: NodeHardware) -> list[str]:
+    """Return what is worth knowing before this policy decides on this node, one sentence each.
+
+    Raises:
+        BundleError: it cannot run here.
+    """
+    if not isinstance(policy, LearnedPolicy):
+        return [f"{policy_name(policy)} is a heuristic: it runs on any node"]
+    cluster = hardware.cluster
+    policy.check_cluster(cluster)
+    if policy.codec.shapes(cluster) is None:
+        raise BundleError(f"{policy.name}: its codec cannot show {cluster}")
+    notes = [f"codec {policy.codec.actions}, {policy.codec.window} visible jobs, network {policy.network}"]
+    if cluster.gpus != policy.cluster.gpus:
+        notes.append(
+            f"it was trained on {policy.cluster} ({policy.cluster.gpus} GPUs), this node has {cluster.gpus}: what it "
+            "decides here is not what was measured there"
+        )
+    notes += _validation(policy.about)
+    return notes
+
+
+def _validation(about: Mapping[str, Any]) -> list[str]:
+    found = about.get("validation")
+    if not isinstance(found, Mapping):
+        return []
+    return [f"held out in its training: {', '.join(f'{key} {value}' for key, value in list(found.items())[:4])}"]
+
+
+def describe(cluster: ClusterSpec, setup: NodeSetup) -> list[str]:
+    """Return what a daemon with this setup would do, one sentence each."""
+    guard = setup.guard
+    return [
+        f"{setup.names[0]} decides on {cluster} ({cluster.gpus} GPUs); {setup.names[1]} on any doubt",
+        f"a decision has {guard.budget_s:g} s; at most {guard.actions_per_minute} preemptions and moves a minute",
+        f"a job that has waited {guard.starving_factor:g} times the median, and {guard.starving_floor_s:,.0f} s, goes "
+        "ahead",
+        "power limits and clocks are left as they are" if setup.power is None else "power limits are set as leases",
+        f"journal, logs and socket lie in {setup.state_dir}",
+    ]
+
+
+def _uid(name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise ConfigError(f"operators: there is no user {name!r} on this machine") from None

@@ -1,0 +1,57 @@
+"""The file of a node: who decides, within which bounds, and what jobs may take."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lepton_rl.experiments.loader import InputPath, Section
+
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+NotNegative = Annotated[float, Field(ge=0, le=1e9)]
+PolicySpec = str | dict[str, Any]
+
+
+class JobsConfig(Section):
+    """What holds for all jobs."""
+
+    default_time_s: Positive = Field(86_400.0, description="what a job without requested time counts as asking for")
+    placement: Literal["first", "best", "worst"] = Field("first", description="GPUs of a job that the policy starts")
+    restart_cost_s: NotNegative = Field(60.0, description="what policies are told that a preemption costs")
+    quantum_s: NotNegative = Field(0.0, description="a run is not preempted before it is this old")
+    log_megabytes: float = Field(64.0, ge=0, le=1e6, description="of each of stdout and stderr; 0 is no limit")
+    umask: int = Field(0o022, ge=0, le=0o777, description="of the jobs' files")
+    rlimits: dict[str, tuple[int, int]] = Field(default_factory=dict, description="RLIMIT_NAME: [soft, hard]")
+
+
+class GuardConfig(Section):
+    """What the policy is allowed."""
+
+    budget_s: Positive = Field(0.5, description="seconds that one decision may take")
+    first_budget_s: Positive = Field(60.0, description="the first one, which loads and compiles")
+    actions_per_minute: int = Field(30, ge=0, le=100_000, description="preemptions, moves and power limits")
+    starving_factor: float = Field(10.0, ge=1, le=1e6, description="times the median wait after which a job goes ahead")
+    starving_floor_s: Positive = Field(3600.0, description="and at least so long")
+
+
+class DevicesConfig(Section):
+    """How the GPUs are reached."""
+
+    library_path: InputPath | None = Field(None, description="libnvidia-ml.so.1, where it lies elsewhere")
+    recording: InputPath | None = Field(None, description="play recorded readings instead of a driver")
+
+
+class NodeConfig(Section):
+    """One node."""
+
+    policy: PolicySpec = Field("saf", description="name, mapping with settings, or path of a bundle")
+    fallback: PolicySpec = Field(
+        default_factory=lambda: {"name": "fcfs", "blocking": "easy"}, description="decides on any doubt"
+    )
+    state_dir: str | None = Field(None, description="journal, socket and files of jobs; ~/.local/state/... if left out")
+    operators: tuple[str, ...] = Field((), description="users who may drain, reserve and stop, beside the owner")
+    jobs: JobsConfig = Field(default_factory=JobsConfig)
+    guard: GuardConfig = Field(default_factory=GuardConfig)
+    devices: DevicesConfig = Field(default_factory=DevicesConfig)
+    price_usd_per_kwh: float | None = Field(None, ge=0, le=1e6, description="for the cost in `node usage`")
+    base: Path | None = Field(None, description="folder that a policy's path starts from", exclude=True)

@@ -1,0 +1,100 @@
+"""A client of a node's socket."""
+
+import json
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lepton_rl.errors import NodeError
+
+
+class NodeClient:
+    """One connection to a node.
+
+    Args:
+        path: of its socket.
+        timeout_s: seconds to wait for an answer; None waits for ever.
+
+    Raises:
+        NodeError: nobody answers there, or this user may not call.
+    """
+
+    def __init__(self, path: Path, timeout_s: float | None = 30.0) -> None:
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            self._socket.close()
+            raise NodeError(f"{path}: no node answers here; start one with `lepton-rl node start`") from None
+        except PermissionError:
+            self._socket.close()
+            raise NodeError(f"{path}: this user may not call this node; ask its operator for the group") from None
+        except OSError as error:
+            self._socket.close()
+            raise NodeError(f"{path}: {error.strerror or error}") from None
+        self._lines = self._socket.makefile("rb")
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._lines.close()
+        self._socket.close()
+
+    def call(self, verb: str, **arguments: Any) -> Any:
+        """Return what the node answers.
+
+        Raises:
+            NodeError: it refuses, in its own words, or hangs up.
+        """
+        return next(self.call_each([(verb, arguments)]))
+
+    def call_each(self, requests: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Any]:
+        """Send all requests at once; return the answers in the order of the requests.
+
+        Raises:
+            NodeError: the node refuses one, or hangs up.
+        """
+        numbers = []
+        lines = []
+        for verb, arguments in requests:
+            self._number += 1
+            numbers.append(self._number)
+            lines.append(json.dumps({"id": self._number, "verb": verb, **arguments}).encode() + b"\n")
+        self._send(b"".join(lines))
+        early: dict[int, dict[str, Any]] = {}
+        for number in numbers:
+            while number not in early:
+                answer = self._receive()
+                early[answer["id"]] = answer
+            answer = early.pop(number)
+            if not answer["ok"]:
+                raise NodeError(answer["error"])
+            yield answer["result"]
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise NodeError(f"{self._path}: the node has hung up: {error.strerror or error}") from None
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            line = self._lines.readline()
+        except TimeoutError:
+            raise NodeError(f"{self._path}: the node does not answer in time; see its log") from None
+        except OSError as error:
+            raise NodeError(f"{self._path}: the node has hung up: {error.strerror or error}") from None
+        if not line:
+            raise NodeError(f"{self._path}: the node has hung up")
+        answer: dict[str, Any] = json.loads(line)
+        return answer

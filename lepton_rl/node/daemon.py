@@ -1,0 +1,163 @@
+"""The daemon of a node: opens everything, lets the policy decide until it is told to end, and closes everything.
+
+Jobs do not end with it; the next daemon finds them.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lepton_rl.core.policy import Policy
+from lepton_rl.devices import Devices, History, Telemetry
+from lepton_rl.errors import IllegalAction, JournalFull, LeptonError, NodeError
+from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
+from lepton_rl.node.environment import RunSettings
+from lepton_rl.node.guard import Guard, GuardRules
+from lepton_rl.node.hardware import describe_hardware
+from lepton_rl.node.journal import Journal
+from lepton_rl.node.paths import HISTORY, JOURNAL, SOCKET
+from lepton_rl.node.runs import Runs
+from lepton_rl.node.server import SocketServer
+from lepton_rl.node.service import Service
+
+_log = logging.getLogger(__name__)
+HOUSEKEEPING_S = 1.0
+FORGETTING_S = 3600.0
+
+
+@dataclass(frozen=True)
+class NodeSetup:
+    """All that a daemon is started with.
+
+    Attributes:
+        state_dir: where journal, history, socket and the files of jobs lie; made if need be, for its owner alone.
+        policy: decides; `fallback` where there is doubt; `names` of both.
+        open_devices: opens the GPUs.
+        power: makes what sets power limits; None sets none.
+        socket: path of the socket; in the state folder if None.
+        operators: numbers of users who may do what only operators may.
+        group: number of the group that may call, for a shared node.
+        history_bytes: bound of the telemetry history.
+        price_usd_per_kwh: for the cost in `usage`.
+        about: what `status` says beside.
+    """
+
+    state_dir: Path
+    policy: Policy
+    fallback: Policy
+    names: tuple[str, str]
+    open_devices: Callable[[], Devices]
+    rules: NodeRules = field(default_factory=NodeRules)
+    guard: GuardRules = field(default_factory=GuardRules)
+    runs: RunSettings = field(default_factory=RunSettings)
+    power: Callable[[Devices, Journal], PowerControl] | None = None
+    socket: Path | None = None
+    operators: frozenset[int] = frozenset()
+    group: int | None = None
+    price_usd_per_kwh: float | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def run_daemon(setup: NodeSetup) -> None:
+    """Run a node until SIGTERM, SIGINT or `node stop`.
+
+    Raises:
+        LeptonError: it cannot start: no driver, another daemon, a damaged journal.
+    """
+    setup.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with ExitStack() as open_things:
+        journal = open_things.enter_context(Journal(setup.state_dir / JOURNAL, now=time.time()))
+        devices = open_things.enter_context(setup.open_devices())
+        hardware = describe_hardware(devices.identities)
+        for note in hardware.notes:
+            _log.warning("%s", note)
+        loop = asyncio.new_event_loop()
+        open_things.callback(loop.close)
+        seen: list[NodeCluster] = []
+        history = open_things.enter_context(History(setup.state_dir / HISTORY))
+        telemetry = open_things.enter_context(
+            Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen))
+        )
+        runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs))
+        power = None if setup.power is None else setup.power(devices, journal)
+        cluster = NodeCluster(hardware, journal, runs, telemetry, setup.rules, power=power, loop=loop)
+        seen.append(cluster)
+        open_things.callback(cluster.shut)
+        guard = _guard(setup, cluster)
+        open_things.callback(guard.close)
+        about = {"simulated_devices": devices.simulated, "driver_version": devices.driver_version, "pid": os.getpid()}
+        service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh)
+        cluster.on_change = service.tell_waiters
+        guard.on_verdict = lambda verdict, snapshot: service.record(verdict)
+        server = SocketServer(setup.socket or setup.state_dir / SOCKET, service, setup.operators, setup.group)
+        loop.run_until_complete(server.start())
+        open_things.callback(lambda: loop.run_until_complete(server.close()))
+        housekeeping = loop.create_task(_keep_house(cluster, service))
+        open_things.callback(housekeeping.cancel)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, cluster.close)
+        _log.info("node of %s under %s; fallback %s", hardware.cluster, *setup.names)
+        decide_for_ever(cluster, guard)
+        service.flush_decisions()
+        _log.info("the daemon ends; jobs go on")
+
+
+def _call(loop: asyncio.AbstractEventLoop, clusters: list[NodeCluster]) -> None:
+    """Let the daemon's thread look at its GPUs soon, unless it has ended."""
+    for cluster in clusters:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(cluster.look)
+
+
+def decide_for_ever(cluster: NodeCluster, guard: Guard) -> None:
+    """The one loop of policy and cluster, on a node: whatever one decision comes to, the next one follows."""
+    while cluster.advance():
+        try:
+            actions = guard.decide(cluster.snapshot())
+        except LeptonError as error:
+            _log.error("nobody could decide: %s", error)
+            continue
+        for action in actions:
+            try:
+                cluster.apply(action)
+            except (IllegalAction, JournalFull) as error:
+                _log.error("%s was not done: %s", action, error)
+
+
+def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:
+    def may_stop(job: int) -> bool:
+        return cluster.journal.job(job).request.restartable
+
+    return Guard(setup.policy, setup.fallback, setup.names, setup.guard, may_stop=may_stop)
+
+
+async def _keep_house(cluster: NodeCluster, service: Service) -> None:
+    forgotten = cluster.clock.monotonic()
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_S)
+        try:
+            service.flush_decisions()
+            if cluster.clock.monotonic() - forgotten > FORGETTING_S:
+                service.forget_old_decisions()
+                forgotten = cluster.clock.monotonic()
+        except JournalFull as error:
+            _log.error("%s", error)
+
+
+def check_can_start(state_dir: Path) -> None:
+    """Refuse a state folder that cannot be used, before anything is begun.
+
+    Raises:
+        NodeError: it is a file, or another user's.
+    """
+    if state_dir.exists() and not state_dir.is_dir():
+        raise NodeError(f"{state_dir}: this is no folder; name another one for the node's state")
+    if state_dir.exists() and state_dir.stat().st_uid not in (os.geteuid(), 0):
+        raise NodeError(f"{state_dir}: it belongs to another user; a node's state must be its own")

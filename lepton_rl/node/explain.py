@@ -1,0 +1,85 @@
+"""Why a job waits, what would let it start, and what the policy makes of it."""
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from lepton_rl.core.actions import Preempt, Start
+from lepton_rl.core.snapshot import Snapshot
+from lepton_rl.errors import IllegalAction
+from lepton_rl.node.cluster import NodeCluster
+from lepton_rl.node.guard import Guard
+from lepton_rl.node.jobs import ACTIVE, JobRecord, JobState
+
+
+class Scoring(Protocol):
+    """A policy that can say what it thinks of each waiting job."""
+
+    def scores(self, snapshot: Snapshot) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return a score for each waiting job, in the order of `snapshot.queue`; the highest goes first."""
+
+
+def explain(record: JobRecord, cluster: NodeCluster, guard: Guard) -> dict[str, Any]:
+    """Return what is known of a job's place in the queue, plain data with sentences for people."""
+    found: dict[str, Any] = {"job": record.id, "state": record.state, "why": _why_not_waiting(record, cluster)}
+    if found["why"]:
+        return found
+    snapshot = cluster.snapshot()
+    found |= _fit(record.id, snapshot, cluster)
+    found["waited_s"] = max(0.0, cluster.clock.wall() - record.submit_time)
+    found["ahead"] = _ahead(record.id, snapshot)
+    found["policy"] = guard.policy_name
+    scoring = getattr(guard.policy, "scores", None)
+    if scoring is not None:
+        scores = scoring(snapshot)
+        place = int(np.flatnonzero(snapshot.queue.id == record.id)[0])
+        best = int(scores.argmax())
+        found["score"] = float(scores[place])
+        found["alternative"] = {"job": int(snapshot.queue.id[best]), "score": float(scores[best])}
+    starving = guard.starving(snapshot)
+    if starving is not None:
+        found["note"] = f"job {starving[0]} has waited for too long: until it runs, the order of submission holds"
+    return found
+
+
+def _why_not_waiting(record: JobRecord, cluster: NodeCluster) -> str:
+    if record.state in ACTIVE:
+        return f"it is {record.state} on its run {record.run}"
+    if record.state is not JobState.WAITING:
+        return f"it has ended: {record.reason or record.state}"
+    if record.request.begin_time > cluster.clock.wall():
+        return f"it begins in {record.request.begin_time - cluster.clock.wall():,.0f} s at the earliest, as asked for"
+    return ""
+
+
+def _fit(job: int, snapshot: Snapshot, cluster: NodeCluster) -> dict[str, Any]:
+    """Whether the job could start now, and if not, when enough of what runs is predicted to have ended."""
+    try:
+        snapshot.after(Start(job))
+    except IllegalAction as error:
+        out = [status for status in cluster.lifecycle.status.values() if not status.takes_work]
+        states = [f"GPU {cluster.hardware.number_of(status.uuid)} is {status.state}: {status.reason}" for status in out]
+        return {"why": str(error), "unavailable": states, "starts_when": _release(job, snapshot)}
+    return {"why": "it fits now; the policy lets others go first or keeps room for them", "unavailable": []}
+
+
+def _release(job: int, snapshot: Snapshot) -> str:
+    """The first predicted end of running jobs after which the job fits."""
+    running = snapshot.running
+    ends = running.start_time + running.predicted_time
+    later = replace(snapshot, quantum=0.0)
+    for index in np.argsort(ends, kind="stable"):
+        later = later.after(Preempt(int(running.id[index])))
+        try:
+            later.after(Start(job))
+        except IllegalAction:
+            continue
+        seconds = max(0.0, float(ends[index]) - snapshot.time)
+        return f"job {int(running.id[index])} has ended, in about {seconds:,.0f} s by the times that were asked for"
+    return "more GPUs take work than now"
+
+
+def _ahead(job: int, snapshot: Snapshot) -> int:
+    """Number of jobs that were submitted before and wait as well."""
+    return int(np.flatnonzero(snapshot.queue.id == job)[0]) if job in snapshot.queue.id else 0

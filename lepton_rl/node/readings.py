@@ -1,0 +1,42 @@
+"""Telemetry of a node for people: every reading as CSV, or a line for each GPU."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+from lepton_rl.devices.history import TelemetryRow, read_history, read_identities, write_csv
+from lepton_rl.node.paths import HISTORY
+
+
+def print_csv(state_dir: Path, since: float) -> None:
+    """Print every reading since a moment (Unix seconds).
+
+    Raises:
+        HistoryError: there is no history.
+    """
+    write_csv(read_history(state_dir / HISTORY, since), sys.stdout)
+
+
+def print_summary(state_dir: Path, since: float) -> None:
+    """Print for each GPU the mean and the highest of what matters since a moment.
+
+    Raises:
+        HistoryError: there is no history.
+    """
+    path = state_dir / HISTORY
+    print(f"{'GPU':<4} {'readings':>8} {'used':>5} {'GiB, most':>9} {'W, mean':>8} {'W, most':>8} {'°C, most':>8} name")
+    for identity in read_identities(path):
+        rows = list(read_history(path, since, identity.uuid))
+        print(
+            f"{identity.index:<4} {len(rows):>8} {_said(rows, fmean, 'utilisation', 100, '%'):>5} "
+            f"{_said(rows, max, 'memory_used_bytes', 1 / 2**30):>9} {_said(rows, fmean, 'power_mw', 1e-3):>8} "
+            f"{_said(rows, max, 'power_mw', 1e-3):>8} {_said(rows, max, 'temperature_c', 1):>8} {identity.name}"
+        )
+
+
+def _said(
+    rows: list[TelemetryRow], what: Callable[[list[float]], float], name: str, factor: float, unit: str = ""
+) -> str:
+    values = [float(value) for row in rows if (value := getattr(row.filtered, name)) is not None]
+    return f"{what(values) * factor:.0f}{unit}" if values else "-"

@@ -1,0 +1,177 @@
+"""The node's Unix socket: who calls is what the kernel says, requests are lines of JSON."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import pwd
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import Any
+
+from lepton_rl.errors import LeptonError, NodeError
+from lepton_rl.node.messages import MOST_BYTES
+from lepton_rl.node.service import Caller, Service
+
+_log = logging.getLogger(__name__)
+MOST_AT_ONCE = 1000
+"""Requests of one client that may wait for their answer."""
+_LONGEST_PATH = 107
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+
+
+class SocketServer:
+    """Listens for clients on a Unix socket.
+
+    Args:
+        path: of the socket; only its owner can open it, and with `group` the members of that group.
+        service: answers.
+        operators: users who may do what only operators may, beside root and the daemon's own.
+        group: number of the group that may call, for a node that is shared.
+    """
+
+    def __init__(
+        self, path: Path, service: Service, operators: frozenset[int] = frozenset(), group: int | None = None
+    ) -> None:
+        self.path = path
+        self._service, self._group = service, group
+        self._operators = operators | {0, os.geteuid()}
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begin to listen.
+
+        Raises:
+            NodeError: another daemon listens there, or the socket cannot be made.
+        """
+        if len(os.fsencode(self.path)) > _LONGEST_PATH:
+            raise NodeError(
+                f"{self.path}: the path of a socket has at most {_LONGEST_PATH} bytes; choose a shorter one"
+            )
+        self._clear()
+        before = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._welcome, self.path, limit=MOST_BYTES)
+        except OSError as error:
+            raise NodeError(f"{self.path}: the socket cannot be made: {error.strerror}") from error
+        finally:
+            os.umask(before)
+        if self._group is not None:
+            os.chown(self.path, -1, self._group)
+            self.path.chmod(0o660)
+
+    async def close(self) -> None:
+        """Stop listening and let go of the clients."""
+        if self._server is not None:
+            self._server.close()
+            for client in list(self._clients):
+                client.cancel()
+            await asyncio.gather(*self._clients, return_exceptions=True)
+            await self._server.wait_closed()
+            self.path.unlink(missing_ok=True)
+
+    def _clear(self) -> None:
+        """Remove a socket that a former daemon has left; refuse one on which somebody listens."""
+        try:
+            mode = self.path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise NodeError(f"{self.path}: there is a file that is no socket; move it away")
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.path))
+            except OSError:
+                self.path.unlink(missing_ok=True)
+                return
+        raise NodeError(f"{self.path}: another daemon listens here; stop it with `lepton-rl node stop`")
+
+    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._clients.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        caller = self._caller(writer)
+        room = asyncio.Semaphore(MOST_AT_ONCE)
+        requests: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                try:
+                    line = await reader.readuntil()
+                except asyncio.IncompleteReadError as rest:
+                    if rest.partial.strip():
+                        await self._answer(writer, b"", NodeError("a request must end with a newline"))
+                    break
+                except asyncio.LimitOverrunError:
+                    await self._answer(writer, b"", NodeError(f"a request has at most {MOST_BYTES:,} bytes"))
+                    return
+                await room.acquire()
+                task = asyncio.create_task(self._handle(caller, line, writer))
+                requests.add(task)
+                task.add_done_callback(requests.discard)
+                task.add_done_callback(lambda _: room.release())
+            await asyncio.gather(*requests)
+        finally:
+            for task in requests:
+                task.cancel()
+
+    async def _handle(self, caller: Caller, line: bytes, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = _decoded(line)
+            number = request.pop("id", None)
+        except NodeError as error:
+            await self._answer(writer, None, error)
+            return
+        verb = request.pop("verb", None)
+        try:
+            result: Any = await self._service.call(caller, verb, request)
+        except LeptonError as error:
+            await self._answer(writer, number, error)
+        except Exception:
+            _log.exception("%s failed", verb)
+            await self._answer(writer, number, NodeError("the node could not do that: an error of ours, see its log"))
+        else:
+            await self._answer(writer, number, result)
+
+    async def _answer(self, writer: asyncio.StreamWriter, number: Any, result: Any) -> None:
+        answer: dict[str, Any] = {"id": number, "ok": not isinstance(result, LeptonError)}
+        if isinstance(result, LeptonError):
+            answer["error"] = str(result)
+        else:
+            answer["result"] = result
+        writer.write(json.dumps(answer, default=str).encode() + b"\n")
+        await writer.drain()
+
+    def _caller(self, writer: asyncio.StreamWriter) -> Caller:
+        peer: socket.socket = writer.get_extra_info("socket")
+        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        uid = _CREDENTIALS.unpack(raw)[1]
+        try:
+            user = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            user = str(uid)
+        return Caller(uid, user, uid in self._operators)
+
+
+def _decoded(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise NodeError("a request must be one line of JSON") from None
+    if not isinstance(request, dict):
+        raise NodeError('a request must be an object, as {"id": 1, "verb": "status"}')
+    return request

@@ -1,0 +1,97 @@
+"""Starting a daemon in the background and waiting until it answers, or until it is gone."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lepton_rl.errors import NodeError
+from lepton_rl.node.client import NodeClient
+from lepton_rl.node.daemon import NodeSetup, check_can_start, run_daemon
+from lepton_rl.node.paths import LOG, SOCKET
+
+PATIENCE_S = 120.0
+"""Seconds that a daemon may take to answer: the first one compiles."""
+
+
+def run_here(setup: NodeSetup) -> None:
+    """Run the daemon in this process, logging to standard error."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+    check_can_start(setup.state_dir)
+    run_daemon(setup)
+
+
+def run_in_background(setup: NodeSetup, words: Sequence[str]) -> dict[str, Any]:
+    """Start the daemon as a process of its own; return what it says of itself once it answers.
+
+    Args:
+        setup: tells where its state lies.
+        words: of the command that runs it in the foreground.
+
+    Raises:
+        NodeError: one runs already, or it ends at once: then with the last line of its log.
+    """
+    check_can_start(setup.state_dir)
+    socket = setup.socket or setup.state_dir / SOCKET
+    if _ask(socket) is not None:
+        raise NodeError(f"a node runs already in {setup.state_dir}; stop it first with `lepton-rl node stop`")
+    setup.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log = setup.state_dir / LOG
+    with log.open("ab") as output:
+        begin = output.tell()
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "lepton_rl.cli", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        about = _ask(socket)
+        if about is not None:
+            daemon.returncode = 0  # it is not waited for: it outlives this process
+            return about
+        if daemon.poll() is not None:
+            raise NodeError(_last_words(log, begin))
+        time.sleep(0.05)
+    daemon.terminate()
+    raise NodeError(f"the daemon does not answer after {PATIENCE_S:.0f} s; see {log}")
+
+
+def wait_until_gone(pid: int) -> None:
+    """Wait until a process has ended.
+
+    Raises:
+        NodeError: it does not end.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return
+        time.sleep(0.02)
+    raise NodeError(f"the daemon, process {pid}, does not end; see its log")
+
+
+def _ask(socket: Path) -> dict[str, Any] | None:
+    try:
+        with NodeClient(socket, timeout_s=5.0) as client:
+            about: dict[str, Any] = client.call("ping")
+            return about
+    except NodeError:
+        return None
+
+
+def _last_words(log: Path, begin: int) -> str:
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else f"the daemon ended without a word; see {log}"
