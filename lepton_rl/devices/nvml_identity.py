@@ -5,10 +5,8 @@ from typing import Any
 
 from lepton_rl.devices.device import DeviceIdentity
 from lepton_rl.devices.errors import DriverMismatch
-from lepton_rl.devices.nvml_errors import Answer, device_error, meaning_of
+from lepton_rl.devices.nvml_errors import CODE_MISSING_FUNCTION, Answer, device_error, meaning_of
 from lepton_rl.devices.nvml_queries import Interrupted, NvmlQueries
-
-_CODE_MISSING_FUNCTION = 13
 
 
 def required(nvml: Any, function: str, *arguments: Any) -> Any:
@@ -16,7 +14,7 @@ def required(nvml: Any, function: str, *arguments: Any) -> Any:
     try:
         return getattr(nvml, function)(*arguments)
     except nvml.NVMLError as error:
-        if error.value == _CODE_MISSING_FUNCTION:
+        if error.value == CODE_MISSING_FUNCTION:
             raise DriverMismatch(
                 f"the driver's libnvidia-ml.so.1 lacks the function for {function}: update the driver"
             ) from error
@@ -30,11 +28,18 @@ def enumerate_devices(queries: NvmlQueries) -> list[tuple[DeviceIdentity, Any]]:
     for index in range(required(nvml, "nvmlDeviceGetCount")):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            found.append((_gpu(queries, index, handle), handle))
-        except (nvml.NVMLError, Interrupted) as error:
-            if isinstance(error, nvml.NVMLError) and meaning_of(error.value).answer is not Answer.LOST:
+            uuid = str(nvml.nvmlDeviceGetUUID(handle))
+        except nvml.NVMLError as error:
+            meaning = meaning_of(error.value)
+            if meaning.answer is Answer.RESTARTED:
                 raise device_error(error.value, f"identify GPU {index}") from error
-            found.append((DeviceIdentity(index, f"unknown-{index}", "unknown"), None))
+            # One sick GPU must not keep the others from being used.
+            found.append((DeviceIdentity(index, f"unknown-{index}", f"unknown: {meaning.words}"), None))
+            continue
+        try:
+            found.append((_gpu(queries, index, uuid, handle), handle))
+        except Interrupted:
+            found.append((DeviceIdentity(index, uuid, "unknown"), handle))
     for parent, handle in tuple(found):
         if parent.divided:
             for instance in _instances(nvml, handle):
@@ -50,8 +55,7 @@ def handle_of(nvml: Any, identity: DeviceIdentity) -> Any:
         return None
 
 
-def _gpu(queries: NvmlQueries, index: int, handle: Any) -> DeviceIdentity:
-    uuid = str(required(queries.nvml, "nvmlDeviceGetUUID", handle))
+def _gpu(queries: NvmlQueries, index: int, uuid: str, handle: Any) -> DeviceIdentity:
     name = queries.ask(uuid, handle, "nvmlDeviceGetName")
     pci = queries.ask(uuid, handle, "nvmlDeviceGetPciInfo")
     limits = queries.ask(uuid, handle, "nvmlDeviceGetPowerManagementLimitConstraints")

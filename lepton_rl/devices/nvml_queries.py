@@ -39,11 +39,15 @@ RECOVERY_ACTIONS: Mapping[int, str] = {
 
 
 class Interrupted(Exception):
-    """A query found that its device is lost or the driver restarted; it never leaves this package."""
+    """A query found that its device is lost or the driver restarted; it never leaves this package.
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.value)
-        self.answer = answer
+    Args:
+        code: of NVML.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(meaning_of(code).words)
+        self.code, self.answer = code, meaning_of(code).answer
 
 
 class NvmlQueries:
@@ -79,7 +83,8 @@ class NvmlQueries:
         try:
             return call(handle, *arguments)
         except self.nvml.NVMLError as error:
-            answer = meaning_of(error.value).answer
+            code = error.value
+        answer = meaning_of(code).answer
         if answer is Answer.MISSING_ALWAYS:
             with self._lock:
                 self._vain.add(key)
@@ -87,7 +92,7 @@ class NvmlQueries:
             with self._lock:
                 self.failures[function] += 1
         else:
-            raise Interrupted(answer)
+            raise Interrupted(code)
         return None
 
     def first(self, uuid: str, handle: Any, *questions: tuple[Any, ...]) -> Any:
