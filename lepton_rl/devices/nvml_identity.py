@@ -1,6 +1,7 @@
 """Who is there: identities and handles of the GPUs and MIG instances that NVML lists."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from lepton_rl.devices.device import DeviceIdentity
@@ -42,8 +43,9 @@ def enumerate_devices(queries: NvmlQueries) -> list[tuple[DeviceIdentity, Any]]:
             found.append((DeviceIdentity(index, uuid, "unknown"), handle))
     for parent, handle in tuple(found):
         if parent.divided:
-            for instance in _instances(nvml, handle):
-                found.append((_instance(queries, len(found), parent, instance), instance))
+            for instance in _instances(queries, parent.uuid, handle):
+                with suppress(Interrupted):  # it went away just now
+                    found.append((_instance(queries, len(found), parent, instance), instance))
     return found
 
 
@@ -87,12 +89,10 @@ def _instance(queries: NvmlQueries, index: int, parent: DeviceIdentity, handle: 
     )
 
 
-def _instances(nvml: Any, handle: Any) -> Iterator[Any]:
-    for place in range(required(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle)):
-        try:
-            yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
-        except nvml.NVMLError:  # the places need not be filled from the front
-            continue
+def _instances(queries: NvmlQueries, uuid: str, handle: Any) -> Iterator[Any]:
+    for place in range(queries.ask(uuid, handle, "nvmlDeviceGetMaxMigDeviceCount") or 0):
+        with suppress(queries.nvml.NVMLError):  # the places need not be filled from the front
+            yield queries.nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
 
 
 def _text(value: bytes | str) -> str:

@@ -69,8 +69,8 @@ API nvmlInitWithFlags(unsigned int flags) {
   nvmlReturn_t answer = references > 0 ? SUCCESS : map_state();
   if (answer == SUCCESS && !state->driver_loaded) answer = DRIVER_NOT_LOADED;
   if (answer == SUCCESS) {
+    if (references == 0) generation = state->generation; /* one more user does not start the library anew */
     references++;
-    generation = state->generation;
   }
   pthread_mutex_unlock(&lock);
   return answer;
