@@ -147,7 +147,7 @@ class NvmlQueries:
             ("nvmlDeviceGetCurrentClocksThrottleReasons",),
         )
         values = {
-            "temperature_c": temperature,
+            "temperature_c": None if temperature is None else _signed(temperature),
             "sm_clock_mhz": self.ask(uuid, handle, "nvmlDeviceGetClockInfo", _SM),
             "memory_clock_mhz": self.ask(uuid, handle, "nvmlDeviceGetClockInfo", _MEMORY),
             "throttle_reasons": None if reasons is None else _named(reasons),
@@ -188,6 +188,11 @@ class NvmlQueries:
                 memory = entry.usedGpuMemory
                 found[entry.pid] = DeviceProcess(entry.pid, kind, None if memory is None else int(memory), instance)
         return tuple(found[pid] for pid in sorted(found)) if said else None
+
+
+def _signed(value: int) -> int:
+    """Return a temperature below zero as such: the older function gives it as an unsigned number."""
+    return value - 2**32 if value >= 2**31 else value
 
 
 def _named(bits: int) -> tuple[str, ...]:

@@ -126,11 +126,11 @@ def test_a_query_that_fails_once_is_asked_again_and_counted(fake: FakeNvml, devi
 def test_older_drivers_are_asked_by_the_older_names(fake: FakeNvml, devices: NvmlDevices) -> None:
     for query in ("MemoryInfo_v2", "TemperatureV", "CurrentClocksEventReasons", "PowerManagementLimit"):
         fake.fail(f"nvmlDeviceGet{query}", "function_not_found")
-    fake.set(0, throttle_reasons=0x8)
+    fake.set(0, throttle_reasons=0x8, temperature_c=-3)
     reading = devices.read(0)
     assert reading.memory_used_bytes == (4 + 600) * MIB  # the old call counts what the driver reserves
     assert reading.memory_reserved_bytes is None
-    assert reading.temperature_c == 31
+    assert reading.temperature_c == -3
     assert reading.throttle_reasons == ("hw_slowdown",)
     assert reading.power_limit_mw == 400_000
 
