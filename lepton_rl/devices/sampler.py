@@ -47,6 +47,7 @@ class TelemetrySnapshot:
         late_s: seconds it began after its turn.
         missed: turns that fell out so far, because asking took longer than the period.
         events: the latest ones, oldest first.
+        event_count: how many there were ever; `new_events` tells what is new to who remembers it.
     """
 
     time: float
@@ -57,6 +58,12 @@ class TelemetrySnapshot:
     late_s: float = 0.0
     missed: int = 0
     events: tuple[DeviceEvent, ...] = ()
+    event_count: int = 0
+
+    def new_events(self, seen: int) -> tuple[DeviceEvent, ...]:
+        """Return the events after the first `seen`, an `event_count` of before; the oldest may be forgotten already."""
+        new = self.event_count - seen
+        return self.events[-new:] if new > 0 else ()
 
     @property
     def age_s(self) -> float:
@@ -113,12 +120,13 @@ class Sampler:
             )
             for identity in devices.identities
         ]
-        self._number = 0
+        self._number = self._event_count = 0
 
     def add_event(self, event: DeviceEvent) -> None:
         """Take an event in: it counts for the health of its GPU and the MIG instances on it."""
         with self._lock:
             self._events.append(event)
+            self._event_count += 1
             for watched in self._watched:
                 if event.uuid in (watched.identity.uuid, watched.identity.parent_uuid):
                     watched.events = [*watched.events[-_EVENTS_KEPT:], event]
@@ -135,8 +143,8 @@ class Sampler:
         looks = tuple(self._look(watched, wall_s, monotonic_s, with_processes) for watched in self._watched)
         self._number += 1
         with self._lock:
-            events = tuple(self._events)
-        return TelemetrySnapshot(wall_s, monotonic_s, self._number, looks, events=events)
+            events, count = tuple(self._events), self._event_count
+        return TelemetrySnapshot(wall_s, monotonic_s, self._number, looks, events=events, event_count=count)
 
     def _look(self, watched: _Watched, wall_s: float, monotonic_s: float, with_processes: bool) -> DeviceTelemetry:
         identity, problem = watched.identity, None

@@ -14,7 +14,7 @@ from lepton_rl.devices.sampler import Sampler, TelemetrySnapshot
 
 _log = logging.getLogger(__name__)
 _EVENT_WAIT_S = 0.25  # how long `close` may have to wait
-_MIN_GAP_S = 0.01
+_MIN_GAP_S = 0.05
 _HANGING_S = 10.0
 
 
@@ -106,7 +106,8 @@ class Telemetry:
                 return
             self._wake.clear()
             # Events come in storms: they bring the next reading forward, but not without end.
-            self._closing.wait(max(0.0, self._latest.monotonic_s + _MIN_GAP_S - time.monotonic()))
+            gap_s = min(_MIN_GAP_S, self._period_s)
+            self._closing.wait(max(0.0, self._latest.monotonic_s + gap_s - time.monotonic()))
             late_s = time.monotonic() - due
             try:
                 snapshot = self._look(late_s=max(0.0, late_s))
