@@ -101,7 +101,8 @@ class DeviceEvent:
     Attributes:
         uuid: of the GPU (a MIG instance's events come from its GPU).
         time: seconds since the epoch, by the wall clock.
-        kind: "xid", "ecc_corrected", "ecc_uncorrected", "recovery_action", "unavailable", "retirement", "poison".
+        kind: "xid", "ecc_uncorrected", "recovery_action", "unavailable", "retirement", "retirement_failure",
+            "poison", "poison_fatal".
         xid: the number of an XID error.
     """
 

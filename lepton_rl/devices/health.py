@@ -83,6 +83,8 @@ def judge(readings: Sequence[Reading], events: Sequence[DeviceEvent] = ()) -> He
     latest = readings[-1]
     if latest.lost:
         return Health(HealthState.LOST, "the GPU has fallen off the bus; it is out until the machine reboots")
+    if latest == Reading(latest.uuid, latest.time):
+        return Health(HealthState.UNHEALTHY, "the driver says nothing of the GPU: see dmesg")
     for finding in (_recovery(latest), _by_xid(events), _memory_errors(readings, events), _remapping(latest)):
         if finding is not None:
             return finding

@@ -86,6 +86,8 @@ class History:
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Wait until what was handed over so far is written or dropped; False when it took longer."""
+        if self._closing.is_set():
+            return self._queue.empty()
         done = threading.Event()
         self._flushes.put(done)
         self._wake.set()

@@ -6,20 +6,20 @@ import importlib.util
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lepton_rl.devices.device import DeviceEvent, DeviceIdentity, DeviceProcess, Reading
 from lepton_rl.devices.errors import (
-    DeviceLost,
     DriverMismatch,
     DriverMissing,
     InvalidLimit,
     NotSupported,
     UnknownDevice,
 )
-from lepton_rl.devices.nvml_errors import Answer, device_error, meaning_of
+from lepton_rl.devices.nvml_errors import CODE_LOST, Answer, device_error, meaning_of
 from lepton_rl.devices.nvml_events import NvmlEvents
 from lepton_rl.devices.nvml_identity import enumerate_devices, handle_of, required
 from lepton_rl.devices.nvml_queries import Interrupted, NvmlQueries
@@ -52,6 +52,7 @@ class NvmlDevices:
         self._restart_lock = threading.Lock()
         self._initialised, self._generation = 0, 0
         self._closed = threading.Event()
+        self._events = NvmlEvents(self._nvml, self._whole_gpus, self._closed)
         self._initialise()
         try:
             self._driver_version = str(required(self._nvml, "nvmlSystemGetDriverVersion"))
@@ -61,7 +62,6 @@ class NvmlDevices:
             raise
         self._identities = tuple(identity for identity, _ in found)
         self._handles = [handle for _, handle in found]
-        self._events = NvmlEvents(self._nvml, self._closed)
 
     # ---- what there is ----
 
@@ -103,12 +103,12 @@ class NvmlDevices:
                 return self._queries.reading(identity.uuid, handle, now)
             parent = self._handles[self._parent(identity).index]
             if parent is None:
-                raise Interrupted(Answer.LOST)
+                raise Interrupted(CODE_LOST)
             shared = self._queries.shared(identity.parent_uuid, parent)
             return Reading(identity.uuid, now, **(shared | self._queries.memory(identity.uuid, handle)))
 
         try:
-            return self._answered(index, ask)
+            return self._answered(index, f"read GPU {index}", ask)
         except Interrupted as interrupted:
             if interrupted.answer is Answer.RESET_REQUIRED:
                 return Reading(identity.uuid, time.time(), recovery_action="gpu_reset")
@@ -118,18 +118,15 @@ class NvmlDevices:
         """Return the processes on the device by pid, or None where it does not say (a lost GPU does not)."""
         uuid = self._identity(index).uuid
         try:
-            return self._answered(index, lambda handle: self._queries.processes(uuid, handle))
+            return self._answered(
+                index, f"list the processes of GPU {index}", lambda handle: self._queries.processes(uuid, handle)
+            )
         except Interrupted:
             return None
 
     def wait_for_event(self, timeout_s: float) -> DeviceEvent | None:
         """Return the next event, or None after `timeout_s` seconds or when the devices are closed."""
-        whole = {
-            identity.uuid: handle
-            for identity, handle in zip(self._identities, self._handles, strict=True)
-            if handle is not None and identity.parent_uuid is None
-        }
-        return self._events.wait(whole, self._generation, timeout_s)
+        return self._events.wait(timeout_s)
 
     # ---- setting ----
 
@@ -170,34 +167,27 @@ class NvmlDevices:
         what = f"{what} of GPU {index} ({identity.name})"
         if identity.parent_uuid is not None:
             raise NotSupported(f"cannot {what}: it is a MIG instance; set it on GPU {self._parent(identity).index}")
-        for attempt in (1, 2):
-            handle = self._handles[index]
-            if handle is None:
-                raise DeviceLost(f"cannot {what}: the GPU is lost")
-            seen = self._generation
+
+        def change(handle: Any) -> None:
             try:
                 getattr(self._nvml, function)(handle, *arguments)
-                return
             except self._nvml.NVMLError as error:
-                if meaning_of(error.value).answer is Answer.RESTARTED and attempt == 1:
-                    self._restart(seen)
-                    continue
+                if meaning_of(error.value).answer is Answer.RESTARTED:
+                    raise Interrupted(error.value) from error
                 raise device_error(error.value, what) from error
+
+        try:
+            self._answered(index, what, change)
+        except Interrupted as interrupted:
+            raise device_error(interrupted.code, what) from interrupted
 
     # ---- the driver's life ----
 
     def close(self) -> None:
         """Let go of the driver; calling it twice is harmless."""
         self._closed.set()
-        if hasattr(self, "_events"):
-            self._events.close()
-        with self._restart_lock:
-            while self._initialised:
-                self._initialised -= 1
-                try:
-                    self._nvml.nvmlShutdown()
-                except self._nvml.NVMLError:  # the driver is gone already
-                    self._initialised = 0
+        with self._restart_lock, self._events.paused():
+            self._shut_down()
 
     def __enter__(self) -> Self:
         return self
@@ -212,31 +202,46 @@ class NvmlDevices:
             raise device_error(error.value, "reach the NVIDIA driver") from error
         self._initialised += 1
 
+    def _shut_down(self) -> None:
+        for _ in range(self._initialised):
+            with suppress(self._nvml.NVMLError):  # the driver may be gone
+                self._nvml.nvmlShutdown()
+        self._initialised = 0
+
     def _restart(self, seen: int) -> None:
         """Initialise again unless another thread did so since generation `seen`."""
         with self._restart_lock:
             if self._generation != seen or self._closed.is_set():
                 return
-            self._initialise()
-            self._queries.forget()
-            self._handles = [handle_of(self._nvml, identity) for identity in self._identities]
-            self._generation += 1
+            with self._events.paused():
+                # A library that counts its users would not start anew while one is left.
+                self._shut_down()
+                self._initialise()
+                self._queries.forget()
+                self._handles = [handle_of(self._nvml, identity) for identity in self._identities]
+                self._generation += 1
 
-    def _answered(self, index: int, ask: Callable[[Any], T]) -> T:
-        """Ask a device, once more where the driver restarted in between."""
-        for attempt in (1, 2):
-            seen, handle = self._generation, self._handles[index]
-            if handle is None:
-                raise Interrupted(Answer.LOST)
-            try:
-                return ask(handle)
-            except Interrupted as interrupted:
-                if interrupted.answer is not Answer.RESTARTED:
-                    raise
-                if attempt == 2:
-                    break
-                self._restart(seen)
-        raise DriverMissing("the NVIDIA driver restarts over and over: see dmesg")
+    def _answered(self, index: int, what: str, ask: Callable[[Any], T]) -> T:
+        """Ask a device, once more where the driver restarted in between; Interrupted is left for other reasons."""
+        seen = self._generation
+        try:
+            return self._asked(index, ask)
+        except Interrupted as interrupted:
+            if interrupted.answer is not Answer.RESTARTED:
+                raise
+        self._restart(seen)
+        try:
+            return self._asked(index, ask)
+        except Interrupted as interrupted:
+            if interrupted.answer is not Answer.RESTARTED:
+                raise
+            raise device_error(interrupted.code, what) from interrupted
+
+    def _asked(self, index: int, ask: Callable[[Any], T]) -> T:
+        handle = self._handles[index]
+        if handle is None:
+            raise Interrupted(CODE_LOST)
+        return ask(handle)
 
     def _identity(self, index: int) -> DeviceIdentity:
         if not 0 <= index < len(self._identities):
@@ -244,6 +249,13 @@ class NvmlDevices:
                 f"no device has index {index}: there are {counted(len(self._identities), 'device')}, from 0"
             )
         return self._identities[index]
+
+    def _whole_gpus(self) -> dict[str, Any]:
+        return {
+            identity.uuid: handle
+            for identity, handle in zip(self._identities, self._handles, strict=True)
+            if handle is not None and identity.parent_uuid is None
+        }
 
     def _parent(self, instance: DeviceIdentity) -> DeviceIdentity:
         return next(identity for identity in self._identities if identity.uuid == instance.parent_uuid)

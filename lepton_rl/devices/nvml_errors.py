@@ -38,6 +38,7 @@ class Meaning:
 
 
 _ALWAYS = Answer.MISSING_ALWAYS
+CODE_MISSING_FUNCTION, CODE_LOST = 13, 15
 NVML_ERRORS: dict[int, Meaning] = {
     1: Meaning(DriverMissing, "the driver was unloaded or restarted", Answer.RESTARTED),
     2: Meaning(InvalidLimit, "the driver does not accept the value"),
@@ -65,7 +66,9 @@ NVML_ERRORS: dict[int, Meaning] = {
         NoPermission, "the operating system blocked it: see the device cgroup and the permissions of /dev/nvidia*"
     ),
     18: Meaning(
-        DriverMismatch, "library and kernel module of the driver differ, as after an upgrade: reboot the machine"
+        DriverMismatch,
+        "library and kernel module of the driver differ, as after an upgrade: reboot the machine",
+        Answer.RESTARTED,
     ),
     19: Meaning(DeviceBusy, "the device is in use: try again when it is idle"),
     20: Meaning(DeviceBusy, "the driver ran out of memory: try again"),

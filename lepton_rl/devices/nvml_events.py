@@ -3,15 +3,15 @@
 import ctypes
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lepton_rl.devices.device import DeviceEvent
 from lepton_rl.devices.nvml_errors import Answer, meaning_of
 
+# Corrected memory errors come in storms and are counted in readings: they are not waited for.
 EVENT_KINDS: Mapping[int, str] = {
-    0x0001: "ecc_corrected",
     0x0002: "ecc_uncorrected",
     0x0008: "xid",
     0x0400: "retirement",
@@ -23,7 +23,7 @@ EVENT_KINDS: Mapping[int, str] = {
 }
 _XID = 0x0008
 _TIMEOUT = 10
-# How long `close` may have to wait for a wait that is under way.
+# How long a pause may have to wait for a wait that is under way.
 _SLICE_S = 0.25
 
 
@@ -31,24 +31,28 @@ class NvmlEvents:
     """An event set that follows the driver through restarts and does without GPUs that are lost.
 
     Handles are told apart by address, as NVML gives the same ones back with an event.
+
+    Args:
+        nvml: the binding.
+        handles: gives the present handles of the GPUs by UUID.
+        closed: ends every wait.
     """
 
-    def __init__(self, nvml: Any, closed: threading.Event) -> None:
-        self._nvml, self._closed = nvml, closed
+    def __init__(self, nvml: Any, handles: Callable[[], Mapping[str, Any]], closed: threading.Event) -> None:
+        self._nvml, self._handles, self._closed = nvml, handles, closed
         self._lock = threading.Lock()
         self._set: Any = None
-        self._generation = -1
         self._uuids: dict[int, str] = {}
 
-    def wait(self, handles: Mapping[str, Any], generation: int, timeout_s: float) -> DeviceEvent | None:
-        """Return the next event of the GPUs with these handles, by UUID, or None after `timeout_s` seconds."""
+    def wait(self, timeout_s: float) -> DeviceEvent | None:
+        """Return the next event, or None after `timeout_s` seconds."""
         end = time.monotonic() + timeout_s
         while not self._closed.is_set():
             with self._lock:
                 if self._closed.is_set():
                     return None
-                if self._set is None or self._generation != generation:
-                    self._create(handles, generation)
+                if self._set is None:
+                    self._create()
                 left_s = end - time.monotonic()
                 event = self._wait_once(max(0.0, min(left_s, _SLICE_S))) if self._uuids else None
             if event is not None:
@@ -59,19 +63,20 @@ class NvmlEvents:
                 self._closed.wait(min(_SLICE_S, max(0.0, end - time.monotonic())))
         return None
 
-    def close(self) -> None:
-        """Free the event set, once the wait that is under way has ended."""
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Free the event set, once the wait that is under way has ended, and make no new one meanwhile."""
         with self._lock:
             self._free()
+            yield
 
-    def _create(self, handles: Mapping[str, Any], generation: int) -> None:
-        self._free()
+    def _create(self) -> None:
         try:
             self._set = self._nvml.nvmlEventSetCreate()
         except self._nvml.NVMLError:
             return
-        self._generation, self._uuids = generation, {}
-        for uuid, handle in handles.items():
+        self._uuids = {}
+        for uuid, handle in self._handles().items():
             try:
                 known = self._nvml.nvmlDeviceGetSupportedEventTypes(handle)
                 wanted = known & sum(EVENT_KINDS)

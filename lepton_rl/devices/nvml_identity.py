@@ -1,14 +1,13 @@
 """Who is there: identities and handles of the GPUs and MIG instances that NVML lists."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from lepton_rl.devices.device import DeviceIdentity
 from lepton_rl.devices.errors import DriverMismatch
-from lepton_rl.devices.nvml_errors import Answer, device_error, meaning_of
+from lepton_rl.devices.nvml_errors import CODE_MISSING_FUNCTION, Answer, device_error, meaning_of
 from lepton_rl.devices.nvml_queries import Interrupted, NvmlQueries
-
-_CODE_MISSING_FUNCTION = 13
 
 
 def required(nvml: Any, function: str, *arguments: Any) -> Any:
@@ -16,7 +15,7 @@ def required(nvml: Any, function: str, *arguments: Any) -> Any:
     try:
         return getattr(nvml, function)(*arguments)
     except nvml.NVMLError as error:
-        if error.value == _CODE_MISSING_FUNCTION:
+        if error.value == CODE_MISSING_FUNCTION:
             raise DriverMismatch(
                 f"the driver's libnvidia-ml.so.1 lacks the function for {function}: update the driver"
             ) from error
@@ -30,15 +29,23 @@ def enumerate_devices(queries: NvmlQueries) -> list[tuple[DeviceIdentity, Any]]:
     for index in range(required(nvml, "nvmlDeviceGetCount")):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            found.append((_gpu(queries, index, handle), handle))
-        except (nvml.NVMLError, Interrupted) as error:
-            if isinstance(error, nvml.NVMLError) and meaning_of(error.value).answer is not Answer.LOST:
+            uuid = str(nvml.nvmlDeviceGetUUID(handle))
+        except nvml.NVMLError as error:
+            meaning = meaning_of(error.value)
+            if meaning.answer is Answer.RESTARTED:
                 raise device_error(error.value, f"identify GPU {index}") from error
-            found.append((DeviceIdentity(index, f"unknown-{index}", "unknown"), None))
+            # One sick GPU must not keep the others from being used.
+            found.append((DeviceIdentity(index, f"unknown-{index}", f"unknown: {meaning.words}"), None))
+            continue
+        try:
+            found.append((_gpu(queries, index, uuid, handle), handle))
+        except Interrupted:
+            found.append((DeviceIdentity(index, uuid, "unknown"), handle))
     for parent, handle in tuple(found):
         if parent.divided:
-            for instance in _instances(nvml, handle):
-                found.append((_instance(queries, len(found), parent, instance), instance))
+            for instance in _instances(queries, parent.uuid, handle):
+                with suppress(Interrupted):  # it went away just now
+                    found.append((_instance(queries, len(found), parent, instance), instance))
     return found
 
 
@@ -50,8 +57,7 @@ def handle_of(nvml: Any, identity: DeviceIdentity) -> Any:
         return None
 
 
-def _gpu(queries: NvmlQueries, index: int, handle: Any) -> DeviceIdentity:
-    uuid = str(required(queries.nvml, "nvmlDeviceGetUUID", handle))
+def _gpu(queries: NvmlQueries, index: int, uuid: str, handle: Any) -> DeviceIdentity:
     name = queries.ask(uuid, handle, "nvmlDeviceGetName")
     pci = queries.ask(uuid, handle, "nvmlDeviceGetPciInfo")
     limits = queries.ask(uuid, handle, "nvmlDeviceGetPowerManagementLimitConstraints")
@@ -83,12 +89,10 @@ def _instance(queries: NvmlQueries, index: int, parent: DeviceIdentity, handle: 
     )
 
 
-def _instances(nvml: Any, handle: Any) -> Iterator[Any]:
-    for place in range(required(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle)):
-        try:
-            yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
-        except nvml.NVMLError:  # the places need not be filled from the front
-            continue
+def _instances(queries: NvmlQueries, uuid: str, handle: Any) -> Iterator[Any]:
+    for place in range(queries.ask(uuid, handle, "nvmlDeviceGetMaxMigDeviceCount") or 0):
+        with suppress(queries.nvml.NVMLError):  # the places need not be filled from the front
+            yield queries.nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
 
 
 def _text(value: bytes | str) -> str:

@@ -39,11 +39,15 @@ RECOVERY_ACTIONS: Mapping[int, str] = {
 
 
 class Interrupted(Exception):
-    """A query found that its device is lost or the driver restarted; it never leaves this package."""
+    """A query found that its device is lost or the driver restarted; it never leaves this package.
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.value)
-        self.answer = answer
+    Args:
+        code: of NVML.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(meaning_of(code).words)
+        self.code, self.answer = code, meaning_of(code).answer
 
 
 class NvmlQueries:
@@ -79,7 +83,8 @@ class NvmlQueries:
         try:
             return call(handle, *arguments)
         except self.nvml.NVMLError as error:
-            answer = meaning_of(error.value).answer
+            code = error.value
+        answer = meaning_of(code).answer
         if answer is Answer.MISSING_ALWAYS:
             with self._lock:
                 self._vain.add(key)
@@ -87,7 +92,7 @@ class NvmlQueries:
             with self._lock:
                 self.failures[function] += 1
         else:
-            raise Interrupted(answer)
+            raise Interrupted(code)
         return None
 
     def first(self, uuid: str, handle: Any, *questions: tuple[Any, ...]) -> Any:
@@ -142,7 +147,7 @@ class NvmlQueries:
             ("nvmlDeviceGetCurrentClocksThrottleReasons",),
         )
         values = {
-            "temperature_c": temperature,
+            "temperature_c": None if temperature is None else _signed(temperature),
             "sm_clock_mhz": self.ask(uuid, handle, "nvmlDeviceGetClockInfo", _SM),
             "memory_clock_mhz": self.ask(uuid, handle, "nvmlDeviceGetClockInfo", _MEMORY),
             "throttle_reasons": None if reasons is None else _named(reasons),
@@ -183,6 +188,11 @@ class NvmlQueries:
                 memory = entry.usedGpuMemory
                 found[entry.pid] = DeviceProcess(entry.pid, kind, None if memory is None else int(memory), instance)
         return tuple(found[pid] for pid in sorted(found)) if said else None
+
+
+def _signed(value: int) -> int:
+    """Return a temperature below zero as such: the older function gives it as an unsigned number."""
+    return value - 2**32 if value >= 2**31 else value
 
 
 def _named(bits: int) -> tuple[str, ...]:

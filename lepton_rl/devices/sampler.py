@@ -1,6 +1,7 @@
 """One look at every device: raw and filtered readings, energy, processes and health, as one frozen snapshot."""
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ from lepton_rl.devices.device import DeviceEvent, DeviceIdentity, DeviceProcess,
 from lepton_rl.devices.energy import Energy, EnergyMeter
 from lepton_rl.devices.errors import DeviceError
 from lepton_rl.devices.filter import ReadingFilter, is_possible
-from lepton_rl.devices.health import Health, judge
+from lepton_rl.devices.health import Health, HealthState, judge
 
 _EVENTS_KEPT = 200
 _RECENT_READINGS = 10
@@ -46,6 +47,7 @@ class TelemetrySnapshot:
         late_s: seconds it began after its turn.
         missed: turns that fell out so far, because asking took longer than the period.
         events: the latest ones, oldest first.
+        event_count: how many there were ever; `new_events` tells what is new to who remembers it.
     """
 
     time: float
@@ -56,6 +58,17 @@ class TelemetrySnapshot:
     late_s: float = 0.0
     missed: int = 0
     events: tuple[DeviceEvent, ...] = ()
+    event_count: int = 0
+
+    def new_events(self, seen: int) -> tuple[DeviceEvent, ...]:
+        """Return the events after the first `seen`, an `event_count` of before; the oldest may be forgotten already."""
+        new = self.event_count - seen
+        return self.events[-new:] if new > 0 else ()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was read; more than a few periods means that the driver hangs."""
+        return time.monotonic() - self.monotonic_s
 
     def device(self, uuid: str) -> DeviceTelemetry:
         """Return the device of a UUID; KeyError where there is none."""
@@ -107,12 +120,13 @@ class Sampler:
             )
             for identity in devices.identities
         ]
-        self._number = 0
+        self._number = self._event_count = 0
 
     def add_event(self, event: DeviceEvent) -> None:
         """Take an event in: it counts for the health of its GPU and the MIG instances on it."""
         with self._lock:
             self._events.append(event)
+            self._event_count += 1
             for watched in self._watched:
                 if event.uuid in (watched.identity.uuid, watched.identity.parent_uuid):
                     watched.events = [*watched.events[-_EVENTS_KEPT:], event]
@@ -124,15 +138,15 @@ class Sampler:
                 if watched.identity.uuid == uuid:
                     watched.events, watched.baseline = [], None
 
-    def sample(self, time: float, monotonic_s: float, *, with_processes: bool) -> TelemetrySnapshot:
+    def sample(self, wall_s: float, monotonic_s: float, *, with_processes: bool) -> TelemetrySnapshot:
         """Return what the devices say now; a device that cannot be read is in it with its problem."""
-        looks = tuple(self._look(watched, time, monotonic_s, with_processes) for watched in self._watched)
+        looks = tuple(self._look(watched, wall_s, monotonic_s, with_processes) for watched in self._watched)
         self._number += 1
         with self._lock:
-            events = tuple(self._events)
-        return TelemetrySnapshot(time, monotonic_s, self._number, looks, events=events)
+            events, count = tuple(self._events), self._event_count
+        return TelemetrySnapshot(wall_s, monotonic_s, self._number, looks, events=events, event_count=count)
 
-    def _look(self, watched: _Watched, time: float, monotonic_s: float, with_processes: bool) -> DeviceTelemetry:
+    def _look(self, watched: _Watched, wall_s: float, monotonic_s: float, with_processes: bool) -> DeviceTelemetry:
         identity, problem = watched.identity, None
         try:
             raw = self._devices.read(identity.index)
@@ -140,7 +154,7 @@ class Sampler:
                 watched.processes = self._devices.processes(identity.index)
                 watched.processes_at = monotonic_s
         except DeviceError as error:
-            raw, problem = Reading(identity.uuid, time), str(error)
+            raw, problem = Reading(identity.uuid, wall_s), str(error)
         filtered = watched.filter(raw)
         # As read, not as filtered: a median would cut off real peaks.
         power_mw = raw.power_mw if is_possible("power_mw", identity, raw) else None
@@ -150,21 +164,19 @@ class Sampler:
             raw,
             filtered,
             energy,
-            self._health(watched, filtered, problem),
+            self._health(watched, filtered) if problem is None else Health(HealthState.UNHEALTHY, problem),
             watched.processes,
             watched.processes_at,
             problem,
         )
 
-    def _health(self, watched: _Watched, reading: Reading, problem: str | None) -> Health:
+    def _health(self, watched: _Watched, reading: Reading) -> Health:
+        watched.recent.append(reading)
         with self._lock:
-            events = watched.events
-            if problem is None:
-                watched.recent.append(reading)
-                if watched.baseline is None or _began_anew(watched.baseline, reading):
-                    watched.baseline = reading
-            baseline = watched.baseline
-        return judge(([] if baseline is None else [baseline]) + list(watched.recent), events)
+            if watched.baseline is None or _began_anew(watched.baseline, reading):
+                watched.baseline = reading
+            events, baseline = watched.events, watched.baseline
+        return judge([baseline, *watched.recent], events)
 
 
 def _began_anew(baseline: Reading, reading: Reading) -> bool:

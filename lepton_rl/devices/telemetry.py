@@ -15,6 +15,8 @@ from lepton_rl.devices.sampler import Sampler, TelemetrySnapshot
 
 _log = logging.getLogger(__name__)
 _EVENT_WAIT_S = 0.25  # how long `close` may have to wait
+_MIN_GAP_S = 0.05
+_HANGING_S = 10.0
 
 
 class Telemetry:
@@ -92,11 +94,11 @@ class Telemetry:
         self._wake.set()
 
     def close(self) -> None:
-        """Stop both threads; calling it twice is harmless."""
+        """Stop both threads, or leave them when the driver hangs; calling it twice is harmless."""
         self._closing.set()
         self._wake.set()
         for thread in self._threads:
-            thread.join()
+            thread.join(_HANGING_S)
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +113,9 @@ class Telemetry:
             if self._closing.is_set():
                 return
             self._wake.clear()
+            # Events come in storms: they bring the next reading forward, but not without end.
+            gap_s = min(_MIN_GAP_S, self._period_s)
+            self._closing.wait(max(0.0, self._latest.monotonic_s + gap_s - time.monotonic()))
             late_s = time.monotonic() - due
             try:
                 snapshot = self._look(late_s=max(0.0, late_s))

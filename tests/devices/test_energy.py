@@ -108,6 +108,13 @@ def test_spans_that_differ_are_not_compared() -> None:
     meter.add(61.0, 61 * 100_000, 100_000)  # the counter speaks of two seconds, the integral of one
     assert meter.energy.difference is None
     assert meter.energy.counter_mj == meter.energy.integrated_mj == 61 * 100_000
+    meter.add(62.0, 62 * 100_000, 100_000)
+    assert meter.energy.difference is None  # a full window has no hole
+    short = EnergyMeter(600_000, window_s=1.0)
+    short.add(0.0, 0, 100_000)
+    short.add(1.0, None, 100_000)
+    assert short.add(2.0, 200_000, 100_000).difference is None
+    assert short.add(3.0, 300_000, 100_000).difference == 0.0
 
 
 def test_an_idle_pair_of_zeros_agrees() -> None:

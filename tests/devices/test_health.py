@@ -20,7 +20,12 @@ def _after(*xids: int, reading: Reading = _WELL) -> Health:
 def test_a_well_gpu_needs_no_reason() -> None:
     assert judge([_WELL]) == Health(HealthState.OK)
     assert judge([]) == Health(HealthState.OK)
-    assert judge([Reading("GPU-0", 0.0)]) == Health(HealthState.OK)  # it says nothing of itself
+    assert judge([Reading("GPU-0", 0.0, memory_total_bytes=1)]) == Health(HealthState.OK)  # it says little of itself
+
+
+def test_a_gpu_of_which_nothing_is_known_takes_no_work() -> None:
+    health = judge([_WELL, Reading("GPU-0", 1.0)])
+    assert health == Health(HealthState.UNHEALTHY, "the driver says nothing of the GPU: see dmesg")
 
 
 @pytest.mark.parametrize("xid", [13, 31, 43, 45, 63, 68])

@@ -1,12 +1,16 @@
 """NvmlDevices, through the real pynvml, on the fake driver."""
 
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lepton_rl.devices.errors import (
+    DeviceError,
     DeviceLost,
+    DriverMismatch,
     DriverMissing,
     InvalidLimit,
     NoPermission,
@@ -122,11 +126,11 @@ def test_a_query_that_fails_once_is_asked_again_and_counted(fake: FakeNvml, devi
 def test_older_drivers_are_asked_by_the_older_names(fake: FakeNvml, devices: NvmlDevices) -> None:
     for query in ("MemoryInfo_v2", "TemperatureV", "CurrentClocksEventReasons", "PowerManagementLimit"):
         fake.fail(f"nvmlDeviceGet{query}", "function_not_found")
-    fake.set(0, throttle_reasons=0x8)
+    fake.set(0, throttle_reasons=0x8, temperature_c=-3)
     reading = devices.read(0)
     assert reading.memory_used_bytes == (4 + 600) * MIB  # the old call counts what the driver reserves
     assert reading.memory_reserved_bytes is None
-    assert reading.temperature_c == 31
+    assert reading.temperature_c == -3
     assert reading.throttle_reasons == ("hw_slowdown",)
     assert reading.power_limit_mw == 400_000
 
@@ -280,3 +284,58 @@ def test_closing_twice_is_harmless(fake: FakeNvml, fake_library: Path) -> None:
     devices = NvmlDevices(fake_library)
     devices.close()
     devices.close()
+
+
+def test_one_sick_gpu_does_not_hide_the_others(fake: FakeNvml, fake_library: Path) -> None:
+    fake.fail("nvmlDeviceGetHandleByIndex_v2", "unknown", gpu=0)
+    with NvmlDevices(fake_library) as devices:
+        assert devices.identities[0].name == "unknown: the driver met an internal error: see dmesg"
+        assert devices.read(0).lost
+        assert devices.read(1).temperature_c == 31
+
+
+def test_a_gpu_that_needs_a_reset_from_the_start_keeps_its_name(fake: FakeNvml, fake_library: Path) -> None:
+    fake.fail("nvmlDeviceGetPciInfo_v3", "reset_required", gpu=0)
+    fake.fail("nvmlDeviceGetMemoryInfo_v2", "reset_required", gpu=0)
+    with NvmlDevices(fake_library) as devices:
+        assert devices.identities[0].uuid == fake.uuid(0)
+        assert devices.read(0).recovery_action == "gpu_reset"
+
+
+def test_a_driver_that_was_upgraded_beneath_us_is_told(fake: FakeNvml, devices: NvmlDevices) -> None:
+    fake.fail("nvmlDeviceGetUtilizationRates", "version_mismatch")
+    with pytest.raises(DriverMismatch, match="cannot read GPU 0: library and kernel module of the driver differ"):
+        devices.read(0)
+
+
+def test_readers_setters_and_waiters_survive_restarts_together(fake: FakeNvml, devices: NvmlDevices) -> None:
+    stop = threading.Event()
+    problems: list[DeviceError] = []
+
+    def loop(work: Callable[[], object]) -> None:
+        while not stop.is_set():
+            try:
+                work()
+            except DriverMissing:  # the test restarts faster than any driver
+                continue
+            except DeviceError as error:
+                problems.append(error)
+
+    works: list[Callable[[], object]] = [
+        lambda: devices.read(0),
+        lambda: devices.processes(1),
+        lambda: devices.wait_for_event(0.01),
+        lambda: devices.set_power_limit(1, 200_000),
+    ]
+    threads = [threading.Thread(target=loop, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for _ in range(30):
+        fake.restart_driver()
+        stop.wait(0.02)
+    stop.set()
+    for thread in threads:
+        thread.join(30.0)
+    assert not any(thread.is_alive() for thread in threads)
+    assert problems == []
+    assert devices.read(0).temperature_c == 31

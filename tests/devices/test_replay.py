@@ -172,12 +172,14 @@ def test_a_recording_that_broke_off_is_played_up_to_there(recording: Path) -> No
 def test_a_wall_clock_that_was_set_back_keeps_the_order(tmp_path: Path) -> None:
     path = tmp_path / "recording.jsonl"
     with Recorder(path, _IDENTITIES[:1], "570", simulated=False) as recorder:
-        for time, power_mw in ((1000.0, 1), (500.0, 2), (1001.0, 3)):
+        for time, power_mw in ((1000.0, 1), (1010.0, 2), (500.0, 3), (501.0, 4), (1011.0, 5)):
             recorder.reading(Reading("GPU-0", time, power_mw=power_mw))
     with ReplayDevices(path, speed=0.0) as devices:
-        assert devices.read(0).power_mw == 2
-        devices.seek(1001.0)
-        assert devices.read(0).power_mw == 3
+        seen = []
+        for moment in (1000.0, 1005.0, 1010.0, 1011.0):
+            devices.seek(moment)
+            seen.append(devices.read(0).power_mw)
+        assert seen == [1, 1, 4, 5]
 
 
 _HEADER = json.dumps(

@@ -10,6 +10,7 @@ import pytest
 
 from lepton_rl.devices import (
     DeviceError,
+    DeviceEvent,
     HealthState,
     History,
     NvmlDevices,
@@ -232,3 +233,38 @@ def test_a_gpus_events_count_for_its_mig_instances(fake: FakeNvml, fake_library:
         sampler.add_event(event)
         states = [look.health.takes_work for look in sampler.sample(0.0, 0.0, with_processes=False).devices]
         assert states == [False, True, False]
+
+
+def test_each_event_is_new_once(devices: NvmlDevices) -> None:
+    sampler = Sampler(devices)
+
+    def looked(*xids: int) -> TelemetrySnapshot:
+        for xid in xids:
+            sampler.add_event(DeviceEvent("GPU-0", 1.0, "xid", xid))
+        return sampler.sample(0.0, 0.0, with_processes=False)
+
+    first = looked(13, 31)
+    assert [event.xid for event in first.new_events(0)] == [13, 31]
+    assert first.new_events(first.event_count) == ()
+    second = looked(45)
+    assert [event.xid for event in second.new_events(first.event_count)] == [45]
+    flood = looked(*range(1000))
+    newest = [event.xid for event in flood.new_events(second.event_count)]
+    assert newest == list(range(1000 - len(newest), 1000))
+    assert 100 <= len(newest) < 1000
+
+
+def test_a_storm_of_events_does_not_keep_the_reader_busy(fake: FakeNvml, devices: NvmlDevices) -> None:
+    with Telemetry(devices, period_s=3600.0) as telemetry:
+        _subscribed(fake, telemetry)
+        begun, before = time.monotonic(), telemetry.latest().number
+        for _ in range(200):
+            fake.inject_xid(0, 45)
+            time.sleep(0.001)
+        seen = _eventually(telemetry, lambda now: now.event_count >= 200)
+        assert seen.number - before <= 2 + (time.monotonic() - begun) / 0.05
+
+
+def test_an_age_is_told_by_the_monotonic_clock(devices: NvmlDevices) -> None:
+    snapshot = Sampler(devices).sample(0.0, time.monotonic() - 10.0, with_processes=False)
+    assert 10.0 <= snapshot.age_s < 10.0 + _GENEROUS_S

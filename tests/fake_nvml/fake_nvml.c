@@ -66,11 +66,11 @@ static nvmlReturn_t map_state(void) {
 API nvmlInitWithFlags(unsigned int flags) {
   (void)flags;
   pthread_mutex_lock(&lock);
-  nvmlReturn_t answer = state ? SUCCESS : map_state();
+  nvmlReturn_t answer = references > 0 ? SUCCESS : map_state();
   if (answer == SUCCESS && !state->driver_loaded) answer = DRIVER_NOT_LOADED;
   if (answer == SUCCESS) {
+    if (references == 0) generation = state->generation; /* one more user does not start the library anew */
     references++;
-    generation = state->generation;
   }
   pthread_mutex_unlock(&lock);
   return answer;
@@ -81,10 +81,7 @@ API nvmlInit(void) { return nvmlInitWithFlags(0); }
 API nvmlShutdown(void) {
   pthread_mutex_lock(&lock);
   nvmlReturn_t answer = references > 0 ? SUCCESS : UNINITIALIZED;
-  if (references > 0 && --references == 0 && state) {
-    munmap(state, sizeof(struct state));
-    state = NULL;
-  }
+  if (references > 0) references--; /* the mapping stays: threads may still be in a query */
   pthread_mutex_unlock(&lock);
   return answer;
 }
@@ -113,7 +110,7 @@ static void sleep_ms(uint32_t ms) {
 
 /* Every query starts here: initialised? is a rule set for it? */
 static nvmlReturn_t enter(const char *query, int gpu) {
-  if (!state || generation != state->generation || !state->driver_loaded) return UNINITIALIZED;
+  if (references == 0 || generation != state->generation || !state->driver_loaded) return UNINITIALIZED;
   for (uint32_t i = 0; i < state->rule_count && i < MAX_RULES; i++) {
     struct rule *rule = &state->rules[i];
     if ((rule->gpu >= 0 && rule->gpu != gpu) || strcmp(rule->query, query) != 0) continue;
@@ -125,7 +122,7 @@ static nvmlReturn_t enter(const char *query, int gpu) {
 }
 
 static nvmlReturn_t enter_device(const char *query, nvmlDevice_t device, struct gpu **gpu, struct instance **part) {
-  if (!state) return UNINITIALIZED;
+  if (references == 0) return UNINITIALIZED;
   if (device < &handles[0][0] || device > &handles[MAX_GPUS - 1][MAX_INSTANCES] || device->gpu >= state->gpu_count)
     return INVALID_ARGUMENT;
   nvmlReturn_t answer = enter(query, (int)device->gpu);
@@ -202,7 +199,7 @@ API nvmlDeviceGetCount_v2(unsigned int *out) {
 }
 
 static nvmlReturn_t whole_handle(const char *query, uint32_t index, nvmlDevice_t *out) {
-  if (state && index >= state->gpu_count) return INVALID_ARGUMENT;
+  if (references > 0 && index >= state->gpu_count) return INVALID_ARGUMENT;
   nvmlReturn_t answer = enter(query, (int)index);
   if (answer != SUCCESS) return answer;
   if (state->gpus[index].lost) return GPU_IS_LOST;
