@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lepton_rl.cli.options import command_group
-from lepton_rl.cli.printing import note, print_json
+from lepton_rl.cli.printing import announce_compilation, note, print_json
 from lepton_rl.cli.quantities import ago, lasting, mebibytes, moment, seconds
 from lepton_rl.errors import NodeError
 
@@ -61,6 +61,7 @@ def start(
     if foreground:
         run_here(setup)
         return
+    announce_compilation()
     words = ["node", "start", "--foreground", "--state", str(setup.state_dir)]
     words += ["--config", str(config.absolute())] if config is not None else []
     words += ["--policy", policy] if policy is not None else []

@@ -181,6 +181,14 @@ class NodeCluster:
         self.loop.run_until_complete(asyncio.gather(self._ticking, return_exceptions=True))
         self.loop.remove_reader(self.runs.fileno())
 
+    def examples(self) -> list[Snapshot]:
+        """Return made-up states of this node: jobs of several sizes wait, on idle GPUs and beside one that runs."""
+        gpus = self.hardware.cluster.gpus
+        asked = [JobRequest(argv=("example",), cwd="/", gpu_milli=milli) for milli in (1000, 500, 1000 * gpus)]
+        rows = [self.rows.row(number, request, 0.0, 0.0) for number, request in enumerate(asked, 1)]
+        runs = [RunningJob(self.rows.row(9, asked[0], 0.0, 0.0), 0.0, (0,))]
+        return [self._views.build(1.0, rows, running, GpuView()) for running in ([], runs)]
+
     def waiting(self) -> list[JobRecord]:
         """Return the jobs that wait, those that begin later too, in order of submission."""
         return [job.record for _, job in sorted(self._jobs.items()) if job.record.state is JobState.WAITING]

@@ -82,9 +82,7 @@ def run_daemon(setup: NodeSetup) -> None:
         open_things.callback(loop.close)
         seen: list[NodeCluster] = []
         history = open_things.enter_context(History(setup.state_dir / HISTORY))
-        telemetry = open_things.enter_context(
-            Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen))
-        )
+        telemetry = open_things.enter_context(Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen)))
         runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs))
         power = None if setup.power is None else setup.power(devices, journal)
         cluster = NodeCluster(hardware, journal, runs, telemetry, setup.rules, power=power, loop=loop)
@@ -92,6 +90,7 @@ def run_daemon(setup: NodeSetup) -> None:
         open_things.callback(cluster.shut)
         guard = _guard(setup, cluster)
         open_things.callback(guard.close)
+        guard.warm_up(cluster.examples())
         about = {"simulated_devices": devices.simulated, "driver_version": devices.driver_version, "pid": os.getpid()}
         service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh)
         cluster.on_change = service.tell_waiters

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -32,7 +33,7 @@ class GuardRules:
 
     Attributes:
         budget_s: seconds that one decision may take.
-        first_budget_s: seconds for the first one, which loads and compiles.
+        first_budget_s: seconds for the first one, where there was no `warm_up`.
         actions_per_minute: most preemptions, moves and changes of power limits in any minute.
         starving_factor: a job that has waited so many times the median wait goes ahead.
         starving_floor_s: and at least for so long.
@@ -153,6 +154,15 @@ class Guard:
                 self.waits.append(snapshot.time - float(snapshot.jobs[row, L.SUBMIT]))
         self.on_verdict(verdict, snapshot)
         return verdict.actions
+
+    def warm_up(self, snapshots: Sequence[Snapshot]) -> None:
+        """Let both decide on made-up nodes, so that what is compiled at its first use is compiled before it matters."""
+        for snapshot in snapshots:
+            for policy in (self.policy, self.fallback):
+                with suppress(LeptonError):  # what it refuses, it refuses when it matters, too
+                    for action in policy.decide(snapshot):
+                        snapshot.after(action)
+        self._used = True
 
     def starving(self, snapshot: Snapshot) -> tuple[int, float] | None:
         """Return the job that has waited for too long, the longest first, and how long; None where none has."""

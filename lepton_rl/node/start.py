@@ -14,8 +14,8 @@ from lepton_rl.node.client import NodeClient
 from lepton_rl.node.daemon import NodeSetup, check_can_start, run_daemon
 from lepton_rl.node.paths import LOG, SOCKET
 
-PATIENCE_S = 120.0
-"""Seconds that a daemon may take to answer: the first one compiles."""
+PATIENCE_S = 900.0
+"""Seconds that a daemon may take to answer: the first one compiles, on a slow machine for minutes."""
 
 
 def run_here(setup: NodeSetup) -> None:
