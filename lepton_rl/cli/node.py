@@ -422,6 +422,33 @@ def backup(file: Annotated[Path, typer.Argument(help="File to write.")], state: 
         typer.echo(f"written: {client.call('backup', path=str(file.absolute()))['path']}")
 
 
+@app.command("power-helper")
+def power_helper(
+    user: Annotated[str, typer.Option(help="The user that the daemon runs as; nobody else may call.")],
+    socket: Annotated[Path, typer.Option(help="Where it listens; `power.helper` of the node's configuration.")],
+    folder: Annotated[Path, typer.Option(help="Where it keeps what is to be restored.")] = Path("/var/lib/lepton-rl"),
+    library: Annotated[Path | None, typer.Option(help="libnvidia-ml.so.1, where it lies elsewhere.")] = None,
+    lease: Annotated[str, typer.Option(help="Silence after which everything is restored.")] = "60s",
+) -> None:
+    """Set, renew and restore power limits for a daemon that is not root. Run it as root, under systemd.
+
+    Example: lepton-rl node power-helper --user lepton --socket /run/lepton-rl/power.sock
+    """
+    import logging
+    import pwd
+
+    from lepton_rl.devices import NvmlDevices
+    from lepton_rl.node.power_helper import run_power_helper
+
+    try:
+        uid = pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise NodeError(f"there is no user {user!r} on this machine") from None
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with NvmlDevices(library) as devices:
+        run_power_helper(devices, folder, socket.absolute(), uid, seconds(lease))
+
+
 @app.command()
 def stop(state: State = None) -> None:
     """End the daemon; jobs go on and the next daemon finds them.

@@ -31,6 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
             remove(former)
             path.rename(former)
         draft.replace(path)
+        _flush_names(path.parent)
     except BaseException:
         _put_back(former, path)
         remove(draft)
@@ -65,6 +66,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _flush_names(folder: Path) -> None:
+    """Bring the names in a folder to the disk: what was renamed stays so after a power cut."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _flush(file: Path) -> None:

@@ -1,7 +1,7 @@
 """From a policy and a node's file to a daemon: what fits, what would be done, and the setup that does it."""
 
 import pwd
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,22 @@ from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, NvmlDevices, ReplayDevices
 from lepton_rl.errors import BundleError, ConfigError
 from lepton_rl.experiments.loader import load
-from lepton_rl.experiments.node_config import NodeConfig, PolicySpec
-from lepton_rl.node.cluster import NodeRules
+from lepton_rl.experiments.node_config import NodeConfig, PolicySpec, PowerConfig
+from lepton_rl.node.cluster import NodeRules, PowerControl
 from lepton_rl.node.daemon import NodeSetup
 from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.paths import default_state_dir
+from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
+from lepton_rl.node.power_helper import HelperPower
 
 MIB = 1 << 20
+_POWER = {
+    "off": "a policy that asks for power limits is refused",
+    "dry_run": "power limits that the policy asks for are written to the log and not set",
+    "live": "power limits that the policy asks for are set as leases and given back at the end",
+}
 
 
 def read_node_config(file: Path | None, overrides: tuple[str, ...] = ()) -> NodeConfig:
@@ -65,8 +72,21 @@ def node_setup(config: NodeConfig, policy: PolicySpec | None = None, state_dir: 
         guard=GuardRules(**guard.model_dump()),
         runs=RunSettings(log_bytes_limit=round(jobs.log_megabytes * MIB), umask=jobs.umask, rlimits=jobs.rlimits),
         operators=frozenset(_uid(name) for name in config.operators),
+        power=_power(config.power),
         price_usd_per_kwh=config.price_usd_per_kwh,
     )  # fmt: skip
+
+
+def _power(config: PowerConfig) -> Callable[[Devices, Path], PowerControl] | None:
+    """Return what makes a node's power control."""
+    if config.mode == "off":
+        return None
+    if config.mode == "dry_run":
+        return lambda devices, folder: DryPower()
+    helper = config.helper
+    if helper is not None:
+        return lambda devices, folder: HelperPower(Path(helper))
+    return lambda devices, folder: OwnPower(PowerLeases(devices, folder, config.lease_s))
 
 
 def open_devices(config: NodeConfig) -> Devices:
@@ -109,7 +129,7 @@ def _validation(about: Mapping[str, Any]) -> list[str]:
     return [f"held out in its training: {', '.join(f'{key} {value}' for key, value in list(found.items())[:4])}"]
 
 
-def describe(cluster: ClusterSpec, setup: NodeSetup) -> list[str]:
+def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list[str]:
     """Return what a daemon with this setup would do, one sentence each."""
     guard = setup.guard
     return [
@@ -117,7 +137,7 @@ def describe(cluster: ClusterSpec, setup: NodeSetup) -> list[str]:
         f"a decision has {guard.budget_s:g} s; at most {guard.actions_per_minute} preemptions and moves a minute",
         f"a job that has waited {guard.starving_factor:g} times the median, and {guard.starving_floor_s:,.0f} s, goes "
         "ahead",
-        "power limits and clocks are left as they are" if setup.power is None else "power limits are set as leases",
+        _POWER[config.power.mode],
         f"journal, logs and socket lie in {setup.state_dir}",
     ]
 

@@ -41,6 +41,16 @@ class DevicesConfig(Section):
     recording: InputPath | None = Field(None, description="play recorded readings instead of a driver")
 
 
+class PowerConfig(Section):
+    """Whether a policy's power limits are set."""
+
+    mode: Literal["off", "dry_run", "live"] = Field(
+        "dry_run", description="off refuses them, dry_run writes to the log what would be set, live sets leases"
+    )
+    helper: str | None = Field(None, description="socket of the power helper; the daemon itself sets them if left out")
+    lease_s: float = Field(60.0, ge=5, le=86_400, description="seconds without a renewal after which they are undone")
+
+
 class NodeConfig(Section):
     """One node."""
 
@@ -52,6 +62,7 @@ class NodeConfig(Section):
     operators: tuple[str, ...] = Field((), description="users who may drain, reserve and stop, beside the owner")
     jobs: JobsConfig = Field(default_factory=JobsConfig)
     guard: GuardConfig = Field(default_factory=GuardConfig)
+    power: PowerConfig = Field(default_factory=PowerConfig)
     devices: DevicesConfig = Field(default_factory=DevicesConfig)
     price_usd_per_kwh: float | None = Field(None, ge=0, le=1e6, description="for the cost in `node usage`")
     base: Path | None = Field(None, description="folder that a policy's path starts from", exclude=True)

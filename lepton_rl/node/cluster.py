@@ -14,8 +14,8 @@ from typing import Protocol
 from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.snapshot import Snapshot, check_is_action
-from lepton_rl.devices import Telemetry
-from lepton_rl.errors import IllegalAction, JobError, JournalFull
+from lepton_rl.devices import DeviceError, Telemetry
+from lepton_rl.errors import IllegalAction, JobError, JournalFull, NodeError
 from lepton_rl.node.clock import Clock, SystemClock
 from lepton_rl.node.environment import MARK
 from lepton_rl.node.hardware import NodeHardware
@@ -38,6 +38,9 @@ class PowerControl(Protocol):
 
     def renew(self, now: float) -> None:
         """Renew the limits that are in force."""
+
+    def close(self) -> None:
+        """Give back what was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,9 +260,12 @@ class NodeCluster:
 
     def _limit(self, action: SetPowerLimit) -> None:
         if self.power is None:
-            raise IllegalAction("this node sets no power limits; power.live in its configuration turns that on")
+            raise IllegalAction("this node sets no power limits; `power.mode` in its configuration turns that on")
         limit = None if action.watts is None else round(action.watts * 1e3)
-        self.power.set_limit(self.hardware.uuids[action.gpu], limit, self.clock.wall())
+        try:
+            self.power.set_limit(self.hardware.uuids[action.gpu], limit, self.clock.monotonic())
+        except (DeviceError, NodeError) as error:
+            raise IllegalAction(str(error)) from None
 
     def _check_restartable(self, action: Preempt | Migrate) -> None:
         known = self._jobs.get(action.job)
@@ -408,7 +414,7 @@ class NodeCluster:
         self._on_runs()
         self.look()
         if self.power is not None:
-            self.power.renew(self.clock.wall())
+            self.power.renew(self.clock.monotonic())
         wall, since = self.clock.wall(), self.clock.monotonic() - self._decided_at
         waiting = [record.request for record in self.waiting()]
         begun = any(wall - TICK_S - 1.0 < request.begin_time <= wall for request in waiting)

@@ -57,7 +57,7 @@ class NodeSetup:
     rules: NodeRules = field(default_factory=NodeRules)
     guard: GuardRules = field(default_factory=GuardRules)
     runs: RunSettings = field(default_factory=RunSettings)
-    power: Callable[[Devices, Journal], PowerControl] | None = None
+    power: Callable[[Devices, Path], PowerControl] | None = None
     socket: Path | None = None
     operators: frozenset[int] = frozenset()
     group: int | None = None
@@ -84,7 +84,9 @@ def run_daemon(setup: NodeSetup) -> None:
         history = open_things.enter_context(History(setup.state_dir / HISTORY))
         telemetry = open_things.enter_context(Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen)))
         runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs))
-        power = None if setup.power is None else setup.power(devices, journal)
+        power = None if setup.power is None else setup.power(devices, setup.state_dir)
+        if power is not None:
+            open_things.callback(power.close)
         cluster = NodeCluster(hardware, journal, runs, telemetry, setup.rules, power=power, loop=loop)
         seen.append(cluster)
         open_things.callback(cluster.shut)

@@ -1,0 +1,235 @@
+"""The power helper: the one part of a node that may need to be root. It knows three verbs: set, renew, restore.
+
+It listens on a Unix socket for one user, checks everything itself, reads no network, runs no program, and gives back
+all limits when its user falls silent, when it ends, and when it starts after a crash or a reboot.
+"""
+
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lepton_rl.devices import DeviceError, Devices
+from lepton_rl.errors import LeptonError, NodeError
+from lepton_rl.node.client import NodeClient
+from lepton_rl.node.power import LEASE_S, PowerLeases
+
+_log = logging.getLogger(__name__)
+_CREDENTIALS = struct.Struct("3i")
+_MOST_BYTES = 4096
+_MOST_CLIENTS = 8
+CHANGES_PER_MINUTE = 600
+"""Of all GPUs: a driver takes 10 to 20 ms for each."""
+
+
+class PowerHelper:
+    """Serves the three verbs.
+
+    Args:
+        leases: of the devices.
+        path: of the socket.
+        uid: the user who may call, beside root.
+        gid: group of the socket.
+    """
+
+    def __init__(self, leases: PowerLeases, path: Path, uid: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._leases, self._uid, self._clock = leases, uid, clock
+        self._selector = selectors.DefaultSelector()
+        self._changes: list[float] = []
+        self._clients: dict[socket.socket, bytearray] = {}
+        path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            self._socket.bind(str(path))
+        except OSError as error:
+            raise NodeError(f"{path}: the socket cannot be made: {error.strerror}") from error
+        finally:
+            os.umask(before)
+        os.chown(path, uid, -1)
+        self._path = path
+        self._socket.listen()
+        self._selector.register(self._socket, selectors.EVENT_READ)
+        self.closing = False
+
+    def serve(self) -> None:
+        """Answer until `closing` is set; then give everything back."""
+        try:
+            while not self.closing:
+                for key, _ in self._selector.select(timeout=1.0):
+                    if key.fileobj is self._socket:
+                        self._welcome()
+                    else:
+                        assert isinstance(key.fileobj, socket.socket)
+                        self._read(key.fileobj)
+                self._leases.expire(self._clock())
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give all limits back and let go of the socket."""
+        self._leases.restore()
+        for client in list(self._clients):
+            self._drop(client)
+        self._selector.close()
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+    def _welcome(self) -> None:
+        client, _ = self._socket.accept()
+        uid = _CREDENTIALS.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+        if uid not in (0, self._uid) or len(self._clients) >= _MOST_CLIENTS:
+            client.close()
+            return
+        client.setblocking(False)
+        self._clients[client] = bytearray()
+        self._selector.register(client, selectors.EVENT_READ)
+
+    def _drop(self, client: socket.socket) -> None:
+        self._selector.unregister(client)
+        del self._clients[client]
+        client.close()
+
+    def _read(self, client: socket.socket) -> None:
+        try:
+            data = client.recv(_MOST_BYTES)
+        except OSError:
+            data = b""
+        buffer = self._clients[client]
+        buffer += data
+        if not data or len(buffer) > _MOST_BYTES:
+            self._drop(client)
+            return
+        while (end := buffer.find(b"\n")) >= 0:
+            line = bytes(buffer[:end])
+            del buffer[: end + 1]
+            answer = self._answer(line)
+            try:
+                client.sendall(json.dumps(answer).encode() + b"\n")
+            except OSError:
+                self._drop(client)
+                return
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        number = None
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise NodeError("a request must be an object")
+            number = request.pop("id", None)
+            return {"id": number, "ok": True, "result": self._do(request)}
+        except LeptonError as error:
+            return {"id": number, "ok": False, "error": str(error)}
+        except (ValueError, RecursionError):
+            return {"id": number, "ok": False, "error": "a request must be one line of JSON"}
+
+    def _do(self, request: dict[str, Any]) -> Any:
+        verb, now = request.pop("verb", None), self._clock()
+        if verb == "renew" and not request:
+            self._leases.renew(now)
+            return None
+        if verb == "restore" and request.keys() <= {"uuid"}:
+            self._leases.restore(_text(request["uuid"]) if "uuid" in request else None)
+            return None
+        if verb == "set" and request.keys() == {"uuid", "limit_mw"}:
+            self._count(now)
+            return self._leases.set_limit(_text(request["uuid"]), _whole(request["limit_mw"]), now)
+        if verb == "set" and request.keys() == {"uuid", "min_mhz", "max_mhz"}:
+            self._count(now)
+            clocks = _whole(request["min_mhz"]), _whole(request["max_mhz"])
+            return self._leases.lock_clocks(_text(request["uuid"]), *clocks, now)
+        raise NodeError("the power helper knows set (uuid, limit_mw or min_mhz and max_mhz), renew, restore (uuid)")
+
+    def _count(self, now: float) -> None:
+        self._changes = [moment for moment in self._changes if moment > now - 60.0]
+        if len(self._changes) >= CHANGES_PER_MINUTE:
+            raise NodeError(f"more than {CHANGES_PER_MINUTE} changes in a minute")
+        self._changes.append(now)
+
+
+def run_power_helper(devices: Devices, folder: Path, path: Path, uid: int, lease_s: float = LEASE_S) -> None:
+    """Run the helper until SIGTERM or SIGINT.
+
+    Raises:
+        NodeError: the socket cannot be made, or what is to be restored cannot be read.
+    """
+    helper = PowerHelper(PowerLeases(devices, folder, lease_s), path, uid)
+
+    def end(number: int, frame: object) -> None:
+        helper.closing = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    _log.info("power helper for user %d on %s", uid, path)
+    helper.serve()
+
+
+class HelperPower:
+    """Power control through the helper: the daemon itself needs no rights.
+
+    Args:
+        path: of the helper's socket.
+
+    Raises:
+        NodeError: no helper answers there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._client: NodeClient | None = NodeClient(path, timeout_s=5.0)
+
+    def set_limit(self, uuid: str, limit_mw: int | None, now: float) -> None:
+        """Ask for a limit; None gives it back."""
+        if limit_mw is None:
+            self._call("restore", uuid=uuid)
+        else:
+            self._call("set", uuid=uuid, limit_mw=limit_mw)
+
+    def renew(self, now: float) -> None:
+        """Renew all leases; a helper that has gone away is looked for again."""
+        try:
+            self._call("renew")
+        except NodeError as error:
+            _log.error("%s", error)
+
+    def close(self) -> None:
+        """Give everything back."""
+        try:
+            self._call("restore")
+        except NodeError as error:
+            _log.error("%s; it restores the limits by itself", error)
+        if self._client is not None:
+            self._client.close()
+
+    def _call(self, verb: str, **arguments: Any) -> None:
+        if self._client is None:
+            self._client = NodeClient(self._path, timeout_s=5.0)
+        try:
+            self._client.call(verb, **arguments)
+        except NodeError as error:
+            if "hung up" in str(error) or "in time" in str(error):
+                self._client.close()
+                self._client = None
+            raise
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 100:
+        raise NodeError("a uuid is a text")
+    return value
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 10**9:
+        raise NodeError("limits and clocks are whole numbers above 0, of milliwatts and MHz")
+    return value
+
+
+__all__ = ["DeviceError", "HelperPower", "PowerHelper", "run_power_helper"]
