@@ -11,6 +11,8 @@ from lepton_rl.node.environment import MARK, run_key, run_name
 from lepton_rl.node.jobs import RunRecord
 from lepton_rl.node.processes import Process, members, signal_each
 
+_NOBODY = -1  # leads no session
+
 
 @dataclass(slots=True)
 class _Orphan:
@@ -41,9 +43,7 @@ class Orphans:
 
     def members(self, run: RunRecord) -> list[Process]:
         """Return the living processes of a run, by its control group, its session and its mark."""
-        if run.child_pid is None or run.child_ticks is None:
-            return []
-        child = Process(run.child_pid, run.child_ticks, run.boot_id)
+        child = Process(run.child_pid or _NOBODY, run.child_ticks or 0, run.boot_id)
         grouped = () if self._cgroups is None else self._cgroups.processes(run_name(run))
         return members(child, f"{MARK}={run_key(self._node_id, run)}", grouped)
 

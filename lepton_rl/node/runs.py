@@ -228,7 +228,7 @@ class Runs:
 
     def _spawn(self, run: RunRecord, mps: MpsShare | None, gpu_minors: Sequence[int] | None) -> None:
         folder, job = self._folder(run), self._journal.job(run.job)
-        if folder.started() is not None:
+        if folder.begun():
             raise JobError(f"{folder.path} holds files of a job of another journal; move it away")
         request = supervisor_request(job, run, self._journal.node_id, self._settings, mps)
         if self._cgroups is not None:
@@ -324,7 +324,7 @@ class Runs:
         if found is not None:
             to, reason = _verdict(self._journal.job(run.job), run, found.end)
             self._end(EventKind.ENDED, run, to, reason, found.end, orphans=found.left_processes > 0)
-        elif started is not None:
+        elif folder.begun():
             self._lose(run, started)
         elif relaunch and lock is not None and run.stop_then is None and folder.prepared():
             self._spawn_holding(run, folder, lock)
@@ -334,16 +334,16 @@ class Runs:
             self._end(EventKind.NOT_LAUNCHED, run, run.stop_then or JobState.WAITING, reason, nothing)
         return True
 
-    def _lose(self, run: RunRecord, started: Started) -> None:
+    def _lose(self, run: RunRecord, started: Started | None) -> None:
         """Settle a run that began and whose supervisor is gone without a word."""
         now = self._clock.wall()
-        if started.child.boot_id != self._boot_id:
+        if run.boot_id != self._boot_id:
             again = self._journal.job(run.job).request.restartable
             to = (run.stop_then or JobState.WAITING) if again else JobState.LOST
             end = RunEnd(ended_time=now, run_s=0.0)
             self._end(EventKind.REBOOTED, run, to, "the machine went down while it ran", end)
             return
-        run_s = self._clock.monotonic() - started.started_monotonic_s
+        run_s = 0.0 if started is None else self._clock.monotonic() - started.started_monotonic_s
         end = RunEnd(ended_time=now, run_s=run_s)
         reason = "its supervisor died, so how it ended is not known"
         self._end(EventKind.LOST, run, JobState.LOST, reason, end, orphans=True)
@@ -384,5 +384,6 @@ def _verdict(job: JobRecord, run: RunRecord, end: RunEnd) -> tuple[JobState, str
     if end.exit_code == 0:
         return JobState.DONE, None
     if end.signal is not None:
-        return JobState.FAILED, f"ended by {signal.Signals(end.signal).name}"
+        known = {number.value: number.name for number in signal.Signals}
+        return JobState.FAILED, f"ended by {known.get(end.signal, f'signal {end.signal}')}"
     return JobState.FAILED, end.reason or f"ended with exit code {end.exit_code}"

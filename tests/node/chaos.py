@@ -62,17 +62,18 @@ def _submitted(folder: Path) -> int:
 
 def _kill_a_supervisor(folder: Path, chance: random.Random) -> set[int]:
     """Kill -9 one supervisor of this folder, perhaps one that has not begun yet; return its job."""
-    found = []
+    found: dict[int, tuple[Process, int, int]] = {}
     for pid in supervisor.process_ids():
         with suppress(OSError):
-            process = Process.of(pid)
+            process, parent = Process.of(pid), int(supervisor.stat(pid)[1])
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-            # The child has the same command line until it execs.
             if len(words) > 6 and words[3] == supervisor.__file__ and words[4].startswith(f"{folder}/") and process:
-                found.append((process, int(Path(words[4]).parent.name)))
-    if not found:
+                found[pid] = (process, parent, int(Path(words[4]).parent.name))
+    # A job has its supervisor's command line until it execs: to kill that one is to kill the job itself.
+    chosen = [(process, job) for process, parent, job in found.values() if parent not in found]
+    if not chosen:
         return set()
-    process, job = chance.choice(found)
+    process, job = chance.choice(chosen)
     return {job} if process.signal(signal.SIGKILL) else set()
 
 

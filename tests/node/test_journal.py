@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_rl.errors import IllegalTransition, JobError, JournalError, JournalFull
-from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd, StopHow, check_transition
+from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd, StopHow, check_request, check_transition
 from lepton_rl.node.journal import Journal, Usage
 from lepton_rl.node.ledger import AuditEntry, Decision, PowerLease, Reservation
 from lepton_rl.node.schema import MIGRATIONS
@@ -91,6 +91,7 @@ def test_the_queue_is_by_priority_then_by_submission(journal: Journal) -> None:
     running = journal.submit(shell("true"), 1.0)
     journal.begin_run(running, ["GPU-a"], 1.0, 1.0, "boot")
     assert [job.id for job in journal.queue()] == [urgent, early, late]
+    assert [job.id for job in journal.queue(limit=2)] == [urgent, early]
     assert [job.id for job in journal.jobs(ACTIVE)] == [running]
     assert journal.counts()[JobState.WAITING] == 3
 
@@ -455,4 +456,4 @@ def test_the_ledger_keeps_gpus_reservations_decisions_and_leases(journal: Journa
 )
 def test_a_request_that_no_node_can_run_is_refused(settings: dict[str, object], sentence: str) -> None:
     with pytest.raises(JobError, match=sentence):
-        JobRequest(**{"argv": ("true",), "cwd": "/", **settings})  # type: ignore[arg-type]
+        check_request(JobRequest(**{"argv": ("true",), "cwd": "/", **settings}))  # type: ignore[arg-type]

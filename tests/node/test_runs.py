@@ -59,6 +59,7 @@ def write_json(path: Path, **values: object) -> None:
         ("exit 0", (JobState.DONE, 0, None, None)),
         ("exit 3", (JobState.FAILED, 3, None, "ended with exit code 3")),
         ("kill -11 $$", (JobState.FAILED, None, 11, "ended by SIGSEGV")),
+        ("kill -40 $$", (JobState.FAILED, None, 40, "ended by signal 40")),
     ],
 )
 def test_a_job_ends_as_it_ends(
@@ -350,6 +351,39 @@ def reboot(node: Node, job: int) -> None:
         write_json(started, **(found | {"boot_id": boot, "supervisor": [me, 1], "child": [me, 1]}))
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"exit_code": 0}', '{"supervisor": [1], "child": "x"}'])
+@pytest.mark.parametrize("name", ["exit.json", "started.json"])
+def test_files_that_a_job_wrote_over_do_not_end_the_daemon(name: str, text: str, node: Node) -> None:
+    job = node.start(shell(PATIENT))
+    node.wait_for_output(job, "ready")
+    node.supervisor(job)
+    (node.runs.folder(job, 1) / name).write_text(text)
+    kill_supervisor(node, job)
+    event = drain(node.runs)[-1]
+    assert (event.kind, event.holds_gpus) == (EventKind.LOST, True)
+    assert node.runs.end_orphan(job, StopHow.KILL) == 1
+    until(lambda: bool(node.runs.poll()), "the orphan's end")
+    assert node.journal.holding() == []
+
+
+def test_a_start_that_a_job_wrote_over_still_counts_as_one(node: Node) -> None:
+    job = node.start(shell(f"echo x >> {node.folder}/ran; echo ready; exec sleep 1000"))
+    node.wait_for_output(job, "ready")
+    started = node.runs.folder(job, 1) / "started.json"
+    supervisor = Process.of(json.loads(started.read_text())["supervisor"][0])
+    assert supervisor is not None
+    started.write_text("?")
+    supervisor.signal(signal.SIGKILL)
+    until(lambda: not supervisor.alive(), "the supervisor's end")
+    node.crash()
+    node.restart()
+    assert node.journal.job(job).state is JobState.LOST
+    assert [run.job for run in node.journal.holding()] == [job]
+    assert node.runs.end_orphan(job, StopHow.KILL) == 1
+    until(lambda: bool(node.runs.poll()), "the orphan's end")
+    assert (node.folder / "ran").read_text() == "x\n"
+
+
 @pytest.mark.parametrize(("restartable", "state"), [(True, JobState.WAITING), (False, JobState.LOST)])
 def test_after_a_reboot_only_what_may_be_restarted_waits(restartable: bool, state: JobState, node: Node) -> None:
     job = node.start(shell(PATIENT, restartable=restartable))
@@ -476,10 +510,11 @@ def test_a_run_in_a_control_group_is_limited_and_leaves_none(node: Node, cgroups
 def test_an_orphan_that_hides_from_all_else_is_found_by_its_control_group(node: Node, cgroups: Cgroups) -> None:
     node.runs.close()
     node.runs = Runs(node.folder, node.journal, cgroups=cgroups)
-    job = node.start(shell("exec env -i setsid sh -c 'echo ready; while :; do sleep 0.05; done'"))
+    job = node.start(shell("env -i setsid sh -c 'echo ready; while :; do sleep 0.05; done' & wait"))
     node.wait_for_output(job, "ready")
     node.supervisor(job)
     kill_supervisor(node, job)
+    os.kill(node.journal.run(job).child_pid or 0, signal.SIGKILL)
     assert drain(node.runs)[-1].holds_gpus
     node.runs.end_orphan(job, StopHow.KILL)
     until(lambda: bool(node.runs.poll()), "the orphan's end")
