@@ -74,6 +74,11 @@ class Database:
             os.close(self._lock)
             self._lock = None
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._depth > 0
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what the block writes, all of it, when the block ends; an exception takes all of it back.

@@ -94,6 +94,11 @@ class Journal:
         row = self._database.row("SELECT node_id FROM meta")
         return "" if row is None else str(row[0])
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what is written now is durable only later."""
+        return self._database.in_transaction
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Group many changes in one commit: all are on the disk when the block ends, or none is.

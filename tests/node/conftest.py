@@ -12,9 +12,10 @@ import pytest
 
 from lepton_rl.node.cgroup import Cgroups, cgroup2_mount
 from lepton_rl.node.environment import RunSettings
+from lepton_rl.node.events import RunEvent
 from lepton_rl.node.jobs import JobRequest
 from lepton_rl.node.journal import Journal
-from lepton_rl.node.runs import RunEvent, Runs
+from lepton_rl.node.runs import Runs
 
 PATIENCE_S = 30.0  # for what a busy machine does late
 

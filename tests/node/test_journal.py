@@ -406,7 +406,8 @@ def test_the_audit_log_only_grows(journal: Journal) -> None:
     (kept,) = journal.ledger.audit_log()
     assert (kept.verb, kept.detail, kept.id) == ("drain", {"why": "fan"}, 1)
     with closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
-        for statement in ("DELETE FROM audit", "UPDATE audit SET user = 'eve'"):
+        replacing = "INSERT OR REPLACE INTO audit SELECT id, time, uid, 'eve', verb, target, outcome, detail FROM audit"
+        for statement in ("DELETE FROM audit", "UPDATE audit SET user = 'eve'", replacing):
             with pytest.raises(sqlite3.IntegrityError, match="the audit log can only grow"):
                 other.execute(statement)
 

@@ -16,10 +16,11 @@ import pytest
 from lepton_rl.errors import IllegalAction, IllegalTransition, JobError, JournalFull
 from lepton_rl.node.cgroup import Cgroups
 from lepton_rl.node.environment import MpsShare, RunSettings, supervisor_request
+from lepton_rl.node.events import EventKind, RunEvent
 from lepton_rl.node.jobs import JobState, RunRecord, StopHow
-from lepton_rl.node.processes import Process, boot_id
+from lepton_rl.node.processes import Process, boot_id, members
 from lepton_rl.node.run_folder import RunFolder
-from lepton_rl.node.runs import EventKind, RunEvent, Runs
+from lepton_rl.node.runs import Runs
 from tests.node.conftest import Node, drain, shell, until
 
 STUBBORN = "trap '' TERM USR1; echo ready; while :; do sleep 0.02; done"
@@ -520,3 +521,31 @@ def test_an_orphan_that_hides_from_all_else_is_found_by_its_control_group(node: 
     until(lambda: bool(node.runs.poll()), "the orphan's end")
     assert node.journal.holding() == []
     assert not (cgroups.parent / f"{job}.1").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_a_job_runs_as_the_user_who_submitted_it(node: Node) -> None:
+    node.runs.close()
+    node.runs = Runs(node.folder, node.journal, settings=RunSettings(switch_user=True))
+    nobody = node.run_to_end(shell(f"id -u; touch {node.runs.folder(1, 1)}/exit.json", uid=65534))
+    assert (node.runs.folder(nobody, 1) / "stdout").read_text() == "65534\n"
+    assert node.journal.job(nobody).state is JobState.FAILED  # it cannot write how it ended itself
+    unknown = node.journal.submit(shell("true", uid=4_000_000), 0.0)
+    with pytest.raises(JobError, match="user 4000000 is not known to this machine"):
+        node.runs.launch(unknown, ["GPU-a"])
+
+
+def test_a_session_taken_over_by_a_stranger_is_not_signalled() -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 1000 & wait"], start_new_session=True) as stranger:
+        now = Process.of(stranger.pid)
+        assert now is not None
+        former = Process(now.pid, now.start_ticks - 1, now.boot_id)
+        until(lambda: len(members(now, "NO=1")) == 2, "its child")
+        assert members(former, "NO=1") == []
+        stranger.kill()
+        stranger.wait()
+        left = members(now, "NO=1")
+        assert len(left) == 1
+        assert members(now, "NO=1", sure=True) == []
+        assert members(now, "NO=1", [left[0].pid], sure=True) == left
+        assert left[0].signal(signal.SIGKILL)
