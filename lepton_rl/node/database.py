@@ -238,7 +238,7 @@ def translated(path: Path) -> Iterator[None]:
 def _in_our_words(path: Path, error: sqlite3.Error) -> JournalError:
     code = getattr(error, "sqlite_errorcode", 0) or 0
     primary = code & 0xFF
-    if primary == sqlite3.SQLITE_FULL:
+    if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
         return JournalFull(
             f"{path}: the disk is full; nothing of this change was written: free some space and try again"
         )

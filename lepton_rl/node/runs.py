@@ -281,7 +281,10 @@ class Runs:
         elif relaunch and lock is not None and run.stop_then is None and folder.prepared():
             self._spawn_holding(run, folder, lock)
         else:
-            reason = run.stop_reason or f"its supervisor did not start it: {folder.trouble() or 'it was killed'}"
+            reason = (
+                run.stop_reason
+                or f"its supervisor did not start it: {folder.trouble() or 'it was killed, or the disk is full'}"
+            )
             nothing = RunEnd(ended_time=self._clock.wall(), run_s=0.0)
             self._end(EventKind.NOT_LAUNCHED, run, run.stop_then or JobState.WAITING, reason, nothing)
         return True

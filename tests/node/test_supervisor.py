@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lepton_rl.node import supervisor
-from tests.node.conftest import until
+from tests.node.conftest import fill_disk, until
 
 ARGV = [sys.executable, "-I", "-S", supervisor.__file__]
 
@@ -265,3 +265,17 @@ def test_time_is_measured_even_where_the_wall_clock_is_wrong(tmp_path: Path) -> 
     before = time.monotonic()
     found = run(prepare(tmp_path, "sleep 0.2"))
     assert 0.2 <= found["run_s"] <= time.monotonic() - before
+
+
+def test_a_full_disk_does_not_hide_how_a_job_ended(small_disk: Path) -> None:
+    folder = prepare(small_disk / "run", f"cat /dev/zero > {small_disk}/ballast; echo full; exit 3")
+    assert run(folder)["exit_code"] == 3
+    assert lines(folder) == []  # there was no room for what it said
+
+
+def test_a_full_disk_starts_nothing(small_disk: Path) -> None:
+    folder = prepare(small_disk / "run", f"touch {small_disk}/ran")
+    fill_disk(small_disk / "ballast")
+    assert subprocess.run([*ARGV, str(folder)], check=False).returncode != 0
+    assert not (small_disk / "ran").exists()
+    assert not (folder / "started.json").exists()
