@@ -21,7 +21,7 @@ from lepton_rl.node.events import EventKind, RunEvent, verdict
 from lepton_rl.node.jobs import ACTIVE, JobState, RunEnd, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.orphans import Orphans
-from lepton_rl.node.processes import boot_id
+from lepton_rl.node.processes import Process, boot_id
 from lepton_rl.node.run_folder import RunFolder, Started
 from lepton_rl.node.supervisors import Supervisors
 
@@ -214,11 +214,10 @@ class Runs:
         pid, ready = folder.spawn(lock)
         try:
             pidfd = os.pidfd_open(pid)  # ours until reaped: its number cannot be another's yet
+            self._supervisors.watch(run.job, pidfd, ready)
         except OSError:  # no descriptor to be had; the job runs all the same, and is found by its folder
             os.close(ready)
             self._unsettled[run.job] = run
-        else:
-            self._supervisors.watch(run.job, pidfd, ready)
 
     def _look_at(self, job: int) -> None:
         """Take note of a start, and of the end of a supervisor."""
@@ -250,19 +249,27 @@ class Runs:
     def _settle(self, run: RunRecord, *, relaunch: bool) -> bool:
         """Find out what became of a run, write it down or watch it; False where it cannot be told at this moment."""
         folder = self._folder(run)
-        if run.boot_id != self._boot_id or not folder.path.is_dir():
+        if run.boot_id != self._boot_id:
             return self._settle_folder(run, folder, relaunch=relaunch)
+        if not folder.path.is_dir():  # somebody removed it
+            return self._watch_living(run, None) or self._settle_folder(run, folder, relaunch=relaunch)
         lock = folder.lock()
-        if lock is not None:
-            try:
-                return self._settle_folder(run, folder, relaunch=relaunch, lock=lock)
-            finally:
-                os.close(lock)
-        started = folder.started()
-        pidfd = started.supervisor.open() if started is not None else None
-        if pidfd is None or run.job in self._supervisors:
-            if pidfd is not None:
-                os.close(pidfd)
+        if lock is None:
+            return self._watch_living(run, folder.started())
+        try:
+            return self._settle_folder(run, folder, relaunch=relaunch, lock=lock)
+        finally:
+            os.close(lock)
+
+    def _watch_living(self, run: RunRecord, started: Started | None) -> bool:
+        """Watch a run's supervisor, known from its folder or else from the journal; False where it does not live."""
+        supervisor = started.supervisor if started is not None else None
+        if supervisor is None and run.supervisor_pid is not None and run.supervisor_ticks is not None:
+            supervisor = Process(run.supervisor_pid, run.supervisor_ticks, run.boot_id)
+        if supervisor is None or run.job in self._supervisors or not supervisor.alive():
+            return False
+        pidfd = supervisor.open()
+        if pidfd is None:
             return False
         self._note_start(run, started)
         self._supervisors.watch(run.job, pidfd)
@@ -276,7 +283,7 @@ class Runs:
         if found is not None:
             to, reason = verdict(run, found.end)
             self._end(EventKind.ENDED, run, to, reason, found.end, orphans=found.left_processes > 0)
-        elif folder.begun():
+        elif folder.begun() or run.started_time is not None:
             self._lose(run, started)
         elif relaunch and lock is not None and run.stop_then is None and folder.prepared():
             self._spawn_holding(run, folder, lock)
@@ -294,7 +301,7 @@ class Runs:
         now = self._clock.wall()
         if run.boot_id != self._boot_id:
             again = self._journal.job(run.job).request.restartable
-            to = (run.stop_then or JobState.WAITING) if again else JobState.LOST
+            to = run.stop_then or (JobState.WAITING if again else JobState.LOST)
             end = RunEnd(ended_time=now, run_s=0.0)
             self._end(EventKind.REBOOTED, run, to, "the machine went down while it ran", end)
             return

@@ -44,11 +44,19 @@ class Supervisors:
         return iter(tuple(self._watched))
 
     def watch(self, job: int, pidfd: int, ready: int | None = None) -> None:
-        """Watch a supervisor by its pidfd, and where we started it by a descriptor that tells of the job's start."""
+        """Watch a supervisor by its pidfd, and where we started it by a descriptor that tells of the job's start.
+
+        Raises:
+            OSError: the system lets us watch no more; the pidfd is closed.
+        """
+        try:
+            self._epoll.register(pidfd, select.EPOLLIN)
+            if ready is not None:
+                self._epoll.register(ready, select.EPOLLIN)
+        except OSError:
+            os.close(pidfd)  # which takes it out of the epoll too
+            raise
         self._watched[job] = _Watched(pidfd, ready)
-        self._epoll.register(pidfd, select.EPOLLIN)
-        if ready is not None:
-            self._epoll.register(ready, select.EPOLLIN)
 
     def told(self, job: int, ready: set[int]) -> bool:
         """Return whether a supervisor has something to tell, by the descriptors that are ready."""

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_rl.errors import IllegalAction, IllegalTransition, JobError, JournalFull
+from lepton_rl.errors import IllegalAction, IllegalTransition, JobError, JournalError, JournalFull
 from lepton_rl.node.cgroup import Cgroups
 from lepton_rl.node.environment import MpsShare, RunSettings, supervisor_request
 from lepton_rl.node.events import EventKind, RunEvent
@@ -385,8 +386,57 @@ def test_a_start_that_a_job_wrote_over_still_counts_as_one(node: Node) -> None:
     assert (node.folder / "ran").read_text() == "x\n"
 
 
-@pytest.mark.parametrize(("restartable", "state"), [(True, JobState.WAITING), (False, JobState.LOST)])
-def test_after_a_reboot_only_what_may_be_restarted_waits(restartable: bool, state: JobState, node: Node) -> None:
+def test_a_running_job_whose_folder_was_removed_is_watched_and_never_run_again(node: Node) -> None:
+    job = node.start(shell(f"echo x >> {node.folder}/ran; echo ready; exec sleep 1000", restartable=True))
+    node.wait_for_output(job, "ready")
+    node.supervisor(job)
+    node.crash()
+    shutil.rmtree(node.folder / "jobs")
+    node.restart()
+    assert node.runs.watching() == {job}
+    kill_supervisor(node, job)
+    assert drain(node.runs)[-1].kind is EventKind.LOST
+    node.runs.end_orphan(job, StopHow.KILL)
+    until(lambda: bool(node.runs.poll()), "the orphan's end")
+    node.crash()
+    assert node.restart() == []
+    assert node.journal.job(job).state is JobState.LOST
+    assert (node.folder / "ran").read_text() == "x\n"
+
+
+def test_without_descriptors_a_job_is_started_once_and_found_by_its_folder(node: Node) -> None:
+    job = node.journal.submit(shell(f"echo x >> {node.folder}/ran; exit 3"), 0.0)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = len(list(Path("/proc/self/fd").iterdir()))
+    refused = 0
+    for room in range(12):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare + room, before[1]))
+        try:
+            node.runs.launch(job, ["GPU-a"])
+            break
+        except (JobError, JournalError):
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert refused > 0
+    until(lambda: bool(node.runs.poll()) or node.journal.job(job).state is JobState.FAILED, "the end")
+    drain(node.runs)
+    assert (node.journal.job(job).state, node.journal.job(job).exit_code) == (JobState.FAILED, 3)
+    assert (node.folder / "ran").read_text() == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("restartable", "cancelled", "state"),
+    [
+        (True, False, JobState.WAITING),
+        (False, False, JobState.LOST),
+        (True, True, JobState.CANCELLED),
+        (False, True, JobState.CANCELLED),
+    ],
+)
+def test_after_a_reboot_only_what_may_be_restarted_waits(
+    restartable: bool, cancelled: bool, state: JobState, node: Node
+) -> None:
     job = node.start(shell(PATIENT, restartable=restartable))
     node.wait_for_output(job, "ready")
     node.supervisor(job)
@@ -394,6 +444,8 @@ def test_after_a_reboot_only_what_may_be_restarted_waits(restartable: bool, stat
     kill_supervisor(node, job)
     assert run.child_pid is not None
     os.kill(run.child_pid, signal.SIGKILL)
+    if cancelled:
+        node.journal.intend_stop(job, StopHow.STOP, JobState.CANCELLED, "no need", 0.0)
     node.crash()
     reboot(node, job)
     assert kinds(node.restart()) == ["rebooted"]
