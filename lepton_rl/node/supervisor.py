@@ -222,7 +222,7 @@ class Run:
                 _RESERVE.replace("exit.json")
                 return _fsync(".")
             except OSError as error:
-                print(f"exit.json cannot be written: {error}", file=sys.stderr, flush=True)
+                _say(f"exit.json cannot be written: {error}")
                 if time.monotonic() > give_up:
                     raise
                 time.sleep(1.0)
@@ -294,7 +294,7 @@ class Log:
         try:
             self._rotate(log)
         except OSError as error:
-            print(f"{self.path} cannot be made smaller: {error}", file=sys.stderr, flush=True)
+            _say(f"{self.path} cannot be made smaller: {error}")
         finally:
             os.close(log)
 
@@ -417,6 +417,12 @@ def _write_durably(path: Path, text: str) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def _say(sentence: str) -> None:
+    """Add to supervisor.log, if there is room."""
+    with suppress(OSError):
+        os.write(2, f"{sentence}\n".encode())
 
 
 def _fsync(path: str) -> None:

@@ -273,6 +273,11 @@ def test_a_full_disk_does_not_hide_how_a_job_ended(small_disk: Path) -> None:
     assert lines(folder) == []  # there was no room for what it said
 
 
+def test_a_log_that_fills_the_disk_does_not_end_the_supervisor(small_disk: Path) -> None:
+    folder = prepare(small_disk / "run", "cat /dev/zero; sleep 2; exit 3", log_bytes_limit=1000)
+    assert run(folder)["exit_code"] == 3
+
+
 def test_a_full_disk_starts_nothing(small_disk: Path) -> None:
     folder = prepare(small_disk / "run", f"touch {small_disk}/ran")
     fill_disk(small_disk / "ballast")
