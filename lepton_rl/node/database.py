@@ -74,6 +74,11 @@ class Database:
             os.close(self._lock)
             self._lock = None
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._depth > 0
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what the block writes, all of it, when the block ends; an exception takes all of it back.
@@ -233,7 +238,7 @@ def translated(path: Path) -> Iterator[None]:
 def _in_our_words(path: Path, error: sqlite3.Error) -> JournalError:
     code = getattr(error, "sqlite_errorcode", 0) or 0
     primary = code & 0xFF
-    if primary == sqlite3.SQLITE_FULL:
+    if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
         return JournalFull(
             f"{path}: the disk is full; nothing of this change was written: free some space and try again"
         )

@@ -2,6 +2,7 @@
 
 import math
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -62,7 +63,7 @@ class JobRequest:
 
     argv: tuple[str, ...]
     cwd: str
-    env: dict[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
     uid: int = 0
     user: str = ""
     project: str = ""
@@ -81,40 +82,6 @@ class JobRequest:
     checkpoint_signal: int = signal.SIGUSR1
     checkpoint_grace_s: float = 60.0
     stop_grace_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        """Raise JobError, in one sentence, for a request that no node could run."""
-        if not self.argv or not self.argv[0]:
-            raise JobError("a job needs a command, given after --")
-        if not PurePosixPath(self.cwd).is_absolute():
-            raise JobError(f"the working directory {self.cwd!r} must be an absolute path")
-        for text in (*self.argv, self.cwd, *self.env, *self.env.values()):
-            if "\0" in text:
-                raise JobError(f"{text!r} holds a zero character, which no program can be given")
-        for name in ("cwd", "user", "project", "queue", "name"):
-            try:
-                getattr(self, name).encode()
-            except UnicodeEncodeError as error:
-                raise JobError(f"{name} {getattr(self, name)!r} is not text in UTF-8") from error
-        for key in self.env:
-            if not key or "=" in key:
-                raise JobError(f"{key!r} cannot name an environment variable: it must not be empty or hold '='")
-        if self.gpu_milli < 0 or (self.gpu_milli > 1000 and self.gpu_milli % 1000):
-            raise JobError(f"{self.gpu_milli / 1000:g} GPUs: ask for a whole number, or for a share below 1")
-        if self.checkpoint_signal not in signal.valid_signals():
-            raise JobError(f"checkpoint signal {self.checkpoint_signal}: there is no such signal")
-        self._check_amounts()
-
-    def _check_amounts(self) -> None:
-        above_zero = ("gpu_memory_mib", "cpus", "ram_mib", "requested_s")
-        for name in (*above_zero, "begin_time", "priority", "checkpoint_grace_s", "stop_grace_s"):
-            amount = getattr(self, name)
-            if amount is not None and not math.isfinite(amount):
-                raise JobError(f"{name} must be a finite number, not {amount}")
-            if amount is not None and (
-                (name in above_zero and amount <= 0) or (name.endswith("grace_s") and amount < 0)
-            ):
-                raise JobError(f"{name} must be above 0, not {amount}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +149,37 @@ class RunEnd:
     cpu_s: float | None = None
     max_rss_kib: int | None = None
     log_bytes_dropped: int | None = None
+
+
+def check_request(request: JobRequest) -> None:
+    """Raise JobError, in one sentence, for a request that no node could run; the journal does so at submission."""
+    if not request.argv or not request.argv[0]:
+        raise JobError("a job needs a command, given after --")
+    if not PurePosixPath(request.cwd).is_absolute():
+        raise JobError(f"the working directory {request.cwd!r} must be an absolute path")
+    for text in (*request.argv, request.cwd, *request.env, *request.env.values()):
+        if "\0" in text:
+            raise JobError(f"{text!r} holds a zero character, which no program can be given")
+    for name in ("cwd", "user", "project", "queue", "name"):
+        try:
+            getattr(request, name).encode()
+        except UnicodeEncodeError as error:
+            raise JobError(f"{name} {getattr(request, name)!r} is not text in UTF-8") from error
+    for key in request.env:
+        if not key or "=" in key:
+            raise JobError(f"{key!r} cannot name an environment variable: it must not be empty or hold '='")
+    if request.gpu_milli < 0 or (request.gpu_milli > 1000 and request.gpu_milli % 1000):
+        raise JobError(f"{request.gpu_milli / 1000:g} GPUs: ask for a whole number, or for a share below 1")
+    if request.checkpoint_signal not in signal.valid_signals():
+        raise JobError(f"checkpoint signal {request.checkpoint_signal}: there is no such signal")
+    _check_amounts(request)
+
+
+def _check_amounts(request: JobRequest) -> None:
+    above_zero = ("gpu_memory_mib", "cpus", "ram_mib", "requested_s")
+    for name in (*above_zero, "begin_time", "priority", "checkpoint_grace_s", "stop_grace_s"):
+        amount = getattr(request, name)
+        if amount is not None and not math.isfinite(amount):
+            raise JobError(f"{name} must be a finite number, not {amount}")
+        if amount is not None and ((name in above_zero and amount <= 0) or (name.endswith("grace_s") and amount < 0)):
+            raise JobError(f"{name} must be above 0, not {amount}")

@@ -6,15 +6,27 @@ Times are given by the caller, Unix seconds. Changes of a job's state go through
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from lepton_rl.errors import IllegalTransition, JobError
 from lepton_rl.node.database import Database
-from lepton_rl.node.jobs import FINAL, JobRecord, JobRequest, JobState, RunEnd, RunRecord, StopHow, check_transition
+from lepton_rl.node.jobs import (
+    FINAL,
+    JobRecord,
+    JobRequest,
+    JobState,
+    RunEnd,
+    RunRecord,
+    StopHow,
+    check_request,
+    check_transition,
+)
 from lepton_rl.node.ledger import Ledger
 from lepton_rl.node.schema import MIGRATIONS
 
@@ -88,6 +100,11 @@ class Journal:
         row = self._database.row("SELECT created FROM meta")
         return 0.0 if row is None else float(row[0])
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what is written now is durable only later."""
+        return self._database.in_transaction
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Group many changes in one commit: all are on the disk when the block ends, or none is.
@@ -103,9 +120,14 @@ class Journal:
         self._database.copy_to(path)
 
     def submit(self, request: JobRequest, now: float, *, job: int | None = None) -> int:
-        """Write down a new waiting job and return its id, never given again; `job` names one that a restore found."""
+        """Write down a new waiting job and return its id, never given again; `job` names one that a restore found.
+
+        Raises:
+            JobError: no node could run it.
+        """
+        check_request(request)
         values = {name: getattr(request, name) for name in _REQUEST}
-        values |= {"argv": json.dumps(request.argv), "env": json.dumps(request.env), "submit_time": now}
+        values |= {"argv": json.dumps(request.argv), "env": json.dumps(dict(request.env)), "submit_time": now}
         values |= {"restartable": int(request.restartable), "checkpoint_signal": int(request.checkpoint_signal)}
         identity = self._database.execute(_INSERT_JOB, values | {"id": job}).lastrowid
         assert identity is not None
@@ -132,10 +154,10 @@ class Journal:
             values += [since, since]
         return [_job(row) for row in self._database.rows(f"SELECT * FROM jobs WHERE {where} ORDER BY id", values)]
 
-    def queue(self) -> list[JobRecord]:
-        """Return the waiting jobs: highest priority first, then in order of submission."""
-        order = "ORDER BY priority DESC, submit_time, id"
-        return [_job(row) for row in self._database.rows(f"SELECT * FROM jobs WHERE state = 'waiting' {order}")]
+    def queue(self, limit: int | None = None) -> list[JobRecord]:
+        """Return the first waiting jobs, or all: highest priority first, then in order of submission."""
+        statement = "SELECT * FROM jobs WHERE state = 'waiting' ORDER BY priority DESC, submit_time, id LIMIT ?"
+        return [_job(row) for row in self._database.rows(statement, (-1 if limit is None else limit,))]
 
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs are in each state."""
@@ -274,9 +296,17 @@ class Journal:
 
 def _job(row: sqlite3.Row) -> JobRecord:
     request = {name: row[name] for name in _REQUEST}
-    request |= {"argv": tuple(json.loads(row["argv"])), "env": json.loads(row["env"])}
+    request["argv"] = tuple(json.loads(row["argv"]))
+    request["env"] = _environment(row["env"])
     request["restartable"] = bool(row["restartable"])
-    return JobRecord(state=JobState(row["state"]), request=JobRequest(**request), **{name: row[name] for name in _JOB})
+    state = JobState(row["state"])
+    return JobRecord(state=state, request=JobRequest(**request), **{name: row[name] for name in _JOB})
+
+
+@lru_cache(maxsize=256)
+def _environment(text: str) -> Mapping[str, str]:
+    """Return what a job's environment says; a user's jobs share it, and reading it is most of the work of a job."""
+    return MappingProxyType(json.loads(text))
 
 
 def _run(row: sqlite3.Row) -> RunRecord:

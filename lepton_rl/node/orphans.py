@@ -11,6 +11,8 @@ from lepton_rl.node.environment import MARK, run_key, run_name
 from lepton_rl.node.jobs import RunRecord
 from lepton_rl.node.processes import Process, members, signal_each
 
+_NOBODY = -1  # leads no session
+
 
 @dataclass(slots=True)
 class _Orphan:
@@ -39,13 +41,11 @@ class Orphans:
         """Return whether a job has processes left."""
         return job in self._orphans
 
-    def members(self, run: RunRecord) -> list[Process]:
-        """Return the living processes of a run, by its control group, its session and its mark."""
-        if run.child_pid is None or run.child_ticks is None:
-            return []
-        child = Process(run.child_pid, run.child_ticks, run.boot_id)
+    def members(self, run: RunRecord, *, sure: bool = False) -> list[Process]:
+        """Return the living processes of a run, by its control group, its session and its mark; `sure` as `members`."""
+        child = Process(run.child_pid or _NOBODY, run.child_ticks or 0, run.boot_id)
         grouped = () if self._cgroups is None else self._cgroups.processes(run_name(run))
-        return members(child, f"{MARK}={run_key(self._node_id, run)}", grouped)
+        return members(child, f"{MARK}={run_key(self._node_id, run)}", grouped, sure=sure)
 
     def add(self, run: RunRecord) -> None:
         """Watch a run from the next look on."""
@@ -53,7 +53,7 @@ class Orphans:
 
     def signal(self, job: int, number: signal.Signals) -> int:
         """Signal all that is left of a job; return how many processes there were."""
-        return signal_each(self.members(self._orphans[job].run), number)
+        return signal_each(self.members(self._orphans[job].run, sure=True), number)
 
     def look(self, ready: set[int], gone: Callable[[RunRecord], None]) -> None:
         """Look again at those one of whose processes ended, and call `gone` for each that has none left.

@@ -80,28 +80,27 @@ def ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def members(leader: Process, mark: str, grouped: Collection[int] = ()) -> list[Process]:
+def members(leader: Process, mark: str, grouped: Collection[int] = (), *, sure: bool = False) -> list[Process]:
     """Return the living processes of a run whose supervisor is dead, in no order.
 
     They are those in the session that `leader` began, those that have left it but carry `mark` ("NAME=value") in the
-    environment they were started with, and those with the numbers in `grouped`.
+    environment they were started with, and those with the numbers in `grouped`. A session whose leader has ended may,
+    once in a long while, be a stranger's of the same number: with `sure` it counts for nothing.
     """
     now = boot_id()
     if leader.boot_id != now:
         return []
-    found: dict[int, Process] = {}
-    taken_over = False
+    same = Process.of(leader.pid)
+    trusted = same == leader or (same is None and not sure)
+    found = []
     for pid in process_ids():
         with suppress(OSError):
             columns = stat(pid)
             process = Process(pid, int(columns[19]), now)
-            in_session = int(columns[3]) == leader.pid and process.start_ticks >= leader.start_ticks
-            taken_over |= pid == leader.pid and process != leader
-            if (pid in grouped or in_session or _carries(pid, mark)) and process.alive():
-                found[pid] = process
-    if taken_over:  # a stranger has the leader's number, and perhaps leads a session of that number
-        found = {pid: process for pid, process in found.items() if pid in grouped or _carries(pid, mark)}
-    return list(found.values())
+            in_session = trusted and int(columns[3]) == leader.pid and process.start_ticks >= leader.start_ticks
+            if (in_session or pid in grouped or _carries(pid, mark)) and process.alive():
+                found.append(process)
+    return found
 
 
 def _carries(pid: int, mark: str) -> bool:

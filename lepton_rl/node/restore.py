@@ -117,7 +117,9 @@ def _intend(journal: Journal, state_dir: Path, job: int, number: int, request: d
             found = RunFolder(state_dir / "jobs" / str(job) / str(record.run)).exit()
             end = found.end if found is not None else RunEnd(ended_time=now, run_s=0.0)
             journal.end_run(job, record.run, JobState.WAITING, end, outcome="ended")
-        journal.begin_run(job, gpus, now, now, boot_id())
+        started = RunFolder(state_dir / "jobs" / str(job) / str(record.run + 1)).started()
+        boot = boot_id() if started is None else started.child.boot_id
+        journal.begin_run(job, gpus, now, now, boot)
 
 
 def _runs_of(state_dir: Path, node_id: str) -> Iterator[tuple[int, int, dict[str, Any]]]:

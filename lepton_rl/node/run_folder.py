@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,25 @@ from lepton_rl.node.jobs import RunEnd, StopHow
 from lepton_rl.node.processes import Process
 
 _SUPERVISOR = Path(supervisor.__file__)
+_NONE = type(None)
+_STARTED: dict[str, tuple[type, ...]] = {
+    "supervisor": (list,),
+    "child": (list,),
+    "boot_id": (str,),
+    "started_time": (int, float),
+    "started_monotonic_s": (int, float),
+}
+_COPIED: dict[str, tuple[type, ...]] = {
+    "ended_time": (int, float),
+    "run_s": (int, float),
+    "exit_code": (int, _NONE),
+    "signal": (int, _NONE),
+    "reason": (str, _NONE),
+    "cpu_s": (int, float),
+    "max_rss_kib": (int,),
+    "log_bytes_dropped": (int,),
+}
+_EXIT = {"stopped": (str, _NONE), "left_processes": (int,), **_COPIED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +120,19 @@ class RunFolder:
             os.close(told)
         return pid, ready
 
+    def begun(self) -> bool:
+        """Return whether the job may have begun: nothing is ever started again where started.json is."""
+        return (self.path / "started.json").exists()
+
     def started(self) -> Started | None:
-        """Return what the supervisor wrote before it let the job begin; None means that the job never began."""
-        found = self._read("started.json")
+        """Return what the supervisor wrote before it let the job begin; None where it is not there, or not its own."""
+        found = self._read("started.json", _STARTED)
         if found is None:
             return None
-        (pid, ticks), (child_pid, child_ticks) = found["supervisor"], found["child"]
+        try:
+            pid, ticks, child_pid, child_ticks = (int(number) for number in (*found["supervisor"], *found["child"]))
+        except (TypeError, ValueError):
+            return None
         return Started(
             Process(pid, ticks, found["boot_id"]),
             Process(child_pid, child_ticks, found["boot_id"]),
@@ -115,20 +142,11 @@ class RunFolder:
 
     def exit(self) -> Exit | None:
         """Return how the run ended, or None where that is not written (yet)."""
-        found = self._read("exit.json")
+        found = self._read("exit.json", _EXIT)
         if found is None:
             return None
-        end = RunEnd(
-            ended_time=found["ended_time"],
-            run_s=found["run_s"],
-            exit_code=found["code"],
-            signal=found["signal"],
-            stopped=StopHow(found["stopped"]) if found["stopped"] else None,
-            reason=found["reason"],
-            cpu_s=found["cpu_s"],
-            max_rss_kib=found["max_rss_kib"],
-            log_bytes_dropped=found["log_bytes_dropped"],
-        )
+        stopped = StopHow(found["stopped"]) if found["stopped"] in list(StopHow) else None
+        end = RunEnd(stopped=stopped, **{name: found[name] for name in _COPIED})
         return Exit(end, found["left_processes"])
 
     def trouble(self) -> str:
@@ -138,10 +156,12 @@ class RunFolder:
             return next((line.strip() for line in reversed(lines) if line.strip()), "")
         return ""
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _read(self, name: str, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any] | None:
+        """Return what a file holds, or None for one that no supervisor wrote: a job may be able to write here."""
         try:
             found = json.loads((self.path / name).read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
-        assert isinstance(found, dict)
-        return found
+        if not isinstance(found, dict):
+            return None
+        return found if all(isinstance(found.get(key, self), allowed) for key, allowed in kinds.items()) else None

@@ -9,9 +9,7 @@ import select
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -19,43 +17,15 @@ from lepton_rl.errors import IllegalAction, JobError
 from lepton_rl.node.cgroup import Cgroups, Limits
 from lepton_rl.node.clock import Clock, SystemClock
 from lepton_rl.node.environment import MpsShare, RunSettings, run_name, supervisor_request
-from lepton_rl.node.jobs import ACTIVE, JobRecord, JobState, RunEnd, RunRecord, StopHow
+from lepton_rl.node.events import EventKind, RunEvent, verdict
+from lepton_rl.node.jobs import ACTIVE, JobState, RunEnd, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.orphans import Orphans
-from lepton_rl.node.processes import boot_id, ended
+from lepton_rl.node.processes import Process, boot_id
 from lepton_rl.node.run_folder import RunFolder, Started
+from lepton_rl.node.supervisors import Supervisors
 
-_SIGNALS = {StopHow.CHECKPOINT: signal.SIGUSR1, StopHow.STOP: signal.SIGTERM, StopHow.KILL: signal.SIGUSR2}
 _START_PATIENCE_S = 5.0  # for supervisors that a former daemon had just started
-
-
-class EventKind(StrEnum):
-    """What became of a run."""
-
-    STARTED = "started"
-    ENDED = "ended"
-    NOT_LAUNCHED = "not_launched"  # its supervisor went before it let the job begin
-    LOST = "lost"  # its supervisor died; how the job ended, or will, is not known
-    REBOOTED = "rebooted"  # the machine went down under it
-    ORPHAN_GONE = "orphan_gone"  # no process of a lost run is left: its GPUs are free
-
-
-@dataclass(frozen=True, slots=True)
-class RunEvent:
-    """Something that is in the journal already; `state` is the job's, `holds_gpus` whether its GPUs stay booked."""
-
-    kind: EventKind
-    job: int
-    run: int
-    state: JobState
-    holds_gpus: bool
-
-
-@dataclass(slots=True)
-class _Watched:
-    run: RunRecord
-    pidfd: int  # of the supervisor
-    ready: int | None  # reads as ended once the job has started
 
 
 class Runs:
@@ -76,7 +46,7 @@ class Runs:
         self._settings = settings or RunSettings()
         self._boot_id = boot_id()
         self._epoll = select.epoll()
-        self._watched: dict[int, _Watched] = {}  # by job
+        self._supervisors = Supervisors(self._epoll)
         self._cgroups = cgroups
         self._orphans = Orphans(journal.node_id, self._epoll, cgroups)
         self._unsettled: dict[int, RunRecord] = {}  # neither watched nor known to have ended: tried again by each poll
@@ -92,11 +62,7 @@ class Runs:
 
     def close(self) -> None:
         """Stop watching; jobs and supervisors go on and the next daemon adopts them."""
-        for watched in self._watched.values():
-            os.close(watched.pidfd)
-            if watched.ready is not None:
-                os.close(watched.ready)
-        self._watched.clear()
+        self._supervisors.close()
         self._orphans.close()
         self._epoll.close()
 
@@ -127,12 +93,15 @@ class Runs:
             IllegalTransition: it is not waiting.
             JournalFull: the intent could not be written; nothing was started.
         """
+        assert not self._journal.in_transaction, "the intent would not be durable before the job starts"
         now = self._clock.wall()
         run = self._journal.begin_run(job, gpu_uuids, now if decided is None else decided, now, self._boot_id)
         try:
             self._spawn(run, mps, gpu_minors)
         except (OSError, JobError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
+            if self._cgroups is not None:
+                self._cgroups.remove(run_name(run))
             self._unsettled[job] = run  # should the journal be full too
             end = RunEnd(ended_time=self._clock.wall(), run_s=0.0, reason=f"could not be started: {reason}")
             self._journal.end_run(job, run.run, JobState.WAITING, end, outcome=EventKind.NOT_LAUNCHED)
@@ -171,10 +140,7 @@ class Runs:
             if before.stop_how is not None and list(StopHow).index(how) < list(StopHow).index(before.stop_how):
                 how = before.stop_how
         self._journal.intend_stop(job, how, then, why, self._clock.wall())
-        watched = self._watched.get(job)
-        if watched is not None:
-            watched.run = self._journal.run(job)
-            _signal(watched)
+        self._supervisors.signal(self._journal.run(job))
 
     def end_orphan(self, job: int, how: StopHow = StopHow.STOP) -> int:
         """Signal what is left of a lost run, SIGTERM or for `KILL` SIGKILL; return how many processes there were."""
@@ -204,16 +170,16 @@ class Runs:
             JournalFull: something happened that cannot be written yet; nothing is lost, call again.
         """
         ready = {number for number, _ in self._epoll.poll(0)}
-        for watched in list(self._watched.values()):
-            if watched.ready in ready or watched.pidfd in ready:
-                self._look_at(watched)
+        for job in self._supervisors:
+            if self._supervisors.told(job, ready):
+                self._look_at(job)
         self._settle_all(relaunch=False)
         self._orphans.look(ready, self._orphan_gone)
         return self._take_events()
 
     def watching(self) -> set[int]:
         """Return the jobs whose supervisors are alive and watched."""
-        return set(self._watched)
+        return set(self._supervisors)
 
     def _take_events(self) -> list[RunEvent]:
         taken, self._events = self._events, []
@@ -228,7 +194,7 @@ class Runs:
 
     def _spawn(self, run: RunRecord, mps: MpsShare | None, gpu_minors: Sequence[int] | None) -> None:
         folder, job = self._folder(run), self._journal.job(run.job)
-        if folder.started() is not None:
+        if folder.begun():
             raise JobError(f"{folder.path} holds files of a job of another journal; move it away")
         request = supervisor_request(job, run, self._journal.node_id, self._settings, mps)
         if self._cgroups is not None:
@@ -248,33 +214,18 @@ class Runs:
         pid, ready = folder.spawn(lock)
         try:
             pidfd = os.pidfd_open(pid)  # ours until reaped: its number cannot be another's yet
+            self._supervisors.watch(run.job, pidfd, ready)
         except OSError:  # no descriptor to be had; the job runs all the same, and is found by its folder
             os.close(ready)
             self._unsettled[run.job] = run
-        else:
-            self._watch(run, pidfd, ready)
 
-    def _watch(self, run: RunRecord, pidfd: int, ready: int | None) -> None:
-        watched = _Watched(run, pidfd, ready)
-        self._watched[run.job] = watched
-        self._epoll.register(pidfd, select.EPOLLIN)
-        if ready is not None:
-            self._epoll.register(ready, select.EPOLLIN)
-
-    def _look_at(self, watched: _Watched) -> None:
+    def _look_at(self, job: int) -> None:
         """Take note of a start, and of the end of a supervisor."""
-        folder = self._folder(watched.run)
-        self._note_start(watched.run, folder.started())
-        if watched.ready is not None:
-            self._epoll.unregister(watched.ready)
-            os.close(watched.ready)
-            watched.ready = None
-        if ended(watched.pidfd) and self._settle(self._journal.run(watched.run.job), relaunch=False):
-            self._epoll.unregister(watched.pidfd)
-            with suppress(ChildProcessError):  # a former daemon's child
-                os.waitid(os.P_PIDFD, watched.pidfd, os.WEXITED | os.WNOHANG)
-            os.close(watched.pidfd)
-            del self._watched[watched.run.job]
+        run = self._journal.run(job)
+        self._note_start(run, self._folder(run).started())
+        self._supervisors.start_noted(job)
+        if self._supervisors.ended(job) and self._settle(self._journal.run(job), relaunch=False):
+            self._supervisors.forget(job)
 
     def _note_start(self, run: RunRecord, started: Started | None) -> None:
         """Write down that a run has begun, once."""
@@ -298,23 +249,31 @@ class Runs:
     def _settle(self, run: RunRecord, *, relaunch: bool) -> bool:
         """Find out what became of a run, write it down or watch it; False where it cannot be told at this moment."""
         folder = self._folder(run)
-        if run.boot_id != self._boot_id or not folder.path.is_dir():
+        if run.boot_id != self._boot_id:
             return self._settle_folder(run, folder, relaunch=relaunch)
+        if not folder.path.is_dir():  # somebody removed it
+            return self._watch_living(run, None) or self._settle_folder(run, folder, relaunch=relaunch)
         lock = folder.lock()
-        if lock is not None:
-            try:
-                return self._settle_folder(run, folder, relaunch=relaunch, lock=lock)
-            finally:
-                os.close(lock)
-        started = folder.started()
-        pidfd = started.supervisor.open() if started is not None else None
-        if pidfd is None or run.job in self._watched:
-            if pidfd is not None:
-                os.close(pidfd)
+        if lock is None:
+            return self._watch_living(run, folder.started())
+        try:
+            return self._settle_folder(run, folder, relaunch=relaunch, lock=lock)
+        finally:
+            os.close(lock)
+
+    def _watch_living(self, run: RunRecord, started: Started | None) -> bool:
+        """Watch a run's supervisor, known from its folder or else from the journal; False where it does not live."""
+        supervisor = started.supervisor if started is not None else None
+        if supervisor is None and run.supervisor_pid is not None and run.supervisor_ticks is not None:
+            supervisor = Process(run.supervisor_pid, run.supervisor_ticks, run.boot_id)
+        if supervisor is None or run.job in self._supervisors or not supervisor.alive():
+            return False
+        pidfd = supervisor.open()
+        if pidfd is None:
             return False
         self._note_start(run, started)
-        self._watch(run, pidfd, None)
-        _signal(self._watched[run.job])
+        self._supervisors.watch(run.job, pidfd)
+        self._supervisors.signal(run)
         return True
 
     def _settle_folder(self, run: RunRecord, folder: RunFolder, *, relaunch: bool, lock: int | None = None) -> bool:
@@ -322,28 +281,31 @@ class Runs:
         found, started = folder.exit(), folder.started()
         self._note_start(run, started)
         if found is not None:
-            to, reason = _verdict(self._journal.job(run.job), run, found.end)
+            to, reason = verdict(run, found.end)
             self._end(EventKind.ENDED, run, to, reason, found.end, orphans=found.left_processes > 0)
-        elif started is not None:
+        elif folder.begun() or run.started_time is not None:
             self._lose(run, started)
         elif relaunch and lock is not None and run.stop_then is None and folder.prepared():
             self._spawn_holding(run, folder, lock)
         else:
-            reason = run.stop_reason or f"its supervisor did not start it: {folder.trouble() or 'it was killed'}"
+            reason = (
+                run.stop_reason
+                or f"its supervisor did not start it: {folder.trouble() or 'it was killed, or the disk is full'}"
+            )
             nothing = RunEnd(ended_time=self._clock.wall(), run_s=0.0)
             self._end(EventKind.NOT_LAUNCHED, run, run.stop_then or JobState.WAITING, reason, nothing)
         return True
 
-    def _lose(self, run: RunRecord, started: Started) -> None:
+    def _lose(self, run: RunRecord, started: Started | None) -> None:
         """Settle a run that began and whose supervisor is gone without a word."""
         now = self._clock.wall()
-        if started.child.boot_id != self._boot_id:
+        if run.boot_id != self._boot_id:
             again = self._journal.job(run.job).request.restartable
-            to = (run.stop_then or JobState.WAITING) if again else JobState.LOST
+            to = run.stop_then or (JobState.WAITING if again else JobState.LOST)
             end = RunEnd(ended_time=now, run_s=0.0)
             self._end(EventKind.REBOOTED, run, to, "the machine went down while it ran", end)
             return
-        run_s = self._clock.monotonic() - started.started_monotonic_s
+        run_s = 0.0 if started is None else self._clock.monotonic() - started.started_monotonic_s
         end = RunEnd(ended_time=now, run_s=run_s)
         reason = "its supervisor died, so how it ended is not known"
         self._end(EventKind.LOST, run, JobState.LOST, reason, end, orphans=True)
@@ -366,23 +328,3 @@ class Runs:
         if self._cgroups is not None:
             self._cgroups.remove(run_name(run))
         self._tell(EventKind.ORPHAN_GONE, run)
-
-
-def _signal(watched: _Watched) -> None:
-    """Tell a supervisor what the journal intends for its job; it takes the same twice for once."""
-    if watched.run.stop_how is not None:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(watched.pidfd, _SIGNALS[watched.run.stop_how])
-
-
-def _verdict(job: JobRecord, run: RunRecord, end: RunEnd) -> tuple[JobState, str | None]:
-    """Return what a job becomes by how its run ended, and why in words."""
-    if end.stopped is not None and run.stop_then is not None:
-        return run.stop_then, run.stop_reason
-    if end.stopped is not None:
-        return JobState.FAILED, "its supervisor was told to stop it, not by the daemon"
-    if end.exit_code == 0:
-        return JobState.DONE, None
-    if end.signal is not None:
-        return JobState.FAILED, f"ended by {signal.Signals(end.signal).name}"
-    return JobState.FAILED, end.reason or f"ended with exit code {end.exit_code}"

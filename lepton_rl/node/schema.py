@@ -64,6 +64,8 @@ CREATE TABLE audit (
   verb TEXT NOT NULL, target TEXT NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL CHECK (json_valid(detail))
 ) STRICT;
 CREATE INDEX audit_by_time ON audit (time);
+CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
+  BEGIN SELECT RAISE(ABORT, 'the audit log can only grow'); END;
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
   BEGIN SELECT RAISE(ABORT, 'the audit log can only grow'); END;
 CREATE TRIGGER audit_is_not_removed BEFORE DELETE ON audit

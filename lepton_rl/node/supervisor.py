@@ -180,7 +180,7 @@ class Run:
         """Send the signal of a step and set how long it may take; the last one repeats until nothing is left."""
         now, self.step = time.monotonic(), step
         if step == "checkpoint":
-            number = signal.Signals(self.request["checkpoint_signal"])
+            number = int(self.request["checkpoint_signal"])
             asked = signal_all(number, lambda pid: catches(pid, number))
             self.deadline = now + self.request["checkpoint_grace_s"] if asked else now
         elif step == "stop":
@@ -202,7 +202,7 @@ class Run:
         """Write exit.json into the room kept for it."""
         status = self.status
         ended = {
-            "code": os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None,
+            "exit_code": os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None,
             "signal": os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None,
             "reason": self._reason(),
             "stopped": self.stopped,
@@ -222,7 +222,7 @@ class Run:
                 _RESERVE.replace("exit.json")
                 return _fsync(".")
             except OSError as error:
-                print(f"exit.json cannot be written: {error}", file=sys.stderr, flush=True)
+                _say(f"exit.json cannot be written: {error}")
                 if time.monotonic() > give_up:
                     raise
                 time.sleep(1.0)
@@ -294,7 +294,7 @@ class Log:
         try:
             self._rotate(log)
         except OSError as error:
-            print(f"{self.path} cannot be made smaller: {error}", file=sys.stderr, flush=True)
+            _say(f"{self.path} cannot be made smaller: {error}")
         finally:
             os.close(log)
 
@@ -382,7 +382,7 @@ def descendants(root: int) -> list[tuple[int, int]]:
     return found
 
 
-def signal_all(number: signal.Signals, wanted: Callable[[int], bool] = lambda _: True) -> int:
+def signal_all(number: int, wanted: Callable[[int], bool] = lambda _: True) -> int:
     """Signal each wanted descendant of this process, never one that took over its number; return how many."""
     count = 0
     for pid, ticks in descendants(os.getpid()):
@@ -397,7 +397,7 @@ def signal_all(number: signal.Signals, wanted: Callable[[int], bool] = lambda _:
     return count
 
 
-def catches(pid: int, number: signal.Signals) -> bool:
+def catches(pid: int, number: int) -> bool:
     """Return whether a process has a handler for a signal."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("SigCgt:"):
@@ -417,6 +417,12 @@ def _write_durably(path: Path, text: str) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def _say(sentence: str) -> None:
+    """Add to supervisor.log, if there is room."""
+    with suppress(OSError):
+        os.write(2, f"{sentence}\n".encode())
 
 
 def _fsync(path: str) -> None:

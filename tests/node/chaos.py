@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_rl.node import supervisor
-from lepton_rl.node.jobs import JobState
+from lepton_rl.node.jobs import JobRecord, JobState
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.processes import Process
 
@@ -62,50 +62,59 @@ def _submitted(folder: Path) -> int:
 
 def _kill_a_supervisor(folder: Path, chance: random.Random) -> set[int]:
     """Kill -9 one supervisor of this folder, perhaps one that has not begun yet; return its job."""
-    found = []
+    found: dict[int, tuple[Process, int, int]] = {}
     for pid in supervisor.process_ids():
         with suppress(OSError):
-            process = Process.of(pid)
+            process, parent = Process.of(pid), int(supervisor.stat(pid)[1])
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-            # The child has the same command line until it execs.
             if len(words) > 6 and words[3] == supervisor.__file__ and words[4].startswith(f"{folder}/") and process:
-                found.append((process, int(Path(words[4]).parent.name)))
-    if not found:
+                found[pid] = (process, parent, int(Path(words[4]).parent.name))
+    # A job has its supervisor's command line until it execs: to kill that one is to kill the job itself.
+    chosen = [(process, job) for process, parent, job in found.values() if parent not in found]
+    if not chosen:
         return set()
-    process, job = chance.choice(found)
+    process, job = chance.choice(chosen)
     return {job} if process.signal(signal.SIGKILL) else set()
 
 
 def wrongs(folder: Path, damage: Damage) -> list[str]:
     """Return what the journal says that the jobs' own witness does not bear out, as sentences."""
-    begun: Counter[int] = Counter()
-    times: dict[str, list[tuple[float, str, int]]] = {}
+    begun: Counter[tuple[int, int]] = Counter()  # by job and run
+    times: dict[str, list[tuple[float, str, str]]] = {}
     for line in (folder / "witness").read_text().splitlines():
-        what, number, gpu, when = line.split()
-        begun[int(number)] += what == "begin"
-        times.setdefault(gpu, []).append((float(when), what, int(number)))
-    found = [f"job {number} ran {count} times" for number, count in begun.items() if count > 1]
+        what, number, run, gpu, when = line.split()
+        begun[int(number), int(run)] += what == "begin"
+        times.setdefault(gpu, []).append((float(when), what, f"{number}.{run}"))
+    found = [f"run {run} of job {number} ran {count} times" for (number, run), count in begun.items() if count > 1]
     with Journal(folder / "journal.sqlite") as journal:
         if len(journal.holding()):
             found.append("GPUs are booked at the end")
         for job in journal.jobs():
-            expected = int(job.request.name)
-            ended = -job.signal if job.signal is not None else job.exit_code
-            if job.state is JobState.LOST:
-                if job.id not in damage.supervised:
-                    found.append(f"job {job.id} is lost and its supervisor was not killed")
-            elif job.state is not (JobState.DONE if expected == 0 else JobState.FAILED) or ended != expected:
-                found.append(f"job {job.id} should have ended with {expected}: {job}")
-            elif begun[job.id] != 1:
-                found.append(f"job {job.id} is {job.state} and ran {begun[job.id]} times")
+            runs = sum(count for (number, _), count in begun.items() if number == job.id)
+            found += _wrong(job, runs, killed=job.id in damage.supervised)
     for gpu, seen in times.items():
         ends = {who for _, what, who in seen if what == "end"}  # one killed in between has none
-        holder: int | None = None
+        holder: str | None = None
         for _, what, who in sorted(seen):
             if what == "begin" and holder in ends:
-                found.append(f"{gpu} was given to job {who} while job {holder} ran on it")
+                found.append(f"{gpu} was given to run {who} while run {holder} ran on it")
             holder = who if what == "begin" else None
     return found
+
+
+def _wrong(job: JobRecord, runs: int, *, killed: bool) -> list[str]:
+    """Return what is wrong with the end of a job that its witness saw begin `runs` times."""
+    expected, kind = int(job.request.name), job.request.project
+    if job.state is JobState.LOST:
+        return [] if killed else [f"job {job.id} is lost and its supervisor was not killed"]
+    if runs > 1 and kind != "preempt":
+        return [f"job {job.id} ran {runs} times and is not restartable"]
+    if kind == "cancel":
+        return [] if job.state is JobState.CANCELLED else [f"job {job.id} should have been cancelled: {job}"]
+    ended = -job.signal if job.signal is not None else job.exit_code
+    if job.state is not (JobState.DONE if expected == 0 else JobState.FAILED) or ended != expected:
+        return [f"job {job.id} should have ended with {expected}: {job}"]
+    return [] if runs else [f"job {job.id} is {job.state} and never ran"]
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """A daemon in small for the chaos test: adopts, submits one batch, keeps GPUs busy; to be killed at any moment.
 
+Every seventh job never ends by itself and is cancelled; every eleventh is preempted in its first run.
+
 Run as `python -m tests.node.chaos_driver FOLDER JOBS BATCH SEED`; it ends, with 0, once all jobs are final.
 """
 
@@ -10,7 +12,7 @@ import time
 from pathlib import Path
 
 from lepton_rl.errors import JobError
-from lepton_rl.node.jobs import FINAL, JobRequest
+from lepton_rl.node.jobs import FINAL, JobRequest, JobState, StopHow
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.runs import Runs
 
@@ -20,24 +22,39 @@ GPUS = tuple(f"GPU-{number}" for number in range(6))
 _WITNESS = """
 import os, sys, time
 def tell(what):
-    line = f"{what} {os.environ['LEPTON_JOB_ID']} {os.environ['CUDA_VISIBLE_DEVICES']} {time.monotonic()}\\n"
+    job, run, gpu = (os.environ[name] for name in ("LEPTON_JOB_ID", "LEPTON_RUN", "CUDA_VISIBLE_DEVICES"))
+    line = f"{what} {job} {run} {gpu} {time.monotonic()}\\n"
     file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(file, line.encode())
     os.fsync(file)
 tell("begin")
-time.sleep(float(sys.argv[2]))
+endless = sys.argv[4] == "cancel" or (sys.argv[4] == "preempt" and os.environ["LEPTON_RUN"] == "1")
+time.sleep(1000 if endless else float(sys.argv[2]))
 tell("end")
 code = int(sys.argv[3])
 os.kill(os.getpid(), -code) if code < 0 else os._exit(code)
 """
 
 
-def request(folder: Path, chance: random.Random) -> JobRequest:
+def request(folder: Path, number: int, chance: random.Random) -> JobRequest:
     """Return a short job; its name is the exit code that it will have, negative for a signal."""
     code = chance.choice([0, 0, 0, 1, 42, -9, -15])
     last_s = f"{chance.uniform(0.0, 0.4):.3f}"
-    argv = (sys.executable, "-I", "-S", "-c", _WITNESS, str(folder / "witness"), last_s, str(code))
-    return JobRequest(argv=argv, cwd="/", name=str(code))
+    kind = "cancel" if number % 7 == 0 else "preempt" if number % 11 == 0 else "plain"
+    argv = (sys.executable, "-I", "-S", "-c", _WITNESS, str(folder / "witness"), last_s, str(code), kind)
+    return JobRequest(argv=argv, cwd="/", name=str(code), project=kind, restartable=kind == "preempt")
+
+
+def stop_some(journal: Journal, runs: Runs) -> None:
+    """Cancel what is to be cancelled, preempt what is to be preempted, and end what is left of either when lost."""
+    for run in journal.holding():
+        job = journal.job(run.job)
+        if job.state is JobState.RUNNING and job.request.project == "cancel":
+            runs.stop(job.id, "cancelled")
+        elif job.state is JobState.RUNNING and job.request.project == "preempt" and run.run == 1:
+            runs.stop(job.id, "preempted", then=JobState.WAITING, how=StopHow.CHECKPOINT)
+        elif job.state is JobState.LOST and job.request.project != "plain":
+            runs.end_orphan(job.id, StopHow.KILL)
 
 
 def main(folder: Path, jobs: int, batch: int, seed: int) -> None:
@@ -47,9 +64,10 @@ def main(folder: Path, jobs: int, batch: int, seed: int) -> None:
         known = len(journal.jobs())
         with journal.transaction():
             for number in range(known, min(jobs, known + batch)):
-                journal.submit(request(folder, random.Random(seed * 10_000 + number)), time.time())
+                journal.submit(request(folder, number, random.Random(seed * 10_000 + number)), time.time())
         while True:
             runs.poll()
+            stop_some(journal, runs)
             taken = {gpu for run in journal.holding() for gpu in run.gpu_uuids}
             free = [gpu for gpu in GPUS if gpu not in taken]
             for job, gpu in zip(journal.queue(), free, strict=False):

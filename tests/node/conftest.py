@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,9 +13,10 @@ import pytest
 
 from lepton_rl.node.cgroup import Cgroups, cgroup2_mount
 from lepton_rl.node.environment import RunSettings
+from lepton_rl.node.events import RunEvent
 from lepton_rl.node.jobs import JobRequest
 from lepton_rl.node.journal import Journal
-from lepton_rl.node.runs import RunEvent, Runs
+from lepton_rl.node.runs import Runs
 
 PATIENCE_S = 30.0  # for what a busy machine does late
 
@@ -31,6 +33,15 @@ def shell(script: str, **settings: object) -> JobRequest:
     """Return a job that runs a shell script for a short grace."""
     values: dict[str, object] = {"cwd": "/", "env": {"PATH": os.environ["PATH"]}, "stop_grace_s": 5.0} | settings
     return JobRequest(argv=("sh", "-c", script), **values)  # type: ignore[arg-type]
+
+
+def fill_disk(ballast: Path, leave: int = 0) -> None:
+    """Write a file until its disk is full, then give some bytes back."""
+    with ballast.open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        file.truncate(file.tell() - leave)
 
 
 def drain(runs: Runs) -> list[RunEvent]:
@@ -118,3 +129,17 @@ def cgroups() -> Iterator[Cgroups]:
         if group.is_dir():
             found.remove(group.name)
     parent.rmdir()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = os.geteuid() == 0 and (
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False).returncode == 0
+    )
+    if not mounted:
+        pytest.skip("a small file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a failed test may leave a process on it

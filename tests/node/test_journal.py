@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_rl.errors import IllegalTransition, JobError, JournalError, JournalFull
-from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd, StopHow, check_transition
+from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd, StopHow, check_request, check_transition
 from lepton_rl.node.journal import Journal, Usage
 from lepton_rl.node.ledger import AuditEntry, Decision, PowerLease, Reservation
 from lepton_rl.node.schema import MIGRATIONS
-from tests.node.conftest import shell
+from tests.node.conftest import fill_disk, shell
 
 REQUEST = JobRequest(
     argv=("python", "train.py", "--name", "ünï \udc80 'x'"),
@@ -91,6 +91,7 @@ def test_the_queue_is_by_priority_then_by_submission(journal: Journal) -> None:
     running = journal.submit(shell("true"), 1.0)
     journal.begin_run(running, ["GPU-a"], 1.0, 1.0, "boot")
     assert [job.id for job in journal.queue()] == [urgent, early, late]
+    assert [job.id for job in journal.queue(limit=2)] == [urgent, early]
     assert [job.id for job in journal.jobs(ACTIVE)] == [running]
     assert journal.counts()[JobState.WAITING] == 3
 
@@ -198,7 +199,7 @@ def test_what_was_committed_outlives_a_killed_process(tmp_path: Path) -> None:
     script = (
         "import os, sys, pathlib\n"
         "from lepton_rl.node.journal import Journal\n"
-        "from tests.node.conftest import shell\n"
+        "from tests.node.conftest import fill_disk, shell\n"
         "journal = Journal(pathlib.Path(sys.argv[1]))\n"
         "with journal.transaction():\n"
         "    for _ in range(10): journal.submit(shell('true'), 0.0)\n"
@@ -259,20 +260,6 @@ def test_a_write_that_the_system_refuses_leaves_nothing_and_can_be_tried_again(j
         assert len(again.jobs()) == 501
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = os.geteuid() == 0 and (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False).returncode == 0
-    )
-    if not mounted:
-        pytest.skip("a small file system cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_is_one_sentence_and_loses_nothing(small_disk: Path) -> None:
     with Journal(small_disk / "journal.sqlite") as journal:
         bulky = shell("x" * 10_000)
@@ -294,6 +281,23 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(small_disk: Path) -> None
             accepted.append(journal.submit(bulky, 0.0))
     with Journal(small_disk / "journal.sqlite") as again:
         assert [job.id for job in again.jobs()] == accepted
+
+
+@pytest.mark.parametrize("leave", [0, 4096, 8192, 16384, 32768, 65536])
+def test_a_full_disk_is_told_when_the_journal_is_opened(leave: int, small_disk: Path) -> None:
+    path, ballast = small_disk / "journal.sqlite", small_disk / "ballast"
+    fill_disk(ballast, leave)
+    with pytest.raises(JournalFull, match="the disk is full"):
+        Journal(path)
+    ballast.unlink()
+    with Journal(path) as journal:
+        job = journal.submit(REQUEST, 0.0)
+    fill_disk(ballast)
+    with pytest.raises(JournalFull, match="the disk is full"):
+        Journal(path)
+    ballast.unlink()
+    with Journal(path) as journal:
+        assert journal.job(job).request == REQUEST
 
 
 def test_a_transaction_that_ran_out_of_space_cannot_be_taken_for_written(small_disk: Path) -> None:
@@ -405,7 +409,8 @@ def test_the_audit_log_only_grows(journal: Journal) -> None:
     (kept,) = journal.ledger.audit_log()
     assert (kept.verb, kept.detail, kept.id) == ("drain", {"why": "fan"}, 1)
     with closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
-        for statement in ("DELETE FROM audit", "UPDATE audit SET user = 'eve'"):
+        replacing = "INSERT OR REPLACE INTO audit SELECT id, time, uid, 'eve', verb, target, outcome, detail FROM audit"
+        for statement in ("DELETE FROM audit", "UPDATE audit SET user = 'eve'", replacing):
             with pytest.raises(sqlite3.IntegrityError, match="the audit log can only grow"):
                 other.execute(statement)
 
@@ -455,4 +460,4 @@ def test_the_ledger_keeps_gpus_reservations_decisions_and_leases(journal: Journa
 )
 def test_a_request_that_no_node_can_run_is_refused(settings: dict[str, object], sentence: str) -> None:
     with pytest.raises(JobError, match=sentence):
-        JobRequest(**{"argv": ("true",), "cwd": "/", **settings})  # type: ignore[arg-type]
+        check_request(JobRequest(**{"argv": ("true",), "cwd": "/", **settings}))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from lepton_rl.errors import IllegalAction, IllegalTransition, JobError, JournalFull
+from lepton_rl.errors import IllegalAction, IllegalTransition, JobError, JournalError, JournalFull
 from lepton_rl.node.cgroup import Cgroups
 from lepton_rl.node.environment import MpsShare, RunSettings, supervisor_request
+from lepton_rl.node.events import EventKind, RunEvent
 from lepton_rl.node.jobs import JobState, RunRecord, StopHow
-from lepton_rl.node.processes import Process, boot_id
+from lepton_rl.node.processes import Process, boot_id, members
 from lepton_rl.node.run_folder import RunFolder
-from lepton_rl.node.runs import EventKind, RunEvent, Runs
+from lepton_rl.node.runs import Runs
 from tests.node.conftest import Node, drain, shell, until
 
 STUBBORN = "trap '' TERM USR1; echo ready; while :; do sleep 0.02; done"
@@ -59,6 +61,7 @@ def write_json(path: Path, **values: object) -> None:
         ("exit 0", (JobState.DONE, 0, None, None)),
         ("exit 3", (JobState.FAILED, 3, None, "ended with exit code 3")),
         ("kill -11 $$", (JobState.FAILED, None, 11, "ended by SIGSEGV")),
+        ("kill -40 $$", (JobState.FAILED, None, 40, "ended by signal 40")),
     ],
 )
 def test_a_job_ends_as_it_ends(
@@ -350,8 +353,90 @@ def reboot(node: Node, job: int) -> None:
         write_json(started, **(found | {"boot_id": boot, "supervisor": [me, 1], "child": [me, 1]}))
 
 
-@pytest.mark.parametrize(("restartable", "state"), [(True, JobState.WAITING), (False, JobState.LOST)])
-def test_after_a_reboot_only_what_may_be_restarted_waits(restartable: bool, state: JobState, node: Node) -> None:
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"exit_code": 0}', '{"supervisor": [1], "child": "x"}'])
+@pytest.mark.parametrize("name", ["exit.json", "started.json"])
+def test_files_that_a_job_wrote_over_do_not_end_the_daemon(name: str, text: str, node: Node) -> None:
+    job = node.start(shell(PATIENT))
+    node.wait_for_output(job, "ready")
+    node.supervisor(job)
+    (node.runs.folder(job, 1) / name).write_text(text)
+    kill_supervisor(node, job)
+    event = drain(node.runs)[-1]
+    assert (event.kind, event.holds_gpus) == (EventKind.LOST, True)
+    assert node.runs.end_orphan(job, StopHow.KILL) == 1
+    until(lambda: bool(node.runs.poll()), "the orphan's end")
+    assert node.journal.holding() == []
+
+
+def test_a_start_that_a_job_wrote_over_still_counts_as_one(node: Node) -> None:
+    job = node.start(shell(f"echo x >> {node.folder}/ran; echo ready; exec sleep 1000"))
+    node.wait_for_output(job, "ready")
+    started = node.runs.folder(job, 1) / "started.json"
+    supervisor = Process.of(json.loads(started.read_text())["supervisor"][0])
+    assert supervisor is not None
+    started.write_text("?")
+    supervisor.signal(signal.SIGKILL)
+    until(lambda: not supervisor.alive(), "the supervisor's end")
+    node.crash()
+    node.restart()
+    assert node.journal.job(job).state is JobState.LOST
+    assert [run.job for run in node.journal.holding()] == [job]
+    assert node.runs.end_orphan(job, StopHow.KILL) == 1
+    until(lambda: bool(node.runs.poll()), "the orphan's end")
+    assert (node.folder / "ran").read_text() == "x\n"
+
+
+def test_a_running_job_whose_folder_was_removed_is_watched_and_never_run_again(node: Node) -> None:
+    job = node.start(shell(f"echo x >> {node.folder}/ran; echo ready; exec sleep 1000", restartable=True))
+    node.wait_for_output(job, "ready")
+    node.supervisor(job)
+    node.crash()
+    shutil.rmtree(node.folder / "jobs")
+    node.restart()
+    assert node.runs.watching() == {job}
+    kill_supervisor(node, job)
+    assert drain(node.runs)[-1].kind is EventKind.LOST
+    node.runs.end_orphan(job, StopHow.KILL)
+    until(lambda: bool(node.runs.poll()), "the orphan's end")
+    node.crash()
+    assert node.restart() == []
+    assert node.journal.job(job).state is JobState.LOST
+    assert (node.folder / "ran").read_text() == "x\n"
+
+
+def test_without_descriptors_a_job_is_started_once_and_found_by_its_folder(node: Node) -> None:
+    job = node.journal.submit(shell(f"echo x >> {node.folder}/ran; exit 3"), 0.0)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = len(list(Path("/proc/self/fd").iterdir()))
+    refused = 0
+    for room in range(12):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare + room, before[1]))
+        try:
+            node.runs.launch(job, ["GPU-a"])
+            break
+        except (JobError, JournalError):
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert refused > 0
+    until(lambda: bool(node.runs.poll()) or node.journal.job(job).state is JobState.FAILED, "the end")
+    drain(node.runs)
+    assert (node.journal.job(job).state, node.journal.job(job).exit_code) == (JobState.FAILED, 3)
+    assert (node.folder / "ran").read_text() == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("restartable", "cancelled", "state"),
+    [
+        (True, False, JobState.WAITING),
+        (False, False, JobState.LOST),
+        (True, True, JobState.CANCELLED),
+        (False, True, JobState.CANCELLED),
+    ],
+)
+def test_after_a_reboot_only_what_may_be_restarted_waits(
+    restartable: bool, cancelled: bool, state: JobState, node: Node
+) -> None:
     job = node.start(shell(PATIENT, restartable=restartable))
     node.wait_for_output(job, "ready")
     node.supervisor(job)
@@ -359,6 +444,8 @@ def test_after_a_reboot_only_what_may_be_restarted_waits(restartable: bool, stat
     kill_supervisor(node, job)
     assert run.child_pid is not None
     os.kill(run.child_pid, signal.SIGKILL)
+    if cancelled:
+        node.journal.intend_stop(job, StopHow.STOP, JobState.CANCELLED, "no need", 0.0)
     node.crash()
     reboot(node, job)
     assert kinds(node.restart()) == ["rebooted"]
@@ -476,12 +563,41 @@ def test_a_run_in_a_control_group_is_limited_and_leaves_none(node: Node, cgroups
 def test_an_orphan_that_hides_from_all_else_is_found_by_its_control_group(node: Node, cgroups: Cgroups) -> None:
     node.runs.close()
     node.runs = Runs(node.folder, node.journal, cgroups=cgroups)
-    job = node.start(shell("exec env -i setsid sh -c 'echo ready; while :; do sleep 0.05; done'"))
+    job = node.start(shell("env -i setsid sh -c 'echo ready; while :; do sleep 0.05; done' & wait"))
     node.wait_for_output(job, "ready")
     node.supervisor(job)
     kill_supervisor(node, job)
+    os.kill(node.journal.run(job).child_pid or 0, signal.SIGKILL)
     assert drain(node.runs)[-1].holds_gpus
     node.runs.end_orphan(job, StopHow.KILL)
     until(lambda: bool(node.runs.poll()), "the orphan's end")
     assert node.journal.holding() == []
     assert not (cgroups.parent / f"{job}.1").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_a_job_runs_as_the_user_who_submitted_it(node: Node) -> None:
+    node.runs.close()
+    node.runs = Runs(node.folder, node.journal, settings=RunSettings(switch_user=True))
+    nobody = node.run_to_end(shell(f"id -u; touch {node.runs.folder(1, 1)}/exit.json", uid=65534))
+    assert (node.runs.folder(nobody, 1) / "stdout").read_text() == "65534\n"
+    assert node.journal.job(nobody).state is JobState.FAILED  # it cannot write how it ended itself
+    unknown = node.journal.submit(shell("true", uid=4_000_000), 0.0)
+    with pytest.raises(JobError, match="user 4000000 is not known to this machine"):
+        node.runs.launch(unknown, ["GPU-a"])
+
+
+def test_a_session_taken_over_by_a_stranger_is_not_signalled() -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 1000 & wait"], start_new_session=True) as stranger:
+        now = Process.of(stranger.pid)
+        assert now is not None
+        former = Process(now.pid, now.start_ticks - 1, now.boot_id)
+        until(lambda: len(members(now, "NO=1")) == 2, "its child")
+        assert members(former, "NO=1") == []
+        stranger.kill()
+        stranger.wait()
+        left = members(now, "NO=1")
+        assert len(left) == 1
+        assert members(now, "NO=1", sure=True) == []
+        assert members(now, "NO=1", [left[0].pid], sure=True) == left
+        assert left[0].signal(signal.SIGKILL)

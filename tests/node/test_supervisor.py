@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lepton_rl.node import supervisor
-from tests.node.conftest import until
+from tests.node.conftest import fill_disk, until
 
 ARGV = [sys.executable, "-I", "-S", supervisor.__file__]
 
@@ -80,31 +80,31 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize("code", [0, 1, 77, 255])
 def test_an_exit_code_is_written_down(code: int, tmp_path: Path) -> None:
     found = run(prepare(tmp_path, f"exit {code}"))
-    assert (found["code"], found["signal"], found["stopped"], found["step"]) == (code, None, None, None)
+    assert (found["exit_code"], found["signal"], found["stopped"], found["step"]) == (code, None, None, None)
     assert log(tmp_path) == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_written_down(number: signal.Signals, tmp_path: Path) -> None:
     found = run(prepare(tmp_path, f"kill -{int(number)} $$"))
-    assert (found["code"], found["signal"]) == (None, number)
+    assert (found["exit_code"], found["signal"]) == (None, number)
 
 
 def test_a_command_that_is_not_there_says_so(tmp_path: Path) -> None:
     found = run(prepare(tmp_path, "", argv=["no-such-command"]))
-    assert found["code"] == 127
+    assert found["exit_code"] == 127
     assert found["reason"] == "the command 'no-such-command' cannot be run: No such file or directory"
     assert (tmp_path / "stderr").read_text().strip() == found["reason"]
 
 
 def test_a_command_that_is_no_program_says_so(tmp_path: Path) -> None:
     found = run(prepare(tmp_path, "", argv=[str(tmp_path)]))
-    assert (found["code"], found["reason"]) == (126, f"the command '{tmp_path}' cannot be run: Permission denied")
+    assert (found["exit_code"], found["reason"]) == (126, f"the command '{tmp_path}' cannot be run: Permission denied")
 
 
 def test_a_working_directory_that_is_not_there_says_so(tmp_path: Path) -> None:
     found = run(prepare(tmp_path, "true", cwd="/no/such/place"))
-    assert found["code"] == 126
+    assert found["exit_code"] == 126
     assert found["reason"] == "the working directory /no/such/place cannot be entered: No such file or directory"
 
 
@@ -136,7 +136,7 @@ def test_what_it_used_is_written_down(tmp_path: Path) -> None:
 def test_a_stopped_job_may_tidy_up(tmp_path: Path) -> None:
     script = "trap 'echo tidied; exit 5' TERM; echo ready; while :; do sleep 0.02; done"
     found = signalled(prepare(tmp_path, script), signal.SIGTERM)
-    assert (found["code"], found["stopped"], found["step"]) == (5, "stop", "stop")
+    assert (found["exit_code"], found["stopped"], found["step"]) == (5, "stop", "stop")
     assert lines(tmp_path) == ["ready", "tidied"]
 
 
@@ -163,7 +163,13 @@ def test_a_checkpoint_is_taken_by_those_who_can_and_ends_nobody_else(tmp_path: P
     inner = "trap 'echo saved; exit 7' USR1; echo ready; while :; do sleep 0.02; done"
     found = signalled(prepare(tmp_path, f'sh -c "{inner}"; echo code $?'), signal.SIGUSR1)
     assert lines(tmp_path) == ["ready", "saved", "code", "7"]
-    assert (found["code"], found["stopped"], found["step"]) == (0, "checkpoint", "checkpoint")
+    assert (found["exit_code"], found["stopped"], found["step"]) == (0, "checkpoint", "checkpoint")
+
+
+def test_a_real_time_signal_may_ask_for_the_checkpoint(tmp_path: Path) -> None:
+    script = "trap 'echo saved; exit 0' 40; echo ready; while :; do sleep 0.02; done"
+    found = signalled(prepare(tmp_path, script, argv=["bash", "-c", script], checkpoint_signal=40), signal.SIGUSR1)
+    assert (lines(tmp_path), found["exit_code"]) == (["ready", "saved"], 0)
 
 
 def test_after_the_checkpoint_grace_the_job_is_stopped(tmp_path: Path) -> None:
@@ -181,7 +187,7 @@ def test_a_job_that_knows_no_checkpoint_is_stopped_at_once(tmp_path: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTSTP])
 def test_a_terminal_does_not_end_the_supervisor(number: signal.Signals, tmp_path: Path) -> None:
     found = signalled(prepare(tmp_path, "echo ready; sleep 0.2; exit 4"), number)
-    assert (found["code"], found["stopped"]) == (4, None)
+    assert (found["exit_code"], found["stopped"]) == (4, None)
 
 
 def test_a_daemonised_process_ends_with_its_job(tmp_path: Path) -> None:
@@ -199,7 +205,7 @@ def test_a_daemonised_process_ends_with_its_job(tmp_path: Path) -> None:
     )
     folder = prepare(tmp_path, "", argv=[sys.executable, "-c", daemonise], cwd=str(tmp_path), stop_grace_s=0.2)
     found = run(folder)
-    assert (found["code"], found["stopped"], found["step"]) == (0, None, "kill")
+    assert (found["exit_code"], found["stopped"], found["step"]) == (0, None, "kill")
     assert gone(int(lines(folder)[0]))
 
 
@@ -252,10 +258,29 @@ def test_it_runs_without_the_package(tmp_path: Path) -> None:
     folder = prepare(tmp_path / "run", "exit 3")
     command = [sys.executable, "-I", "-S", str(alone), str(folder)]
     assert subprocess.run(command, cwd="/", env={}, check=False).returncode == 0
-    assert ending(folder)["code"] == 3
+    assert ending(folder)["exit_code"] == 3
 
 
 def test_time_is_measured_even_where_the_wall_clock_is_wrong(tmp_path: Path) -> None:
     before = time.monotonic()
     found = run(prepare(tmp_path, "sleep 0.2"))
     assert 0.2 <= found["run_s"] <= time.monotonic() - before
+
+
+def test_a_full_disk_does_not_hide_how_a_job_ended(small_disk: Path) -> None:
+    folder = prepare(small_disk / "run", f"cat /dev/zero > {small_disk}/ballast; echo full; exit 3")
+    assert run(folder)["exit_code"] == 3
+    assert lines(folder) == []  # there was no room for what it said
+
+
+def test_a_log_that_fills_the_disk_does_not_end_the_supervisor(small_disk: Path) -> None:
+    folder = prepare(small_disk / "run", "cat /dev/zero; sleep 2; exit 3", log_bytes_limit=1000)
+    assert run(folder)["exit_code"] == 3
+
+
+def test_a_full_disk_starts_nothing(small_disk: Path) -> None:
+    folder = prepare(small_disk / "run", f"touch {small_disk}/ran")
+    fill_disk(small_disk / "ballast")
+    assert subprocess.run([*ARGV, str(folder)], check=False).returncode != 0
+    assert not (small_disk / "ran").exists()
+    assert not (folder / "started.json").exists()
