@@ -18,11 +18,12 @@ from lepton_rl.devices import DeviceError, Telemetry
 from lepton_rl.errors import IllegalAction, JobError, JournalFull, NodeError
 from lepton_rl.node.clock import Clock, SystemClock
 from lepton_rl.node.environment import MARK
+from lepton_rl.node.events import RunEvent
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.jobs import ACTIVE, JobRecord, JobRequest, JobState, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.lifecycle import GpuState, GpuStatus, Lifecycle
-from lepton_rl.node.runs import RunEvent, Runs
+from lepton_rl.node.runs import Runs
 from lepton_rl.node.view import GpuView, JobRows, RunningJob, Views
 
 _log = logging.getLogger(__name__)
