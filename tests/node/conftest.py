@@ -17,7 +17,9 @@ from lepton_rl.node.events import RunEvent
 from lepton_rl.node.jobs import JobRequest
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.runs import Runs
+from tests.fake_nvml.fixtures import devices, fake, fake_library
 
+__all__ = ["devices", "fake", "fake_library"]
 PATIENCE_S = 30.0  # for what a busy machine does late
 
 
