@@ -23,6 +23,7 @@ from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.jobs import ACTIVE, JobRecord, JobRequest, JobState, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.lifecycle import GpuState, GpuStatus, Lifecycle
+from lepton_rl.node.metering import RunMeter
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.view import GpuView, JobRows, RunningJob, Views
 
@@ -99,7 +100,7 @@ class NodeCluster:
         self.hardware, self.journal, self.runs, self.telemetry = hardware, journal, runs, telemetry
         self.rules = rules or NodeRules()
         self.power = power
-        self._created = journal.created
+        self._created, self._node_id = journal.created, journal.node_id
         self.clock: Clock = clock or SystemClock()
         self.loop = loop or asyncio.new_event_loop()
         self.on_change: Callable[[], None] = lambda: None
@@ -112,6 +113,7 @@ class NodeCluster:
         self._decided_at = -float("inf")
         self._due = asyncio.Event()
         self._closing = False
+        self.meter = RunMeter(self._owner_of)
         self.lifecycle = self._recall_gpus()
         self._recall_jobs()
         self.loop.add_reader(runs.fileno(), self._on_runs)
@@ -389,6 +391,8 @@ class NodeCluster:
             return
         if before is not None and before.run == event.run:
             del self._holding[event.job]
+            used = self.meter.forget(before)
+            self.journal.set_run_usage(event.job, event.run, round(used.energy_mj), used.peak_memory_mib)
             for uuid in before.gpu_uuids:
                 if not any(uuid in run.gpu_uuids for run in self._holding.values()):
                     self.lifecycle.release(uuid, self.clock.monotonic())
@@ -426,6 +430,7 @@ class NodeCluster:
         """Work out the states of the GPUs; where one changed, that is a decision point."""
         snapshot, wall = self.telemetry.latest(), self.clock.wall()
         devices = {device.identity.uuid: device for device in snapshot.devices}
+        self.meter.add(snapshot.devices, self._holding.values())
         held = {uuid for run in self._holding.values() for uuid in run.gpu_uuids}
         reserved = {
             uuid: f"reserved for {reservation.user or reservation.project} until its end"
@@ -445,9 +450,17 @@ class NodeCluster:
 
     def _is_ours(self, pid: int) -> bool:
         """Whether a process was started by a run of this node."""
+        return self._owner_of(pid) is not None
+
+    def _owner_of(self, pid: int) -> tuple[int, int] | None:
+        """The job and run that a process was started by, as its environment tells."""
         try:
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
-            return False
-        mark = f"{MARK}={self.journal.node_id}:".encode()
-        return any(variable.startswith(mark) for variable in variables)
+            return None
+        mark = f"{MARK}={self._node_id}:".encode()
+        for variable in variables:
+            words = variable.removeprefix(mark).split(b":") if variable.startswith(mark) else []
+            if len(words) == 2 and all(word.isdigit() for word in words):
+                return int(words[0]), int(words[1])
+        return None

@@ -72,7 +72,7 @@ def test_what_cannot_be_given_back_now_is_kept(fake: FakeNvml, devices: NvmlDevi
     assert len(leases.leases) == 2
     fake.heal("nvmlDeviceSetPowerManagementLimit")
     leases.restore()
-    assert not leases.leases
+    assert [lease.uuid for lease in leases.leases] == []
     assert limit(fake) == limit(fake, 1) == LIMIT_MW
 
 
