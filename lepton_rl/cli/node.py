@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lepton_rl.cli.options import command_group
+from lepton_rl.cli.options import Overwrite, command_group, output_option
 from lepton_rl.cli.printing import announce_compilation, note, print_json
 from lepton_rl.cli.quantities import ago, lasting, mebibytes, moment, seconds
 from lepton_rl.errors import NodeError
@@ -410,6 +410,70 @@ def telemetry(
     from lepton_rl.node.readings import print_csv, print_summary
 
     (print_csv if csv else print_summary)(state_folder(state), ago(since))
+
+
+@app.command()
+def export(
+    out: Annotated[Path, output_option("File to write: .csv or .npz.")],
+    since: Annotated[str | None, typer.Option(help="Submitted since so long ago, as 30d.")] = None,
+    anonymize: Annotated[bool, typer.Option("--anonymize", help="Users, projects and queues become numbers.")] = False,
+    overwrite: Overwrite = False,
+    state: State = None,
+) -> None:
+    """Write the jobs that ran as a workload, to simulate, benchmark and train on.
+
+    Example: lepton-rl node export --out mine.csv; lepton-rl train quickstart.yaml 'workload={path: mine.csv}'
+    """
+    from lepton_rl.experiments.node_replay import read_about
+    from lepton_rl.experiments.outputs import check_output_file
+    from lepton_rl.node.export import read_jobs
+    from lepton_rl.node.journal import Journal
+    from lepton_rl.node.paths import JOURNAL
+    from lepton_rl.workloads.plain_csv import write_csv
+
+    if out.suffix not in (".csv", ".npz"):
+        raise NodeError(f"{out}: the name must end in .csv or .npz, which is the format")
+    check_output_file(out, overwrite)
+    folder = state_folder(state)
+    default = float(read_about(folder)["default_time_s"])
+    with Journal(folder / JOURNAL, read_only=True) as journal:
+        history = read_jobs(journal, 0.0 if since is None else ago(since), default, anonymize)
+    if out.suffix == ".csv":
+        write_csv(history.trace, out)
+    else:
+        history.trace.save(out)
+    for loss in history.trace.losses:
+        note(loss)
+    note(f"{len(history.trace)} jobs, written: {out}")
+
+
+@app.command()
+def replay(
+    policy: Annotated[str | None, typer.Option(help="Another policy than the one that decides there.")] = None,
+    start_delay: Annotated[
+        float | None, typer.Option(min=0, help="Seconds from decision to start; as measured if left out.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="Jobs submitted since so long ago, as 30d.")] = None,
+    state: State = None,
+    json: Json = False,
+) -> None:
+    """Simulate what the node did and print the gap: waits, starts, energy.
+
+    Example: lepton-rl node replay
+    """
+    from lepton_rl.experiments.node_replay import replay as simulate
+
+    found = simulate(state_folder(state), policy, start_delay, 0.0 if since is None else ago(since))
+    rows = found.rows()
+    jobs = len(found.history.trace)
+    if json:
+        print_json({"policy": found.policy, "jobs": jobs, "start_delay_s": found.start_delay, "rows": rows})
+        return
+    typer.echo(f"{jobs} jobs on {found.cluster}, simulated under {found.policy}, {found.start_delay:.3f} s to a start")
+    typer.echo(f"{'':<36} {'node':>12} {'simulated':>12} {'difference':>12}")
+    for name, row in rows.items():
+        cells = ("-" if value is None else f"{value:,.3f}" for value in row.values())
+        typer.echo(f"{name:<36} " + " ".join(f"{cell:>12}" for cell in cells))
 
 
 @app.command()

@@ -73,6 +73,7 @@ def node_setup(config: NodeConfig, policy: PolicySpec | None = None, state_dir: 
         runs=RunSettings(log_bytes_limit=round(jobs.log_megabytes * MIB), umask=jobs.umask, rlimits=jobs.rlimits),
         operators=frozenset(_uid(name) for name in config.operators),
         power=_power(config.power),
+        policy_spec=_absolute(config.policy, config.base) if policy is None else _absolute(policy, None),
         price_usd_per_kwh=config.price_usd_per_kwh,
     )  # fmt: skip
 
@@ -140,6 +141,13 @@ def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list
         _POWER[config.power.mode],
         f"journal, logs and socket lie in {setup.state_dir}",
     ]
+
+
+def _absolute(spec: PolicySpec, base: Path | None) -> PolicySpec:
+    """Return a policy as it is named from anywhere: a path becomes absolute."""
+    if isinstance(spec, str) and (path := (base or Path()) / Path(spec).expanduser()).exists():
+        return str(path.absolute())
+    return spec
 
 
 def _uid(name: str) -> int:

@@ -4,6 +4,7 @@ Jobs do not end with it; the next daemon finds them.
 """
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -14,15 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lepton_rl.core.atomic import replacing
+from lepton_rl.core.cluster import describe_cluster
 from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, History, Telemetry
 from lepton_rl.errors import IllegalAction, JournalFull, LeptonError, NodeError
 from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
 from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.guard import Guard, GuardRules
-from lepton_rl.node.hardware import describe_hardware
+from lepton_rl.node.hardware import NodeHardware, describe_hardware
 from lepton_rl.node.journal import Journal
-from lepton_rl.node.paths import HISTORY, JOURNAL, SOCKET
+from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.server import SocketServer
 from lepton_rl.node.service import Service
@@ -47,6 +50,7 @@ class NodeSetup:
         history_bytes: bound of the telemetry history.
         price_usd_per_kwh: for the cost in `usage`.
         about: what `status` says beside.
+        policy_spec: the policy as `make_policy` takes it, for a replay.
     """
 
     state_dir: Path
@@ -63,6 +67,7 @@ class NodeSetup:
     group: int | None = None
     price_usd_per_kwh: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    policy_spec: Any = None
 
 
 def run_daemon(setup: NodeSetup) -> None:
@@ -81,6 +86,7 @@ def run_daemon(setup: NodeSetup) -> None:
         loop = asyncio.new_event_loop()
         open_things.callback(loop.close)
         seen: list[NodeCluster] = []
+        write_about(setup, hardware)
         history = open_things.enter_context(History(setup.state_dir / HISTORY))
         telemetry = open_things.enter_context(Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen)))
         runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs))
@@ -130,6 +136,19 @@ def decide_for_ever(cluster: NodeCluster, guard: Guard) -> None:
                 cluster.apply(action)
             except (IllegalAction, JournalFull) as error:
                 _log.error("%s was not done: %s", action, error)
+
+
+def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
+    """Write down what this node is, for those who read its journal later."""
+    about = {
+        "cluster": describe_cluster(hardware.cluster),
+        "gpus": list(hardware.uuids),
+        "policy": setup.policy_spec,
+        "placement": setup.rules.placement.name.lower(),
+        "default_time_s": setup.rules.default_time_s,
+    }
+    with replacing(setup.state_dir / NODE) as draft:
+        draft.write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")
 
 
 def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:

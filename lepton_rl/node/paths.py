@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 JOURNAL, HISTORY, SOCKET, LOG = "journal.sqlite3", "telemetry.sqlite3", "socket", "daemon.log"
+NODE = "node.json"
+"""What the last daemon was: cluster, policy, placement."""
 
 
 def default_state_dir() -> Path:
