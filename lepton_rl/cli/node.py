@@ -9,7 +9,7 @@ import typer
 
 from lepton_rl.cli.options import Overwrite, command_group, output_option
 from lepton_rl.cli.printing import announce_compilation, note, print_json
-from lepton_rl.cli.quantities import ago, lasting, mebibytes, moment, seconds
+from lepton_rl.cli.quantities import ago, lasting, mebibytes, moment, seconds, share
 from lepton_rl.errors import NodeError
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def connect(state: Path | None, timeout_s: float | None = 30.0) -> "NodeClient":
 def start(
     policy: Annotated[str | None, typer.Option(help="Name of a policy, or path of a bundle.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of the node; see configs/node.")] = None,
+    shadow: Annotated[str | None, typer.Option(help="Another policy: it decides too, and that is compared.")] = None,
+    canary: Annotated[str | None, typer.Option(help="The share of jobs that --shadow decides on, as 10%.")] = None,
     state: State = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and log to standard error.")] = False,
 ) -> None:
@@ -57,14 +59,17 @@ def start(
     from lepton_rl.experiments.deploy import node_setup, read_node_config
     from lepton_rl.node.start import run_here, run_in_background
 
-    setup = node_setup(read_node_config(config), policy, state)
+    setup = node_setup(
+        read_node_config(config), policy, state, trial=shadow, canary_share=None if canary is None else share(canary)
+    )
     if foreground:
         run_here(setup)
         return
     announce_compilation()
     words = ["node", "start", "--foreground", "--state", str(setup.state_dir)]
     words += ["--config", str(config.absolute())] if config is not None else []
-    words += ["--policy", policy] if policy is not None else []
+    for option, value in (("--policy", policy), ("--shadow", shadow), ("--canary", canary)):
+        words += [option, value] if value is not None else []
     about = run_in_background(setup, words)
     _announce(about)
     typer.echo(f"node: {setup.state_dir}")
@@ -477,6 +482,35 @@ def replay(
 
 
 @app.command()
+def compare(
+    policy: Annotated[str | None, typer.Argument(help="Policy or bundle; the one on trial if left out.")] = None,
+    since: Annotated[str | None, typer.Option(help="Jobs submitted since so long ago, as 30d.")] = None,
+    state: State = None,
+    json: Json = False,
+) -> None:
+    """Compare the acting policy with another one on the jobs that ran here, simulated; and a canary's jobs as they ran.
+
+    Example: lepton-rl node compare runs/quickstart --since 7d
+    """
+    from lepton_rl.experiments.node_compare import compare as simulate
+
+    found = simulate(state_folder(state), policy, 0.0 if since is None else ago(since))
+    if json:
+        print_json(found)
+        return
+    typer.echo(f"{found['jobs']} jobs, simulated; means with 95 % intervals")
+    for name, figures in found["simulated"].items():
+        slowdown, wait = _interval(figures["mean_slowdown"]), _interval(figures["mean_wait_s"])
+        typer.echo(f"{name:<24} slowdown {slowdown}, wait {wait} s")
+    difference = found["difference"]
+    slowdown, wait = _interval(difference["slowdown"]), _interval(difference["wait_s"])
+    typer.echo(f"{'second minus first':<24} slowdown {slowdown}, wait {wait} s")
+    for name, figures in found.get("canary", {}).items():
+        slowdown, wait = _interval(figures["mean_slowdown"]), _interval(figures["mean_wait_s"])
+        typer.echo(f"{name + ', as it ran':<24} slowdown {slowdown}, wait {wait} s, {figures['jobs']} jobs")
+
+
+@app.command()
 def backup(file: Annotated[Path, typer.Argument(help="File to write.")], state: State = None) -> None:
     """Copy the journal while jobs go on.
 
@@ -526,6 +560,11 @@ def stop(state: State = None) -> None:
         client.call("stop")
     wait_until_gone(pid)
     note("the daemon has ended; jobs go on")
+
+
+def _interval(value: dict[str, float | None]) -> str:
+    bounds = "" if value["low"] is None else f" [{value['low']:.2f}, {value['high']:.2f}]"
+    return f"{value['mean']:.2f}{bounds}"
 
 
 def _share(value: float | None) -> str:

@@ -68,3 +68,15 @@ def lasting(duration: float | None) -> str:
     if whole < 86_400:
         return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def share(text: str) -> float:
+    """Return a share as 10% or 0.1."""
+    number = text.strip().removesuffix("%")
+    try:
+        found = float(number) / (100.0 if text.strip().endswith("%") else 1.0)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1:
+        raise typer.BadParameter(f"{text!r} is no share between 0 and 1; write it as 10% or 0.1")
+    return found

@@ -23,6 +23,7 @@ from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.paths import default_state_dir
 from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
 from lepton_rl.node.power_helper import HelperPower
+from lepton_rl.node.trial import Canary, Shadow
 
 MIB = 1 << 20
 _POWER = {
@@ -43,13 +44,22 @@ def read_node_config(file: Path | None, overrides: tuple[str, ...] = ()) -> Node
     return load(file, NodeConfig, overrides).model_copy(update={"base": file.absolute().parent})
 
 
-def node_setup(config: NodeConfig, policy: PolicySpec | None = None, state_dir: Path | None = None) -> NodeSetup:
+def node_setup(
+    config: NodeConfig,
+    policy: PolicySpec | None = None,
+    state_dir: Path | None = None,
+    *,
+    trial: str | None = None,
+    canary_share: float | None = None,
+) -> NodeSetup:
     """Return what a daemon is started with.
 
     Args:
         config: of the node.
         policy: instead of the configuration's; a path in it starts from the working directory.
         state_dir: instead of the configuration's.
+        trial: another policy, in the shadow of the acting one.
+        canary_share: the part of the jobs on which the other one decides indeed, 0 to 1.
 
     Raises:
         LeptonError: the policy or the fallback cannot be made, or an operator is not known.
@@ -58,13 +68,23 @@ def node_setup(config: NodeConfig, policy: PolicySpec | None = None, state_dir: 
     fallback = make_policy(config.fallback, base=config.base)
     if isinstance(fallback, LearnedPolicy):
         raise ConfigError("fallback: a trained policy cannot be the fallback; name a heuristic, as fcfs")
+    name = policy_name(acting)
+    if canary_share is not None and trial is None:
+        raise ConfigError("a canary is the policy that --shadow names; give that too")
+    if trial is not None:
+        other = make_policy(trial)
+        acting = (
+            Shadow(acting, other, (name, policy_name(other)))
+            if canary_share is None
+            else Canary(acting, other, canary_share)
+        )
     folder = state_dir or (Path(config.state_dir).expanduser() if config.state_dir else default_state_dir())
     jobs, guard = config.jobs, config.guard
     return NodeSetup(
         state_dir=folder.absolute(),
         policy=acting,
         fallback=fallback,
-        names=(policy_name(acting), policy_name(fallback)),
+        names=(name, policy_name(fallback)),
         open_devices=lambda: open_devices(config),
         rules=NodeRules(
             Placement[jobs.placement.upper()], jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s
@@ -74,6 +94,8 @@ def node_setup(config: NodeConfig, policy: PolicySpec | None = None, state_dir: 
         operators=frozenset(_uid(name) for name in config.operators),
         power=_power(config.power),
         policy_spec=_absolute(config.policy, config.base) if policy is None else _absolute(policy, None),
+        trial_spec=None if trial is None else _absolute(trial, None),
+        canary_share=canary_share,
         price_usd_per_kwh=config.price_usd_per_kwh,
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from lepton_rl.devices import DeviceError, Telemetry
 from lepton_rl.errors import IllegalAction, JobError, JournalFull, NodeError
 from lepton_rl.node.clock import Clock, SystemClock
 from lepton_rl.node.environment import MARK
+from lepton_rl.node.estimates import EstimateRules, RunTimes
 from lepton_rl.node.events import RunEvent
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.jobs import ACTIVE, JobRecord, JobRequest, JobState, RunRecord, StopHow
@@ -104,7 +105,9 @@ class NodeCluster:
         self.clock: Clock = clock or SystemClock()
         self.loop = loop or asyncio.new_event_loop()
         self.on_change: Callable[[], None] = lambda: None
-        self.rows = JobRows(hardware.cluster, self.rules.default_time_s)
+        self.run_times = RunTimes(EstimateRules(default_s=self.rules.default_time_s))
+        self.run_times.recall(journal)
+        self.rows = JobRows(hardware.cluster, self.rules.default_time_s, self.run_times.of)
         self._views = Views(hardware.cluster, self.rules.placement, self.rules.restart_cost, self.rules.quantum)
         self._jobs: dict[int, _Job] = {}  # all that are not final
         self._holding: dict[int, RunRecord] = {}  # by job; orphans of lost jobs too
@@ -322,19 +325,13 @@ class NodeCluster:
 
     def _kept_free(self, wall: float) -> set[str]:
         """GPUs with a reservation ahead into which a job that waits could run."""
-        asked = [
-            self._requested(job.record.request) for job in self._jobs.values() if job.record.state is JobState.WAITING
-        ]
-        longest = max(asked, default=0.0)
+        longest = max((self.rows.requested_s(record.request) for record in self.waiting()), default=0.0)
         return {
             uuid
             for reservation in self.journal.ledger.reservations(wall)
             for uuid in reservation.gpu_uuids
             if wall + longest > reservation.begin_time and uuid in self.hardware.uuids
         }
-
-    def _requested(self, request: JobRequest) -> float:
-        return self.rules.default_time_s if request.requested_s is None else request.requested_s
 
     def _recall_gpus(self) -> Lifecycle:
         known = self.journal.ledger.gpus()
@@ -397,6 +394,10 @@ class NodeCluster:
                 if not any(uuid in run.gpu_uuids for run in self._holding.values()):
                     self.lifecycle.release(uuid, self.clock.monotonic())
             self.telemetry.wake()
+        if event.state is JobState.DONE:
+            record = self.journal.job(event.job)
+            seconds = sum(run.run_s or 0.0 for run in self.journal.runs(event.job))
+            self.run_times.learn(record.request, seconds)
         target = self._targets.pop(event.job, None)
         if target is not None and event.state is JobState.WAITING:
             self._arrive(event.job, target)

@@ -51,6 +51,8 @@ class NodeSetup:
         price_usd_per_kwh: for the cost in `usage`.
         about: what `status` says beside.
         policy_spec: the policy as `make_policy` takes it, for a replay.
+        trial_spec: the one on trial, if any, the same.
+        canary_share: of the jobs that it has; None for a shadow.
     """
 
     state_dir: Path
@@ -68,6 +70,8 @@ class NodeSetup:
     price_usd_per_kwh: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
     policy_spec: Any = None
+    trial_spec: Any = None
+    canary_share: float | None = None
 
 
 def run_daemon(setup: NodeSetup) -> None:
@@ -144,6 +148,8 @@ def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
         "cluster": describe_cluster(hardware.cluster),
         "gpus": list(hardware.uuids),
         "policy": setup.policy_spec,
+        "trial": setup.trial_spec,
+        "canary_share": setup.canary_share,
         "placement": setup.rules.placement.name.lower(),
         "default_time_s": setup.rules.default_time_s,
     }

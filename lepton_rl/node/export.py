@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.errors import JournalError
+from lepton_rl.node.estimates import EstimateRules, RunTimes
 from lepton_rl.node.hardware import CPU, RAM
-from lepton_rl.node.jobs import FINAL, JobRecord, RunRecord
+from lepton_rl.node.jobs import FINAL, JobRecord, JobState, RunRecord
 from lepton_rl.node.journal import Journal
 from lepton_rl.workloads import Dropped, Trace
 
@@ -101,7 +102,7 @@ def _columns(
         "job_id": [record.id for record, _ in ran],
         "submit_time": [_ready(record) for record, _ in ran],
         "run_time": [max(SHORTEST_RUN_S, sum(run.run_s or 0.0 for run in runs)) for _, runs in ran],
-        "requested_time": [request.requested_s or default_time_s for request in requests],
+        "requested_time": _requested(ran, default_time_s),
         "gpus": [request.gpu_milli / 1000 for request in requests],
         "gpu_memory_gib": [
             np.nan if request.gpu_memory_mib is None else request.gpu_memory_mib / MIB_PER_GIB for request in requests
@@ -118,6 +119,20 @@ def _columns(
         if any(value != -1 for value in values):
             columns[column] = ["" if value == -1 else value for value in values]
     return columns
+
+
+def _requested(ran: list[tuple[JobRecord, list[RunRecord]]], default_time_s: float) -> list[float]:
+    """What each job counted as asking for when it was submitted: estimates learn from what had finished by then."""
+    times = RunTimes(EstimateRules(default_s=default_time_s))
+    ended = sorted((runs[-1].ended_time or 0.0, index) for index, (_, runs) in enumerate(ran))
+    found = []
+    for record, _ in ran:
+        while ended and ended[0][0] <= record.submit_time:
+            before, runs = ran[ended.pop(0)[1]]
+            if before.state is JobState.DONE:
+                times.learn(before.request, sum(run.run_s or 0.0 for run in runs))
+        found.append(times.of(record.request))
+    return found
 
 
 def _or_one(value: float | None) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 JOURNAL, HISTORY, SOCKET, LOG = "journal.sqlite3", "telemetry.sqlite3", "socket", "daemon.log"
 NODE = "node.json"
-"""What the last daemon was: cluster, policy, placement."""
+"""What the last daemon was: cluster, policy, placement, and the policy on trial."""
 
 
 def default_state_dir() -> Path:

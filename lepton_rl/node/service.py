@@ -213,6 +213,7 @@ class Service:
                     "temperature_c": reading.temperature_c,
                 }
             )  # fmt: skip
+        trial = getattr(self._guard.policy, "record", None)
         fallbacks = {name: count for name, count in self._guard.counts.items() if name.startswith("fallback")}
         return {
             **self._ping(caller, m.Ping()),
@@ -220,6 +221,7 @@ class Service:
             "gpus": gpus,
             "decisions": self._guard.counts["decisions"],
             "fallbacks": fallbacks,
+            "trial": None if trial is None else {"counts": dict(trial.counts), "examples": list(trial.examples)},
             "decision_p50_s": _median(sorted(self._guard.seconds)),
             "telemetry_age_s": self._cluster.clock.monotonic() - latest.monotonic_s,
         }

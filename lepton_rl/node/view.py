@@ -1,6 +1,6 @@
 """Jobs and GPUs of a node as the packed arrays of a snapshot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,17 +48,27 @@ class JobRows:
     Args:
         cluster: the node.
         default_time_s: what a job without a requested time counts as asking for.
+        estimate: says that instead, for each job.
     """
 
-    def __init__(self, cluster: ClusterSpec, default_time_s: float) -> None:
+    def __init__(
+        self, cluster: ClusterSpec, default_time_s: float, estimate: Callable[[JobRequest], float] | None = None
+    ) -> None:
         self.cluster = cluster
         self.default_time_s = default_time_s
+        self._estimate = estimate
         self._by_demand: dict[tuple[float | None, ...], Floats] = {}
         self._codes: dict[str, dict[str, int]] = {"queue": {}, "user": {}, "project": {}}
 
     def code(self, column: str, name: str) -> int:
         """Return the number by which snapshots call a queue, user or project; -1 for none."""
         return self._codes[column].setdefault(name, len(self._codes[column])) if name else -1
+
+    def requested_s(self, request: JobRequest) -> float:
+        """Return what a job counts as asking for, seconds."""
+        if request.requested_s is not None:
+            return request.requested_s
+        return self.default_time_s if self._estimate is None else self._estimate(request)
 
     def row(self, job: int, request: JobRequest, submitted: float, served: float) -> Floats:
         """Return a job's row.
@@ -73,7 +83,7 @@ class JobRows:
             JobError: no GPU of this node can ever run it.
         """
         row = self._template(request).copy()
-        requested = request.requested_s if request.requested_s is not None else self.default_time_s
+        requested = self.requested_s(request)
         row[L.ID], row[L.SUBMIT], row[L.REQUESTED] = job, submitted, requested
         row[L.QUEUE] = self.code("queue", request.queue)
         row[L.USER] = self.code("user", request.user)

@@ -1,0 +1,73 @@
+"""The acting policy of a node beside the one on trial: what was counted live, what its jobs came to, and a simulation.
+
+Only the simulation puts both on the same jobs. It counts on the exported trace, by the rules of docs/simulator.md.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_rl.core.slowdown import bounded_slowdown
+from lepton_rl.errors import NodeError
+from lepton_rl.experiments.node_replay import Replay, read_about, replay
+from lepton_rl.experiments.statistics import block_length, estimate
+from lepton_rl.node.trial import of_canary
+
+Interval = dict[str, float | None]
+
+
+def compare(state_dir: Path, trial: str | None = None, since: float = 0.0) -> dict[str, Any]:
+    """Return figures of both policies, plain data with intervals.
+
+    Args:
+        state_dir: of the node.
+        trial: the other policy; the one that the daemon has on trial if None.
+        since: Unix seconds.
+
+    Raises:
+        NodeError: no policy is or was on trial, and none is named.
+    """
+    about = read_about(state_dir)
+    other = trial if trial is not None else about.get("trial")
+    if other is None:
+        raise NodeError("no policy is on trial here; name one: lepton-rl node compare NAME|BUNDLE")
+    both = [replay(state_dir, policy, since=since) for policy in (None, other)]
+    slowdowns = [bounded_slowdown(each.wait, each.history.trace.run_time) for each in both]
+    found: dict[str, Any] = {
+        "jobs": len(both[0].history.trace),
+        "simulated": {
+            each.policy: _figures(each.wait, slowdown) for each, slowdown in zip(both, slowdowns, strict=True)
+        },
+        "difference": {
+            "slowdown": _interval(slowdowns[1] - slowdowns[0]),
+            "wait_s": _interval(both[1].wait - both[0].wait),
+        },
+    }
+    share = about.get("canary_share")
+    if share:
+        found["canary"] = _groups(both[0], float(share))
+    return found
+
+
+def _groups(real: Replay, share: float) -> dict[str, Any]:
+    """What the jobs of each policy came to on the node."""
+    trace = real.history.trace
+    own = np.array([of_canary(int(job), share) for job in trace.job_id])
+    slowdown = bounded_slowdown(real.real_wait, trace.run_time)
+    return {
+        name: _figures(real.real_wait[rows], slowdown[rows]) | {"jobs": int(rows.sum())}
+        for name, rows in (("acting", ~own), ("canary", own))
+        if rows.any()
+    }
+
+
+def _figures(wait: NDArray[np.float64], slowdown: NDArray[np.float64]) -> dict[str, Any]:
+    return {"mean_slowdown": _interval(slowdown), "mean_wait_s": _interval(wait)}
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    """The mean and its 95 % interval; neighbouring jobs meet the same queue, so that blocks of them are resampled."""
+    found = estimate(values, block_length(len(values)))
+    return {"mean": found.mean, "low": found.low, "high": found.high}

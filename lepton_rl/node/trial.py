@@ -1,0 +1,143 @@
+"""A second policy beside the acting one: as a shadow that only decides and is compared, or with a share of the jobs."""
+
+import hashlib
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lepton_rl.core import layout as L
+from lepton_rl.core.actions import Action, Start
+from lepton_rl.core.policy import Policy
+from lepton_rl.core.snapshot import Snapshot
+from lepton_rl.errors import LeptonError
+
+_log = logging.getLogger(__name__)
+_KEPT = 1000
+
+
+@dataclass
+class TrialRecord:
+    """What became of the decisions of the second policy.
+
+    Attributes:
+        counts: decisions; same (the same jobs started); failed; illegal.
+        seconds: that its last decisions took.
+        examples: last decisions that differed, each a sentence.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    examples: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+
+
+class Shadow:
+    """A policy with another one in its shadow: what the shadow decides is compared and never done.
+
+    Args:
+        acting: decides.
+        shadow: decides too.
+        names: of both.
+    """
+
+    def __init__(self, acting: Policy, shadow: Policy, names: tuple[str, str]) -> None:
+        self._acting, self._shadow, self._names = acting, shadow, names
+        self.record = TrialRecord()
+
+    def decide(self, snapshot: Snapshot) -> Sequence[Action]:
+        """Return what the acting policy decides."""
+        actions = list(self._acting.decide(snapshot))
+        wanted = _tried(self._shadow, snapshot, self.record)
+        if wanted is None:
+            return actions
+        self.record.counts["decisions"] += 1
+        if _starts(actions) == _starts(wanted):
+            self.record.counts["same"] += 1
+        else:
+            told = [
+                f"{name} starts {sorted(_starts(each)) or 'nothing'}"
+                for name, each in zip(self._names, (actions, wanted), strict=True)
+            ]
+            self.record.examples.append("; ".join(told))
+        return actions
+
+
+class Canary:
+    """Two policies, each with its own jobs: one in so many jobs, drawn once by its number, is the canary's.
+
+    At each decision one of them goes first, drawn by the same share; the other decides on what is left. Where the
+    canary fails, its jobs wait for the next decision, in which the acting policy has all of them.
+
+    Args:
+        acting: has most jobs.
+        canary: has the share.
+        share: 0 to 1.
+    """
+
+    def __init__(self, acting: Policy, canary: Policy, share: float) -> None:
+        if not 0 < share < 1:
+            raise LeptonError(f"a canary has a share between 0 and 1 of the jobs, not {share:g}")
+        self._acting, self._canary, self.share = acting, canary, share
+        self._turns = 0
+        self._failed = False
+        self.record = TrialRecord()
+
+    def decide(self, snapshot: Snapshot) -> Sequence[Action]:
+        """Return what both decide, one after the other."""
+        if self._failed:
+            self._failed = False
+            return self._acting.decide(snapshot)
+        self._turns += 1
+        canary_first = of_canary(-self._turns, self.share)
+        actions: list[Action] = []
+        for canary_turn in (canary_first, not canary_first):
+            seen = _of(snapshot, self.share, canary_turn)
+            if canary_turn:
+                wanted = _tried(self._canary, seen, self.record)
+                self._failed = wanted is None
+                self.record.counts["decisions"] += wanted is not None
+            else:
+                wanted = list(self._acting.decide(seen))
+            for action in wanted or ():
+                snapshot = snapshot.after(action)
+                actions.append(action)
+        return actions
+
+
+def of_canary(job: int, share: float) -> bool:
+    """Return whether a job is the canary's: by its number alone, the same after a restart and in every report."""
+    digest = hashlib.blake2b(str(job).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) < share * 2**64
+
+
+def _of(snapshot: Snapshot, share: float, canary: bool) -> Snapshot:
+    """The snapshot with the waiting jobs of one of the two alone."""
+    running = snapshot.running_count
+    own = [of_canary(int(job), share) is canary for job in snapshot.jobs[running:, L.ID]]
+    jobs = snapshot.jobs[np.concatenate((np.ones(running, np.bool_), np.array(own, np.bool_)))]
+    jobs.setflags(write=False)
+    return replace(snapshot, jobs=jobs)
+
+
+def _tried(policy: Policy, snapshot: Snapshot, record: TrialRecord) -> list[Action] | None:
+    """What a policy on trial wants, where that can be done; its failures are counted."""
+    began = time.perf_counter()
+    try:
+        actions = list(policy.decide(snapshot))
+        after = snapshot
+        for action in actions:
+            after = after.after(action)
+    except Exception as error:
+        record.counts["illegal" if isinstance(error, LeptonError) else "failed"] += 1
+        record.examples.append(f"{type(error).__name__}: {error}")
+        _log.warning("the policy on trial: %s", error)
+        return None
+    record.seconds.append(time.perf_counter() - began)
+    return actions
+
+
+def _starts(actions: Sequence[Action]) -> set[int]:
+    return {action.job for action in actions if isinstance(action, Start)}
