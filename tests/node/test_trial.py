@@ -1,0 +1,100 @@
+"""A second policy beside the acting one: it changes nothing as a shadow, and only its own jobs as a canary."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from lepton_rl.agents import make_policy
+from lepton_rl.core import Action, ClusterSpec, Policy, Snapshot, Start
+from lepton_rl.errors import LeptonError
+from lepton_rl.node.trial import Canary, Shadow, of_canary
+from lepton_rl.simulator import SimulatedCluster
+from lepton_rl.workloads import Trace
+
+NAMES = ("acting", "other")
+
+
+class Fails:
+    def decide(self, snapshot: Snapshot) -> Sequence[Action]:
+        raise ZeroDivisionError("never mind")
+
+
+class Wrong:
+    def decide(self, snapshot: Snapshot) -> Sequence[Action]:
+        return [Start(10_000)]
+
+
+def waiting(jobs: int = 40, gpus: int = 4) -> Snapshot:
+    """Jobs of falling length that wait on an idle node."""
+    trace = Trace.from_columns(
+        {"submit_time": [0.0] * jobs, "run_time": [float(jobs - job) for job in range(jobs)], "gpus": [1.0] * jobs}
+    )
+    cluster = SimulatedCluster(trace, ClusterSpec.pool(gpus))
+    assert cluster.advance()
+    return cluster.snapshot()
+
+
+def started(policy: Policy, snapshot: Snapshot) -> list[int]:
+    return [action.job for action in policy.decide(snapshot) if isinstance(action, Start)]
+
+
+def test_a_shadow_is_compared_and_changes_nothing() -> None:
+    snapshot = waiting()
+    shadow = Shadow(make_policy("fcfs"), make_policy("sjf"), NAMES)
+    assert started(shadow, snapshot) == [0, 1, 2, 3]
+    assert shadow.record.counts == {"decisions": 1}
+    assert list(shadow.record.examples) == ["acting starts [0, 1, 2, 3]; other starts [36, 37, 38, 39]"]
+    same = Shadow(make_policy("fcfs"), make_policy("fcfs"), NAMES)
+    same.decide(snapshot)
+    assert same.record.counts == {"decisions": 1, "same": 1}
+
+
+@pytest.mark.parametrize(("policy", "counted"), [(Fails(), "failed"), (Wrong(), "illegal")])
+def test_a_shadow_that_fails_is_counted(policy: Policy, counted: str) -> None:
+    shadow = Shadow(make_policy("fcfs"), policy, NAMES)
+    assert started(shadow, waiting()) == [0, 1, 2, 3]
+    assert shadow.record.counts == {counted: 1}
+
+
+def test_a_canary_decides_on_its_own_jobs_alone() -> None:
+    snapshot = waiting(gpus=40)
+    canary = Canary(make_policy("fcfs"), make_policy("sjf"), 0.5)
+    chosen = started(canary, snapshot)
+    assert sorted(chosen) == list(range(40))
+    own = [job for job in chosen if of_canary(job, 0.5)]
+    assert own == sorted(own, reverse=True)  # shortest first
+    others = [job for job in chosen if not of_canary(job, 0.5)]
+    assert others == sorted(others)
+    assert len(own) > 5
+
+
+def test_no_gpu_is_given_twice() -> None:
+    snapshot = waiting(gpus=6)
+    canary = Canary(make_policy("fcfs"), make_policy("sjf"), 0.5)
+    for _ in range(20):
+        after = snapshot
+        for action in canary.decide(snapshot):
+            after = after.after(action)
+        assert after.free_gpus == 0
+
+
+@pytest.mark.parametrize("policy", [Fails(), Wrong()])
+def test_the_jobs_of_a_canary_that_fails_go_to_the_acting_policy(policy: Policy) -> None:
+    snapshot = waiting(gpus=40)
+    canary = Canary(make_policy("fcfs"), policy, 0.5)
+    first = started(canary, snapshot)
+    assert first
+    assert not any(of_canary(job, 0.5) for job in first)
+    assert started(canary, snapshot) == list(range(40))
+
+
+def test_the_share_is_that_of_the_jobs() -> None:
+    drawn = sum(of_canary(job, 0.1) for job in range(10_000))
+    assert drawn == pytest.approx(1000, abs=100)
+    assert [of_canary(job, 0.3) for job in range(100)] == [of_canary(job, 0.3) for job in range(100)]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, float("nan"), -1.0])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(LeptonError, match="between 0 and 1"):
+        Canary(make_policy("fcfs"), make_policy("sjf"), share)
