@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,11 @@ from typing import Any
 
 from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, History, Telemetry
-from lepton_rl.errors import IllegalAction, JournalFull, LeptonError, NodeError
+from lepton_rl.errors import JournalError, LeptonError, NodeError
 from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
 from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.guard import Guard, GuardRules
-from lepton_rl.node.hardware import describe_hardware
+from lepton_rl.node.hardware import NodeHardware, describe_hardware
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.paths import HISTORY, JOURNAL, SOCKET
 from lepton_rl.node.runs import Runs
@@ -40,6 +40,7 @@ class NodeSetup:
         state_dir: where journal, history, socket and the files of jobs lie; made if need be, for its owner alone.
         policy: decides; `fallback` where there is doubt; `names` of both.
         open_devices: opens the GPUs.
+        check: says what is worth knowing before the policy decides on this hardware; refuses one that cannot.
         power: makes what sets power limits; None sets none.
         socket: path of the socket; in the state folder if None.
         operators: numbers of users who may do what only operators may.
@@ -54,6 +55,7 @@ class NodeSetup:
     fallback: Policy
     names: tuple[str, str]
     open_devices: Callable[[], Devices]
+    check: Callable[[NodeHardware], Sequence[str]] = lambda hardware: ()
     rules: NodeRules = field(default_factory=NodeRules)
     guard: GuardRules = field(default_factory=GuardRules)
     runs: RunSettings = field(default_factory=RunSettings)
@@ -76,7 +78,7 @@ def run_daemon(setup: NodeSetup) -> None:
         journal = open_things.enter_context(Journal(setup.state_dir / JOURNAL, now=time.time()))
         devices = open_things.enter_context(setup.open_devices())
         hardware = describe_hardware(devices.identities)
-        for note in hardware.notes:
+        for note in (*hardware.notes, *setup.check(hardware)):
             _log.warning("%s", note)
         loop = asyncio.new_event_loop()
         open_things.callback(loop.close)
@@ -123,11 +125,16 @@ def decide_for_ever(cluster: NodeCluster, guard: Guard) -> None:
         except LeptonError as error:
             _log.error("nobody could decide: %s", error)
             continue
+        except Exception:
+            _log.exception("nobody could decide")
+            continue
         for action in actions:
             try:
                 cluster.apply(action)
-            except (IllegalAction, JournalFull) as error:
+            except LeptonError as error:
                 _log.error("%s was not done: %s", action, error)
+            except Exception:
+                _log.exception("%s was not done", action)
 
 
 def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:
@@ -146,7 +153,7 @@ async def _keep_house(cluster: NodeCluster, service: Service) -> None:
             if cluster.clock.monotonic() - forgotten > FORGETTING_S:
                 service.forget_old_decisions()
                 forgotten = cluster.clock.monotonic()
-        except JournalFull as error:
+        except JournalError as error:
             _log.error("%s", error)
 
 
