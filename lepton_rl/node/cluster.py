@@ -246,9 +246,9 @@ class NodeCluster:
         """
         action = plain(action)
         before = self.snapshot()
+        after = before.after(action)
         if isinstance(action, Preempt | Migrate):
             self._check_restartable(action)
-        after = before.after(action)
         if isinstance(action, Start):
             uuids = self._uuids(after.gpus_of(action.job))
             self._check_alone(action.job, uuids)
@@ -282,12 +282,11 @@ class NodeCluster:
             IllegalAction: one of them takes no work any more.
         """
         asked = [device.processes_at for device in self.telemetry.latest().devices if device.identity.uuid in uuids]
-        if all(at is not None and self.clock.monotonic() - at < PROCESSES_AGE_S for at in asked):
-            return
-        try:
-            self.telemetry.refresh(PROCESSES_AGE_S)
-        except DeviceError as error:
-            raise IllegalAction(f"job {job} is not started blindly: {error}") from error
+        if not all(at is not None and self.clock.monotonic() - at < PROCESSES_AGE_S for at in asked):
+            try:
+                self.telemetry.refresh(PROCESSES_AGE_S)
+            except DeviceError as error:
+                raise IllegalAction(f"job {job} is not started blindly: {error}") from error
         self.look()
         for uuid in uuids:
             status = self.lifecycle.status[uuid]

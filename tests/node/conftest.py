@@ -15,6 +15,11 @@ from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.jobs import JobRequest
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.runs import RunEvent, Runs
+from tests.fake_nvml import FakeNvml
+from tests.fake_nvml.control import VARIABLE
+from tests.fake_nvml.fixtures import fake_library
+
+__all__ = ["fake_library"]
 
 PATIENCE_S = 30.0  # for what a busy machine does late
 
@@ -118,3 +123,11 @@ def cgroups() -> Iterator[Cgroups]:
         if group.is_dir():
             found.remove(group.name)
     parent.rmdir()
+
+
+@pytest.fixture
+def four_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
+    """A fake driver with four GPUs."""
+    with FakeNvml(tmp_path / "nvml-state", gpus=4) as fake:
+        monkeypatch.setenv(VARIABLE, str(fake.path))
+        yield fake
