@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lepton_rl import __version__
 from lepton_rl.agents.network import NETWORKS, Forward, Singles, expected_shapes, forward
@@ -21,6 +22,7 @@ from lepton_rl.core.atomic import replacing
 from lepton_rl.core.cluster import ClusterSpec, cluster_from_description, describe_cluster
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.codec import Codec, Decision, Observation, as_preferences, node_groups
+from lepton_rl.envs.features import CONTEXT_FEATURES
 from lepton_rl.errors import BundleError, ConfigError
 
 FORMAT = 1
@@ -28,6 +30,35 @@ BUNDLE_FOLDER = "bundle"
 """Where a run folder holds its bundle."""
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.npz"
+RANGE_KEY = "observation_range"
+"""Under it a bundle keeps the least and the greatest of each feature that its training saw."""
+_MARGIN, _LEAST_MARGIN = 0.5, 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class _Bounds:
+    """What training saw of one entry of the observation: of each feature where `features` are named."""
+
+    name: str
+    low: Singles
+    high: Singles
+    features: tuple[str, ...] = ()
+
+    @property
+    def margin(self) -> Singles:
+        """How far beyond them is still near: features are about 0 to 1, and training need not have seen all of it."""
+        margin: Singles = np.maximum(_MARGIN * (self.high - self.low), _LEAST_MARGIN)
+        return margin
+
+    def sentence(self, policy: str, values: Singles, far: NDArray[np.bool_]) -> str:
+        """Say which value is far off."""
+        place = tuple(int(axis[0]) for axis in np.nonzero(far))
+        column = place[-1] if self.features else ()
+        what = f"{self.name} {self.features[place[-1]]}" if self.features else self.name
+        return (
+            f"{policy}: {what} is {values[place]:.3g}, its training saw {self.low[column]:.3g} to "
+            f"{self.high[column]:.3g}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +96,33 @@ class LearnedPolicy:
         entries = tuple(self.codec.shapes(self.cluster))
         object.__setattr__(self, "_forward", forward(self.network, self.weights, entries))
         object.__setattr__(self, "_room", None)
+        object.__setattr__(self, "_bounds", _bounds(self.name, self.codec, self.about.get(RANGE_KEY)))
+
+    @property
+    def knows_ranges(self) -> bool:
+        """Whether the bundle says what its training saw."""
+        return bool(self._bounds)  # type: ignore[attr-defined]
+
+    def out_of_range(self, snapshot: Snapshot) -> str:
+        """Return in a sentence what of a snapshot is far from all that the training saw; nothing where it is not.
+
+        Raises:
+            BundleError: the network cannot read this cluster.
+        """
+        bounds: Sequence[_Bounds] = self._bounds  # type: ignore[attr-defined]
+        if not bounds or len(snapshot.jobs) == snapshot.running_count:
+            return ""
+        self.check_cluster(snapshot.cluster)
+        decision = self._open(snapshot)
+        for entry in bounds:
+            seen = decision.observation.get(entry.name)
+            if seen is None:  # this cluster shows less than the one of the training
+                continue
+            values = seen[: len(decision.visible)] if entry.name == "queue" else seen
+            far = np.isfinite(values) & ((values < entry.low - entry.margin) | (values > entry.high + entry.margin))
+            if far.any():
+                return entry.sentence(self.name, values, far)
+        return ""
 
     @property
     def placement(self) -> str:
@@ -128,6 +186,29 @@ class LearnedPolicy:
             return int(values.argmax())
         generator: np.random.Generator = self._generator  # type: ignore[attr-defined]
         return int((values + generator.gumbel(size=len(values))).argmax())
+
+
+def _bounds(name: str, codec: Codec, said: object) -> tuple[_Bounds, ...]:
+    """Return what a bundle says of its training's observations; nothing where it says nothing.
+
+    Raises:
+        BundleError: it is not what this codec shows.
+    """
+    if not isinstance(said, Mapping):
+        return ()
+    features = {"queue": codec.feature_names, "context": tuple(CONTEXT_FEATURES)}
+    found = []
+    for entry, limits in said.items():
+        try:
+            low, high = (np.asarray(limit, np.float32) for limit in limits)
+        except (TypeError, ValueError):
+            raise BundleError(f"{name}: its {RANGE_KEY} of {entry!r} are no two lists of numbers") from None
+        names = features.get(entry, ())
+        if low.shape != high.shape or low.shape != ((len(names),) if names else ()):
+            raise BundleError(f"{name}: its {RANGE_KEY} of {entry!r} are not those of its codec")
+        if entry != "preferences":
+            found.append(_Bounds(entry, low, high, names))
+    return tuple(found)
 
 
 def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -> Path:

@@ -13,6 +13,7 @@ class DeviceIdentity:
         index: position in `Devices.identities`; GPUs come first under the driver's own numbers, MIG instances follow.
         uuid: the driver's name for it, "GPU-..." or "MIG-..."; "unknown-INDEX" for a GPU that was lost from the start.
         parent_uuid: for a MIG instance, the GPU that it is a part of.
+        minor: number of its device file, as in /dev/nvidia0; None for a MIG instance.
         divided: a GPU in MIG mode: its instances take work, it takes none itself.
     """
 
@@ -26,6 +27,7 @@ class DeviceIdentity:
     default_power_limit_mw: int | None = None
     parent_uuid: str | None = None
     divided: bool = False
+    minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

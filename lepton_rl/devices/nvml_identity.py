@@ -73,6 +73,7 @@ def _gpu(queries: NvmlQueries, index: int, uuid: str, handle: Any) -> DeviceIden
         max_power_limit_mw=high,
         default_power_limit_mw=queries.ask(uuid, handle, "nvmlDeviceGetPowerManagementDefaultLimit"),
         divided=mig is not None and mig[0] == 1,
+        minor=queries.ask(uuid, handle, "nvmlDeviceGetMinorNumber"),
     )
 
 

@@ -12,7 +12,7 @@ from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, NvmlDevices, ReplayDevices
-from lepton_rl.errors import BundleError, ConfigError
+from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.loader import load
 from lepton_rl.experiments.node_config import NodeConfig, PolicySpec, PowerConfig
 from lepton_rl.node.cluster import NodeRules, PowerControl
@@ -86,6 +86,7 @@ def node_setup(
         fallback=fallback,
         names=(name, policy_name(fallback)),
         open_devices=lambda: open_devices(config),
+        check=lambda hardware: check_policy(acting, hardware),
         rules=NodeRules(
             Placement[jobs.placement.upper()], jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s
         ),
@@ -133,14 +134,14 @@ def check_policy(policy: Policy, hardware: NodeHardware) -> list[str]:
         return [f"{policy_name(policy)} is a heuristic: it runs on any node"]
     cluster = hardware.cluster
     policy.check_cluster(cluster)
-    if policy.codec.shapes(cluster) is None:
-        raise BundleError(f"{policy.name}: its codec cannot show {cluster}")
     notes = [f"codec {policy.codec.actions}, {policy.codec.window} visible jobs, network {policy.network}"]
     if cluster.gpus != policy.cluster.gpus:
         notes.append(
             f"it was trained on {policy.cluster} ({policy.cluster.gpus} GPUs), this node has {cluster.gpus}: what it "
             "decides here is not what was measured there"
         )
+    if not policy.knows_ranges:
+        notes.append("the bundle does not say what it saw in its training: states unlike those are not recognised")
     notes += _validation(policy.about)
     return notes
 

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lepton_rl.agents.bundle import BUNDLE_FOLDER, LearnedPolicy, save_bundle
+from lepton_rl.agents.bundle import BUNDLE_FOLDER, RANGE_KEY, LearnedPolicy, save_bundle
 from lepton_rl.agents.sb3 import CHECKPOINT_FILE, mode_of
 from lepton_rl.core import ClusterSpec
 from lepton_rl.core.atomic import replacing
@@ -259,7 +259,7 @@ class _Training:
             "trained_steps": callback.num_timesteps,
             "best_at_steps": best.steps,
             "validation": best.result,
-            "observation_range": ranges,
+            RANGE_KEY: ranges,
             "experiment": config.model_dump(mode="json"),
         }
         save_bundle(self.folder.path / BUNDLE_FOLDER, policy, about)

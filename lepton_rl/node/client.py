@@ -2,12 +2,17 @@
 
 import json
 import socket
+from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from lepton_rl.errors import NodeError
+
+AT_ONCE = 200
+"""Requests on the way at a time."""
 
 
 class NodeClient:
@@ -59,27 +64,39 @@ class NodeClient:
         return next(self.call_each([(verb, arguments)]))
 
     def call_each(self, requests: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Any]:
-        """Send all requests at once; return the answers in the order of the requests.
+        """Send many requests without waiting for each answer; return the answers in the order of the requests.
 
         Raises:
             NodeError: the node refuses one, or hangs up.
         """
-        numbers = []
-        lines = []
+        left, sent = iter(requests), deque[int]()
+        early: dict[Any, dict[str, Any]] = {}
+        while True:
+            # Not all at once: who only sends, while the other side's answers pile up unread, waits for ever.
+            if len(sent) <= AT_ONCE // 2:
+                sent += self._send_each(islice(left, AT_ONCE - len(sent)))
+            if not sent:
+                return
+            number = sent.popleft()
+            while number not in early:
+                answer = self._receive()
+                early[answer["id"]] = answer
+                if answer["id"] is None:  # it could not even read one of them
+                    raise NodeError(answer["error"])
+            answer = early.pop(number)
+            if not answer["ok"]:
+                raise NodeError(answer["error"])
+            yield answer["result"]
+
+    def _send_each(self, requests: Iterable[tuple[str, dict[str, Any]]]) -> list[int]:
+        """Send requests and return their numbers."""
+        numbers, lines = [], []
         for verb, arguments in requests:
             self._number += 1
             numbers.append(self._number)
             lines.append(json.dumps({"id": self._number, "verb": verb, **arguments}).encode() + b"\n")
         self._send(b"".join(lines))
-        early: dict[int, dict[str, Any]] = {}
-        for number in numbers:
-            while number not in early:
-                answer = self._receive()
-                early[answer["id"]] = answer
-            answer = early.pop(number)
-            if not answer["ok"]:
-                raise NodeError(answer["error"])
-            yield answer["result"]
+        return numbers
 
     def _send(self, data: bytes) -> None:
         try:

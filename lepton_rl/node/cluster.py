@@ -7,17 +7,17 @@ processes. What a GPU is doing comes from telemetry, what a job is doing from th
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
 from lepton_rl.core.placement import Placement
-from lepton_rl.core.snapshot import Snapshot, check_is_action
-from lepton_rl.devices import DeviceError, Telemetry
-from lepton_rl.errors import IllegalAction, JobError, JournalFull, NodeError
+from lepton_rl.core.snapshot import Snapshot
+from lepton_rl.devices import DeviceError, Telemetry, TelemetrySnapshot
+from lepton_rl.errors import IllegalAction, JobError, JournalError, NodeError
+from lepton_rl.node.actions import plain
 from lepton_rl.node.clock import Clock, SystemClock
-from lepton_rl.node.environment import MARK
 from lepton_rl.node.estimates import EstimateRules, RunTimes
 from lepton_rl.node.events import RunEvent
 from lepton_rl.node.hardware import NodeHardware
@@ -25,12 +25,17 @@ from lepton_rl.node.jobs import ACTIVE, JobRecord, JobRequest, JobState, RunReco
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.lifecycle import GpuState, GpuStatus, Lifecycle
 from lepton_rl.node.metering import RunMeter
+from lepton_rl.node.ownership import Ownership
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.view import GpuView, JobRows, RunningJob, Views
 
 _log = logging.getLogger(__name__)
 TICK_S = 1.0
 """How often the node looks at its telemetry, at reservations and at jobs that begin later."""
+PROCESSES_AGE_S = 1.0
+"""A list of processes older than this is asked for anew before a job starts: somebody else may be on the GPU."""
+METERING_S = 30.0
+"""How often what runs use goes to the journal."""
 
 
 class PowerControl(Protocol):
@@ -101,7 +106,7 @@ class NodeCluster:
         self.hardware, self.journal, self.runs, self.telemetry = hardware, journal, runs, telemetry
         self.rules = rules or NodeRules()
         self.power = power
-        self._created, self._node_id = journal.created, journal.node_id
+        self._created = journal.created
         self.clock: Clock = clock or SystemClock()
         self.loop = loop or asyncio.new_event_loop()
         self.on_change: Callable[[], None] = lambda: None
@@ -112,11 +117,14 @@ class NodeCluster:
         self._jobs: dict[int, _Job] = {}  # all that are not final
         self._holding: dict[int, RunRecord] = {}  # by job; orphans of lost jobs too
         self._targets: dict[int, tuple[str, ...]] = {}  # where a job that is being moved goes
+        self._unwritten: dict[str, GpuStatus] = {}
+        self._ownership = Ownership(journal.node_id)
+        self._meter = RunMeter()
+        self._metered_at = 0.0
         self._view: Snapshot | None = None
         self._decided_at = -float("inf")
         self._due = asyncio.Event()
         self._closing = False
-        self.meter = RunMeter(self._owner_of)
         self.lifecycle = self._recall_gpus()
         self._recall_jobs()
         self.loop.add_reader(runs.fileno(), self._on_runs)
@@ -152,8 +160,10 @@ class NodeCluster:
         if record.state is JobState.WAITING:
             self.journal.cancel_waiting(job, self.clock.wall(), why)
             self._jobs.pop(job, None)
+            self._targets.pop(job, None)
         elif record.state in ACTIVE:
             self.runs.stop(job, why, how=how)
+            self._holding[job] = self.journal.run(job)
         elif job in self._holding:  # lost, but some of its processes live
             self.runs.end_orphan(job, how)
         else:
@@ -188,6 +198,8 @@ class NodeCluster:
         """Let go of the loop, once `advance` has returned False."""
         self._ticking.cancel()
         self.loop.run_until_complete(asyncio.gather(self._ticking, return_exceptions=True))
+        with suppress(JournalError):
+            self._write_use()
         self.loop.remove_reader(self.runs.fileno())
 
     def examples(self) -> list[Snapshot]:
@@ -201,6 +213,16 @@ class NodeCluster:
     def waiting(self) -> list[JobRecord]:
         """Return the jobs that wait, those that begin later too, in order of submission."""
         return [job.record for _, job in sorted(self._jobs.items()) if job.record.state is JobState.WAITING]
+
+    def unavailable(self) -> list[str]:
+        """Return which GPUs take no new work now, and why, a sentence each."""
+        status = self.lifecycle.status
+        out = {uuid: f"{status[uuid].state}: {status[uuid].reason}" for uuid in status if not status[uuid].takes_work}
+        soon, moving = self._kept_free(self.clock.wall()), {uuid for uuids in self._targets.values() for uuid in uuids}
+        ahead = dict.fromkeys(soon, "reserved soon: a job that waits would run into it")
+        ahead |= dict.fromkeys(moving, "kept for a job that moves")
+        found = {self.hardware.number_of(uuid): why for uuid, why in (ahead | out).items()}
+        return [f"GPU {number} is {why}" for number, why in sorted(found.items())]
 
     def gpu_of(self, uuid: str) -> GpuStatus:
         """Return the state of a GPU."""
@@ -229,13 +251,15 @@ class NodeCluster:
         Raises:
             IllegalAction: it is not possible, or the job is not declared restartable; nothing has changed.
         """
-        check_is_action(action)
+        action = plain(action)
         before = self.snapshot()
+        after = before.after(action)
         if isinstance(action, Preempt | Migrate):
             self._check_restartable(action)
-        after = before.after(action)
         if isinstance(action, Start):
-            self._start(action.job, after.gpus_of(action.job))
+            uuids = self._uuids(after.gpus_of(action.job))
+            self._check_alone(action.job, uuids)
+            self._start(action.job, uuids)
         elif isinstance(action, Preempt):
             self._stop(action.job, "preempted by the policy")
         elif isinstance(action, Migrate):
@@ -243,21 +267,41 @@ class NodeCluster:
             self._stop(action.job, "moved by the policy")
         else:
             self._limit(action)
-        self._view = after
+        self._view = after if self._view is before else None  # it may have turned out to be another node meanwhile
 
     # Inside -----------------------------------------------------------------------------------------------------
 
-    def _start(self, job: int, gpus: tuple[int, ...]) -> None:
-        uuids = self._uuids(gpus)
+    def _start(self, job: int, uuids: tuple[str, ...]) -> None:
         leaving = {uuid for run in self._holding.values() if run.stop_then is not None for uuid in run.gpu_uuids}
-        if leaving.intersection(uuids):
+        if job in self._holding or leaving.intersection(uuids):
             return
         try:
-            self._holding[job] = self.runs.launch(job, uuids, decided=self.clock.wall())
-        except (JobError, JournalFull) as error:
+            minors = [self.hardware.minors[uuid] for uuid in uuids if uuid in self.hardware.minors]
+            known = minors if len(minors) == len(uuids) else None
+            self._holding[job] = self.runs.launch(job, uuids, decided=self.clock.wall(), gpu_minors=known)
+        except (JobError, JournalError) as error:
             _log.error("job %d was not started: %s", job, error)
             self.loop.call_later(TICK_S, self.decide)
         self._renew(job)
+
+    def _check_alone(self, job: int, uuids: tuple[str, ...]) -> None:
+        """Look once more whether somebody else is on these GPUs, where the last look was a while ago.
+
+        Raises:
+            IllegalAction: one of them takes no work any more.
+        """
+        asked = [device.processes_at for device in self.telemetry.latest().devices if device.identity.uuid in uuids]
+        if not all(at is not None and self.clock.monotonic() - at < PROCESSES_AGE_S for at in asked):
+            try:
+                self.telemetry.refresh(PROCESSES_AGE_S)
+            except DeviceError as error:
+                raise IllegalAction(f"job {job} is not started blindly: {error}") from error
+        self.look()
+        for uuid in uuids:
+            status = self.lifecycle.status[uuid]
+            if not status.takes_work:
+                number = self.hardware.number_of(uuid)
+                raise IllegalAction(f"job {job}: GPU {number} is {status.state} now: {status.reason}")
 
     def _stop(self, job: int, why: str) -> None:
         if self._holding[job].stop_then is None:
@@ -288,25 +332,32 @@ class NodeCluster:
             for number, job in self._jobs.items()
             if job.record.state is JobState.WAITING
             and number not in self._holding
+            and number not in self._targets
             and job.record.request.begin_time <= wall
         ]
-        running = [self._running(number, run) for number, run in self._holding.items()]
+        running = [self._running(number, run) for number, run in self._holding.items() if self._is_whole(run)]
         return self._views.build(now, waiting, running, self._gpu_view(wall))
+
+    def _is_whole(self, run: RunRecord) -> bool:
+        """Whether all GPUs of a run are GPUs of this node: one may have been taken out under it, or divided."""
+        return bool(run.gpu_uuids) and all(uuid in self.hardware.uuids for uuid in run.gpu_uuids)
 
     def _running(self, job: int, run: RunRecord) -> RunningJob:
         known = self._jobs.get(job)
         record = known.record if known is not None else self.journal.job(job)
         served = 0.0 if known is None else known.served
-        row = self.rows.row(job, record.request, record.submit_time - self._created, served)
+        submitted = record.submit_time - self._created if known is None else known.submitted
+        row = self.rows.row(job, record.request, submitted, served)
         started = (run.started_time or run.starting_time) - self._created
-        gpus = tuple(self.hardware.number_of(uuid) for uuid in run.gpu_uuids if uuid in self.hardware.uuids)
-        return RunningJob(row, min(started, self.time), gpus)
+        return RunningJob(row, min(started, self.time), tuple(map(self.hardware.number_of, run.gpu_uuids)))
 
     def _gpu_view(self, wall: float) -> GpuView:
         status = self.lifecycle.status
         out = {number for number, uuid in enumerate(self.hardware.uuids) if not status[uuid].takes_work}
         out |= {self.hardware.number_of(uuid) for uuid in self._kept_free(wall)}
-        out |= {self.hardware.number_of(uuid) for uuids in self._targets.values() for uuid in uuids}
+        partly = [run for run in self._holding.values() if not self._is_whole(run)]
+        kept = {uuid for uuids in (*self._targets.values(), *(run.gpu_uuids for run in partly)) for uuid in uuids}
+        out |= {number for number, uuid in enumerate(self.hardware.uuids) if uuid in kept}
         return GpuView(frozenset(out), self._power_limits())
 
     def _power_limits(self) -> Mapping[int, int]:
@@ -351,12 +402,19 @@ class NodeCluster:
             self._take_in(record)
         for run in self.journal.holding():
             self._holding[run.job] = run
+            self._meter.begin(run)
+        held = {uuid for run in self._holding.values() for uuid in run.gpu_uuids}
+        for uuid, gpu in self.journal.ledger.gpus().items():
+            if gpu.state in (GpuState.ALLOCATED, GpuState.RELEASING) and uuid not in held:
+                self.lifecycle.release(uuid, self.clock.monotonic())
+        self.telemetry.wake()
         self.look()
         self._due.set()
 
     def _take_in(self, record: JobRecord) -> None:
         served = sum(run.run_s or 0.0 for run in self.journal.runs(record.id)) if record.run else 0.0
-        self._jobs[record.id] = _Job(record, record.submit_time - self._created, served)
+        arrived = max(record.submit_time, record.request.begin_time)  # before that it did not wait for the policy
+        self._jobs[record.id] = _Job(record, arrived - self._created, served)
 
     def _renew(self, job: int) -> None:
         record = self.journal.job(job)
@@ -369,8 +427,11 @@ class NodeCluster:
         """Take in what became of runs."""
         try:
             events = self.runs.poll()
-        except JournalFull as error:
+        except JournalError as error:
             _log.error("%s", error)
+            # The descriptor stays readable: listening on would ask again at once, and without end.
+            self.loop.remove_reader(self.runs.fileno())
+            self.loop.call_later(TICK_S, self._listen)
             return
         for event in events:
             self._on_run(event)
@@ -378,6 +439,10 @@ class NodeCluster:
             self.look()
             self.on_change()
             self.decide()
+
+    def _listen(self) -> None:
+        if not self._closing:
+            self.loop.add_reader(self.runs.fileno(), self._on_runs)
 
     def _on_run(self, event: RunEvent) -> None:
         _log.info("job %d, run %d: %s, now %s", event.job, event.run, event.kind, event.state)
@@ -388,31 +453,39 @@ class NodeCluster:
             return
         if before is not None and before.run == event.run:
             del self._holding[event.job]
-            used = self.meter.forget(before)
-            self.journal.set_run_usage(event.job, event.run, round(used.energy_mj), used.peak_memory_mib)
             for uuid in before.gpu_uuids:
                 if not any(uuid in run.gpu_uuids for run in self._holding.values()):
                     self.lifecycle.release(uuid, self.clock.monotonic())
             self.telemetry.wake()
+            use = self._meter.end(event.job, event.run)
+            with suppress(JournalError):  # what is known since the last time is lost, and nothing else
+                self.journal.set_run_usage(event.job, event.run, round(use.energy_mj), use.peak_memory_mib)
         if event.state is JobState.DONE:
-            record = self.journal.job(event.job)
             seconds = sum(run.run_s or 0.0 for run in self.journal.runs(event.job))
-            self.run_times.learn(record.request, seconds)
-        target = self._targets.pop(event.job, None)
-        if target is not None and event.state is JobState.WAITING:
-            self._arrive(event.job, target)
+            self.run_times.learn(self.journal.job(event.job).request, seconds)
+        if event.state is not JobState.WAITING:
+            self._targets.pop(event.job, None)
 
-    def _arrive(self, job: int, uuids: tuple[str, ...]) -> None:
-        """Start a job that was moved on the GPUs that were kept for it, where they still take work."""
-        if all(self.lifecycle.status[uuid].takes_work for uuid in uuids):
-            self._start(job, tuple(self.hardware.number_of(uuid) for uuid in uuids))
+    def _arrive(self) -> None:
+        """Start the jobs that were moved on the GPUs that are kept for them, once all of these take work."""
+        for job, uuids in list(self._targets.items()):
+            known = self._jobs.get(job)
+            if known is None or known.record.state is not JobState.WAITING or job in self._holding:
+                continue
+            states = [self.lifecycle.status[uuid] for uuid in uuids]
+            if all(status.takes_work for status in states):
+                del self._targets[job]
+                self._start(job, uuids)
+            elif not all(status.takes_work or status.state is GpuState.RELEASING for status in states):
+                del self._targets[job]  # something has happened to one of them: it waits like others
+                self.decide()
 
     async def _tick_for_ever(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             try:
                 self.tick()
-            except JournalFull as error:
+            except JournalError as error:
                 _log.error("%s", error)
 
     def tick(self) -> None:
@@ -421,17 +494,44 @@ class NodeCluster:
         self.look()
         if self.power is not None:
             self.power.renew(self.clock.monotonic())
+        if self.clock.monotonic() - self._metered_at > METERING_S:
+            self._write_use()
         wall, since = self.clock.wall(), self.clock.monotonic() - self._decided_at
         waiting = [record.request for record in self.waiting()]
         begun = any(wall - TICK_S - 1.0 < request.begin_time <= wall for request in waiting)
         if begun or (waiting and since >= self.rules.timer_s):
             self.decide()
 
+    def _write_use(self) -> None:
+        """Let the journal know what the runs have used so far, should this daemon not see their ends."""
+        self._metered_at = self.clock.monotonic()
+        with self.journal.transaction():
+            for run in self._holding.values():
+                use = self._meter.of(run.job, run.run)
+                self.journal.set_run_usage(run.job, run.run, round(use.energy_mj), use.peak_memory_mib)
+
     def look(self) -> None:
         """Work out the states of the GPUs; where one changed, that is a decision point."""
         snapshot, wall = self.telemetry.latest(), self.clock.wall()
+        self._ownership.expect(self._holding.values())
+        self._meter.add(snapshot, self._holding.values(), self._ownership.run_of)
+        for status in self._changed(snapshot, wall):
+            self._unwritten[status.uuid] = status
+            _log.info("GPU %s is %s%s", status.uuid, status.state, status.reason and f": {status.reason}")
+        if not self._unwritten:
+            return
+        self._arrive()
+        self.decide()
+        with self.journal.transaction():
+            for status in self._unwritten.values():
+                # Of a drained one only what the operator said: that is read again by the next daemon.
+                reason = self.lifecycle.drained.get(status.uuid, status.reason)
+                self.journal.ledger.set_gpu(status.uuid, status.state, reason, status.since)
+        self._unwritten.clear()
+        self.on_change()
+
+    def _changed(self, snapshot: TelemetrySnapshot, wall: float) -> list[GpuStatus]:
         devices = {device.identity.uuid: device for device in snapshot.devices}
-        self.meter.add(snapshot.devices, self._holding.values())
         held = {uuid for run in self._holding.values() for uuid in run.gpu_uuids}
         reserved = {
             uuid: f"reserved for {reservation.user or reservation.project} until its end"
@@ -439,29 +539,7 @@ class NodeCluster:
             if reservation.begin_time <= wall
             for uuid in reservation.gpu_uuids
         }
-        changed = self.lifecycle.update(devices, held, reserved, self._is_ours, wall, snapshot.monotonic_s)
-        if changed:
-            with self.journal.transaction():
-                for status in changed:
-                    self.journal.ledger.set_gpu(status.uuid, status.state, status.reason, status.since)
-            for status in changed:
-                _log.info("GPU %s is %s%s", status.uuid, status.state, status.reason and f": {status.reason}")
-            self.on_change()
-            self.decide()
+        return self.lifecycle.update(devices, held, reserved, self._is_ours, wall, snapshot.monotonic_s)
 
     def _is_ours(self, pid: int) -> bool:
-        """Whether a process was started by a run of this node."""
-        return self._owner_of(pid) is not None
-
-    def _owner_of(self, pid: int) -> tuple[int, int] | None:
-        """The job and run that a process was started by, as its environment tells."""
-        try:
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            return None
-        mark = f"{MARK}={self._node_id}:".encode()
-        for variable in variables:
-            words = variable.removeprefix(mark).split(b":") if variable.startswith(mark) else []
-            if len(words) == 2 and all(word.isdigit() for word in words):
-                return int(words[0]), int(words[1])
-        return None
+        return self._ownership.run_of(pid) is not None

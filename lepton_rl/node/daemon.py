@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ from lepton_rl.core.atomic import replacing
 from lepton_rl.core.cluster import describe_cluster
 from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, History, Telemetry
-from lepton_rl.errors import IllegalAction, JournalFull, LeptonError, NodeError
+from lepton_rl.errors import JournalError, LeptonError, NodeError
+from lepton_rl.node.cgroup import Cgroups, describe_enforcement
 from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
 from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.guard import Guard, GuardRules
@@ -43,6 +44,7 @@ class NodeSetup:
         state_dir: where journal, history, socket and the files of jobs lie; made if need be, for its owner alone.
         policy: decides; `fallback` where there is doubt; `names` of both.
         open_devices: opens the GPUs.
+        check: says what is worth knowing before the policy decides on this hardware; refuses one that cannot.
         power: makes what sets power limits; None sets none.
         socket: path of the socket; in the state folder if None.
         operators: numbers of users who may do what only operators may.
@@ -60,6 +62,7 @@ class NodeSetup:
     fallback: Policy
     names: tuple[str, str]
     open_devices: Callable[[], Devices]
+    check: Callable[[NodeHardware], Sequence[str]] = lambda hardware: ()
     rules: NodeRules = field(default_factory=NodeRules)
     guard: GuardRules = field(default_factory=GuardRules)
     runs: RunSettings = field(default_factory=RunSettings)
@@ -85,7 +88,7 @@ def run_daemon(setup: NodeSetup) -> None:
         journal = open_things.enter_context(Journal(setup.state_dir / JOURNAL, now=time.time()))
         devices = open_things.enter_context(setup.open_devices())
         hardware = describe_hardware(devices.identities)
-        for note in hardware.notes:
+        for note in (*hardware.notes, *setup.check(hardware)):
             _log.warning("%s", note)
         loop = asyncio.new_event_loop()
         open_things.callback(loop.close)
@@ -93,7 +96,10 @@ def run_daemon(setup: NodeSetup) -> None:
         write_about(setup, hardware)
         history = open_things.enter_context(History(setup.state_dir / HISTORY))
         telemetry = open_things.enter_context(Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen)))
-        runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs))
+        cgroups = Cgroups.find() if os.geteuid() == 0 else None
+        for sentence in describe_enforcement(cgroups):
+            _log.info("%s", sentence)
+        runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs, cgroups=cgroups))
         power = None if setup.power is None else setup.power(devices, setup.state_dir)
         if power is not None:
             open_things.callback(power.close)
@@ -135,11 +141,16 @@ def decide_for_ever(cluster: NodeCluster, guard: Guard) -> None:
         except LeptonError as error:
             _log.error("nobody could decide: %s", error)
             continue
+        except Exception:
+            _log.exception("nobody could decide")
+            continue
         for action in actions:
             try:
                 cluster.apply(action)
-            except (IllegalAction, JournalFull) as error:
+            except LeptonError as error:
                 _log.error("%s was not done: %s", action, error)
+            except Exception:
+                _log.exception("%s was not done", action)
 
 
 def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
@@ -173,7 +184,7 @@ async def _keep_house(cluster: NodeCluster, service: Service) -> None:
             if cluster.clock.monotonic() - forgotten > FORGETTING_S:
                 service.forget_old_decisions()
                 forgotten = cluster.clock.monotonic()
-        except JournalFull as error:
+        except JournalError as error:
             _log.error("%s", error)
 
 

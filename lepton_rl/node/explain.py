@@ -14,10 +14,10 @@ from lepton_rl.node.jobs import ACTIVE, JobRecord, JobState
 
 
 class Scoring(Protocol):
-    """A policy that can say what it thinks of each waiting job."""
+    """A policy that can say what it thinks of each job."""
 
     def scores(self, snapshot: Snapshot) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return a score for each waiting job, in the order of `snapshot.queue`; the highest goes first."""
+        """Return a score for each row of `snapshot.jobs`; the lowest goes first."""
 
 
 def explain(record: JobRecord, cluster: NodeCluster, guard: Guard) -> dict[str, Any]:
@@ -26,21 +26,32 @@ def explain(record: JobRecord, cluster: NodeCluster, guard: Guard) -> dict[str, 
     if found["why"]:
         return found
     snapshot = cluster.snapshot()
+    if record.id not in snapshot.queue.id:
+        found["why"] = "it is about to start, or its last run has not left its GPUs yet"
+        return found
     found |= _fit(record.id, snapshot, cluster)
     found["waited_s"] = max(0.0, cluster.clock.wall() - record.submit_time)
     found["ahead"] = _ahead(record.id, snapshot)
     found["policy"] = guard.policy_name
-    scoring = getattr(guard.policy, "scores", None)
-    if scoring is not None:
-        scores = scoring(snapshot)
-        place = int(np.flatnonzero(snapshot.queue.id == record.id)[0])
-        best = int(scores.argmax())
-        found["score"] = float(scores[place])
-        found["alternative"] = {"job": int(snapshot.queue.id[best]), "score": float(scores[best])}
+    found |= _scores(record.id, snapshot, guard)
     starving = guard.starving(snapshot)
     if starving is not None:
         found["note"] = f"job {starving[0]} has waited for too long: until it runs, the order of submission holds"
     return found
+
+
+def _scores(job: int, snapshot: Snapshot, guard: Guard) -> dict[str, Any]:
+    """What the policy makes of the job, and of the waiting one that it likes best, where it can say so."""
+    scoring = getattr(guard.policy, "scores", None)
+    if scoring is None:
+        return {}
+    try:
+        scores = np.asarray(scoring(snapshot), np.float64)[snapshot.running_count :]
+        place, best = int(np.flatnonzero(snapshot.queue.id == job)[0]), int(scores.argmin())
+        alternative = {"job": int(snapshot.queue.id[best]), "score": float(scores[best])}
+        return {"score": float(scores[place]), "alternative": alternative}
+    except Exception as error:  # it is a policy's own code
+        return {"note": f"{guard.policy_name} could not say what it makes of it: {type(error).__name__}"}
 
 
 def _why_not_waiting(record: JobRecord, cluster: NodeCluster) -> str:
@@ -58,9 +69,7 @@ def _fit(job: int, snapshot: Snapshot, cluster: NodeCluster) -> dict[str, Any]:
     try:
         snapshot.after(Start(job))
     except IllegalAction as error:
-        out = [status for status in cluster.lifecycle.status.values() if not status.takes_work]
-        states = [f"GPU {cluster.hardware.number_of(status.uuid)} is {status.state}: {status.reason}" for status in out]
-        return {"why": str(error), "unavailable": states, "starts_when": _release(job, snapshot)}
+        return {"why": str(error), "unavailable": cluster.unavailable(), "starts_when": _release(job, snapshot)}
     return {"why": "it fits now; the policy lets others go first or keeps room for them", "unavailable": []}
 
 

@@ -10,8 +10,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -22,9 +22,12 @@ from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Star
 from lepton_rl.core.policy import Policy
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import IllegalAction, LeptonError
+from lepton_rl.node.actions import plain, shortly
 
 _log = logging.getLogger(__name__)
 _WAITS_KEPT = 200
+_MOST_LATE = 20  # of jobs that wait for too long, those looked at
+_MOST_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +58,18 @@ class Verdict:
         by: the name of who decided: the policy or the fallback.
         seconds: that the one who decided took.
         fallback_reason: why not the policy, in a sentence; empty where it did.
-        refused: what the policy had wanted, where that was the reason.
+        refused: what the policy had wanted, in words, where that was the reason.
     """
 
     actions: tuple[Action, ...]
     by: str
     seconds: float
     fallback_reason: str = ""
-    refused: tuple[Action, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+class _TooOften(IllegalAction):
+    """A policy disturbs running jobs more often than it may."""
 
 
 class Ranged(Protocol):
@@ -72,15 +79,21 @@ class Ranged(Protocol):
         """Return in a sentence what it has not seen in its training, or nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    seconds: float
+    actions: Sequence[object] = ()
+    doubt: str = ""
+    error: BaseException | None = None
+
+
 @dataclass(slots=True)
 class _Worker:
     """A thread in which a policy decides, so that one that hangs holds up nothing else."""
 
     policy: Policy
     asked: SimpleQueue[Snapshot | None] = field(default_factory=SimpleQueue)
-    answered: SimpleQueue[tuple[Sequence[Action] | None, BaseException | None, float]] = field(
-        default_factory=SimpleQueue
-    )
+    answered: SimpleQueue[_Answer] = field(default_factory=SimpleQueue)
     busy: bool = False
 
     def __post_init__(self) -> None:
@@ -90,11 +103,19 @@ class _Worker:
         while (snapshot := self.asked.get()) is not None:
             began = time.perf_counter()
             try:
-                actions = list(self.policy.decide(snapshot))
+                actions, doubt = self._decide(snapshot)
             except BaseException as error:
-                self.answered.put((None, error, time.perf_counter() - began))
+                self.answered.put(_Answer(time.perf_counter() - began, error=error))
             else:
-                self.answered.put((actions, None, time.perf_counter() - began))
+                self.answered.put(_Answer(time.perf_counter() - began, actions, doubt))
+
+    def _decide(self, snapshot: Snapshot) -> tuple[Sequence[object], str]:
+        ranged = getattr(self.policy, "out_of_range", None)
+        doubt = "" if ranged is None else str(ranged(snapshot))
+        if doubt:
+            return (), doubt
+        # One more than makes sense, and no more: an endless iterator would fill the memory.
+        return list(islice(self.policy.decide(snapshot), _most_actions(snapshot) + 1)), ""
 
 
 class Guard:
@@ -131,11 +152,7 @@ class Guard:
         self._acted_at: deque[float] = deque()
 
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
-        """Return checked actions; nothing here raises for what a policy does.
-
-        Raises:
-            LeptonError: the fallback itself fails.
-        """
+        """Return checked actions; nothing here raises, whatever policy and fallback do."""
         if len(snapshot.queue) == 0 and len(snapshot.running) == 0:
             return ()
         starving = self.starving(snapshot)
@@ -151,29 +168,44 @@ class Guard:
         for action in verdict.actions:
             if isinstance(action, Start):
                 row = int(np.flatnonzero(snapshot.jobs[:, L.ID] == action.job)[0])
-                self.waits.append(snapshot.time - float(snapshot.jobs[row, L.SUBMIT]))
-        self.on_verdict(verdict, snapshot)
+                self.waits.append(snapshot.time - float(snapshot.jobs[row, L.SUBMIT] + snapshot.jobs[row, L.ATTAINED]))
+        try:
+            self.on_verdict(verdict, snapshot)
+        except Exception:
+            _log.exception("a decision could not be recorded")
         return verdict.actions
 
     def warm_up(self, snapshots: Sequence[Snapshot]) -> None:
         """Let both decide on made-up nodes, so that what is compiled at its first use is compiled before it matters."""
         for snapshot in snapshots:
-            for policy in (self.policy, self.fallback):
-                with suppress(LeptonError):  # what it refuses, it refuses when it matters, too
-                    for action in policy.decide(snapshot):
+            for name, policy in ((self.policy_name, self.policy), (self.fallback_name, self.fallback)):
+                try:
+                    for action in islice(policy.decide(snapshot), _most_actions(snapshot)):
                         snapshot.after(action)
+                except Exception as error:  # what it cannot do here, it cannot do when it matters: then the other does
+                    _log.warning("%s fails on a made-up state of this node: %s", name, _one_line(error))
         self._used = True
 
     def starving(self, snapshot: Snapshot) -> tuple[int, float] | None:
-        """Return the job that has waited for too long, the longest first, and how long; None where none has."""
+        """Return the job that has waited for too long, the longest first, and how long; None where none has.
+
+        A job that this node could not run now even if it were empty does not count: no policy could help it.
+        """
         queue = snapshot.queue
         if len(queue) == 0:
             return None
-        waited = snapshot.time - queue.submit_time
+        waited = snapshot.time - queue.submit_time - queue.attained_service
         median = float(np.median(self.waits)) if self.waits else 0.0
         bound = max(self.rules.starving_floor_s, self.rules.starving_factor * median)
-        oldest = int(waited.argmax())
-        return (int(queue.id[oldest]), float(waited[oldest])) if waited[oldest] > bound else None
+        late = np.flatnonzero(waited > bound)
+        if len(late) == 0:
+            return None
+        empty = emptied(snapshot)
+        for place in late[np.argsort(-waited[late], kind="stable")][:_MOST_LATE].tolist():
+            job = int(queue.id[place])
+            if fits(empty, job):
+                return job, float(waited[place])
+        return None
 
     def close(self) -> None:
         """Let the policy's thread end."""
@@ -181,35 +213,43 @@ class Guard:
             self._worker.asked.put(None)
 
     def _by_policy(self, snapshot: Snapshot) -> Verdict:
-        ranged = getattr(self.policy, "out_of_range", None)
-        doubt = ranged(snapshot) if ranged is not None else ""
-        if doubt:
-            return self._by_fallback(snapshot, doubt, "range")
         answer = self._ask(snapshot)
         if answer is None:
             why = f"{self.policy_name} took more than {self._budget():g} s"
             return self._by_fallback(snapshot, why, "timeout")
-        actions, error, seconds = answer
         self._used = True
-        if error is not None or actions is None:
-            return self._by_fallback(snapshot, f"{self.policy_name} failed: {_one_line(error)}", "exception")
+        if answer.error is not None:
+            return self._by_fallback(snapshot, f"{self.policy_name} failed: {_one_line(answer.error)}", "exception")
+        if answer.doubt:
+            return self._by_fallback(snapshot, answer.doubt, "range")
         try:
-            self._check(snapshot, actions)
-        except IllegalAction as refused:
-            return self._by_fallback(snapshot, str(refused), "illegal", tuple(actions))
-        return Verdict(tuple(actions), self.policy_name, seconds)
+            actions = self._checked(snapshot, answer.actions, self.policy_name)
+            self._count_costly(actions)
+        except _TooOften as refused:
+            return self._by_fallback(snapshot, str(refused), "rate", answer.actions)
+        except Exception as refused:
+            return self._by_fallback(snapshot, _one_line(refused), "illegal", answer.actions)
+        return Verdict(actions, self.policy_name, answer.seconds)
 
-    def _by_fallback(self, snapshot: Snapshot, reason: str, kind: str, refused: tuple[Action, ...] = ()) -> Verdict:
+    def _by_fallback(self, snapshot: Snapshot, reason: str, kind: str, refused: Sequence[object] = ()) -> Verdict:
         self.counts[f"fallback_{kind}"] += 1
         _log.warning("%s decides: %s", self.fallback_name, reason)
         began = time.perf_counter()
-        actions = tuple(self.fallback.decide(snapshot))
-        return Verdict(actions, self.fallback_name, time.perf_counter() - began, reason, refused)
+        actions: tuple[Action, ...] = ()
+        try:
+            given = list(islice(self.fallback.decide(snapshot), _most_actions(snapshot) + 1))
+            actions = self._checked(snapshot, given, self.fallback_name)
+        except Exception as error:
+            self.counts["fallback_failed"] += 1
+            reason = f"{reason}; {self.fallback_name} failed, too: {_one_line(error)}"
+            _log.error("nobody could decide: %s", reason)
+        wanted = tuple(shortly(action) for action in refused[:_MOST_SHOWN])
+        return Verdict(actions, self.fallback_name, time.perf_counter() - began, reason, wanted)
 
     def _budget(self) -> float:
         return self.rules.budget_s if self._used else self.rules.first_budget_s
 
-    def _ask(self, snapshot: Snapshot) -> tuple[Sequence[Action] | None, BaseException | None, float] | None:
+    def _ask(self, snapshot: Snapshot) -> _Answer | None:
         """Let the policy decide in its thread; None where it does not answer in time, or still thinks of the last."""
         if self._worker is None:
             self._worker = _Worker(self.policy)
@@ -226,18 +266,28 @@ class Guard:
             worker.busy = True
             return None
 
-    def _check(self, snapshot: Snapshot, actions: Sequence[Action]) -> None:
-        """Carry the actions out on paper.
+    def _checked(self, snapshot: Snapshot, given: Sequence[object], who: str) -> tuple[Action, ...]:
+        """Carry the actions out on paper and return them in plain numbers.
 
         Raises:
             IllegalAction: one of them is not possible, or not allowed.
         """
+        if len(given) > _most_actions(snapshot):
+            raise IllegalAction(f"{who} wants more than {_most_actions(snapshot):,} actions at once")
+        actions = tuple(plain(action) for action in given)
         for action in actions:
+            after = snapshot.after(action)
             if isinstance(action, Preempt | Migrate) and not self._may_stop(action.job):
-                raise IllegalAction(
-                    f"{self.policy_name} wants to stop job {action.job}, which is not declared restartable"
-                )
-            snapshot = snapshot.after(action)
+                raise IllegalAction(f"{who} wants to stop job {action.job}, which is not declared restartable")
+            snapshot = after
+        return actions
+
+    def _count_costly(self, actions: Sequence[Action]) -> None:
+        """Count what disturbs running jobs.
+
+        Raises:
+            _TooOften: it would be more in a minute than is allowed.
+        """
         costly = sum(isinstance(action, Preempt | Migrate | SetPowerLimit) for action in actions)
         if costly == 0:
             return
@@ -245,14 +295,38 @@ class Guard:
         while self._acted_at and self._acted_at[0] < now - 60.0:
             self._acted_at.popleft()
         if len(self._acted_at) + costly > self.rules.actions_per_minute:
-            raise IllegalAction(
+            raise _TooOften(
                 f"{self.policy_name} wants more than {self.rules.actions_per_minute} preemptions, moves and power "
                 "limits a minute"
             )
         self._acted_at.extend([now] * costly)
 
 
+def emptied(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot with all that runs put back into the queue."""
+    later = replace(snapshot, quantum=0.0)
+    for job in snapshot.running:
+        later = later.after(Preempt(job))
+    return later
+
+
+def fits(snapshot: Snapshot, job: int) -> bool:
+    """Return whether a waiting job could start now."""
+    try:
+        snapshot.after(Start(job))
+    except IllegalAction:
+        return False
+    return True
+
+
+def _most_actions(snapshot: Snapshot) -> int:
+    """Stop and start every job and limit every GPU: more cannot make sense at once."""
+    return 2 * len(snapshot.jobs) + len(snapshot.gpus)
+
+
 def _one_line(error: BaseException | None) -> str:
-    if isinstance(error, LeptonError):
-        return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = "it cannot even say how"
+    return (text if isinstance(error, LeptonError) else f"{type(error).__name__}: {text}")[:300]

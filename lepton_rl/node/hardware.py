@@ -1,8 +1,8 @@
 """A machine's devices as a cluster: the numbers by which policies call its GPUs, and the type that each is of."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from lepton_rl.core.cluster import ClusterSpec, NodeGroup
@@ -25,11 +25,13 @@ class NodeHardware:
     Attributes:
         cluster: one group for each type of GPU; the machine's cores and memory are divided among them by their GPUs.
         uuids: of GPU 0, 1, ... of the cluster.
+        minors: number of the device file of each GPU, where it is known.
         notes: what is not as the catalogue says, one sentence each.
     """
 
     cluster: ClusterSpec
     uuids: tuple[str, ...]
+    minors: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def number_of(self, uuid: str) -> int:
@@ -58,7 +60,8 @@ def describe_hardware(identities: Sequence[DeviceIdentity]) -> NodeHardware:
         offers = ((CPU, round(part * (os.cpu_count() or 1), 3)), (RAM, round(part * _memory_gib(), 3)))
         groups.append(NodeGroup(1, len(same), same[0][1], offers))
         uuids += [identity.uuid for identity, _ in same]
-    return NodeHardware(ClusterSpec.of_groups(tuple(groups)), tuple(uuids), tuple(dict.fromkeys(notes)))
+    minors = {identity.uuid: identity.minor for identity in usable if identity.minor is not None}
+    return NodeHardware(ClusterSpec.of_groups(tuple(groups)), tuple(uuids), minors, tuple(dict.fromkeys(notes)))
 
 
 def _memory_gib() -> float:

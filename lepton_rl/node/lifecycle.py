@@ -150,27 +150,27 @@ class Lifecycle:
         is_ours: Callable[[int], bool],
         read_at: float,
     ) -> tuple[GpuState, str]:
-        if device is None:
-            return GpuState.LOST, "the driver no longer lists it"
-        if device.health.state is HealthState.LOST:
-            return GpuState.LOST, device.health.reason
-        if not device.health.takes_work:
-            return GpuState.UNHEALTHY, device.health.reason
-        if uuid in self.drained:
-            return GpuState.DRAINED, self.drained[uuid]
+        sick = _sickness(device)
+        if uuid in self.drained:  # first: what an operator decided outlasts what befalls the GPU meanwhile
+            return GpuState.DRAINED, f"{self.drained[uuid]}{f'; {sick[1]}' if sick else ''}"
+        if sick is not None:
+            return sick
+        assert device is not None
         if uuid not in self._accepted:
             against = acceptance(device, self._memory_gib[uuid])
             if against:
                 return GpuState.UNVERIFIED, against
             self._accepted.add(uuid)
-        foreign = [process for process in device.processes or () if process.kind != "graphics"]
+        # What the X server draws, and the server of MPS itself, are nobody's job.
+        foreign = [process for process in device.processes or () if process.kind == "compute"]
         foreign = [process for process in foreign if not is_ours(process.pid)]
         if foreign:
             return GpuState.FOREIGN, f"process {foreign[0].pid} uses it and is no job of this node"
         if held:
             return GpuState.ALLOCATED, device.health.reason
         if uuid in self._released_at:
-            waited = read_at - self._released_at[uuid]
+            listed_at = read_at if device.processes_at is None else min(read_at, device.processes_at)
+            waited = listed_at - self._released_at[uuid]
             if waited < 0.0:
                 return GpuState.RELEASING, "its memory was not read since its job ended"
             left = _left_behind(device)
@@ -184,11 +184,22 @@ class Lifecycle:
         return GpuState.AVAILABLE, device.health.reason
 
 
+def _sickness(device: DeviceTelemetry | None) -> tuple[GpuState, str] | None:
+    """In which way a GPU is unfit for work, and why."""
+    if device is None:
+        return GpuState.LOST, "the driver no longer lists it"
+    if device.health.state is HealthState.LOST:
+        return GpuState.LOST, device.health.reason
+    return None if device.health.takes_work else (GpuState.UNHEALTHY, device.health.reason)
+
+
 def _left_behind(device: DeviceTelemetry) -> str:
     """What an ended job has left on its GPU."""
-    if device.processes:
-        return f"process {device.processes[0].pid} of its last job is still on it"
-    used = device.raw.memory_used_bytes
+    ours = [process for process in device.processes or () if process.kind == "compute"]
+    if ours:
+        return f"process {ours[0].pid} of its last job is still on it"
+    others = sum(process.memory_used_bytes or 0 for process in device.processes or ())
+    used = max(0, device.raw.memory_used_bytes - others) if device.raw.memory_used_bytes is not None else None
     if used is not None and used > LEFT_MEMORY_MIB * MIB:
         return f"{used / MIB:.0f} MiB of its memory are still in use"
     return ""

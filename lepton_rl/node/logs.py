@@ -36,6 +36,7 @@ def print_log(client: NodeClient, job: int, stream: str, *, follow: bool) -> Non
         time.sleep(_PAUSE_S)
         found = client.call("job", job=job)
         if found["run"] != run:
+            _copy(path, position)
             run, path, position = found["run"], Path(found["logs"]) / stream, 0
 
 

@@ -14,6 +14,7 @@ from lepton_rl.node.jobs import JobRequest
 
 MOST_BYTES = 1 << 20
 """Of one request."""
+_LONGEST_NAME = 60  # longer ones are not compared, nor told in full
 Text = Annotated[str, Field(max_length=4096)]
 JobId = Annotated[int, Field(ge=1, le=2**53)]
 Seconds = Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)]
@@ -195,13 +196,13 @@ def parse(verb: object, arguments: dict[str, Any]) -> Message:
         NodeError: there is no such verb, or an argument is missing, unknown or wrong.
     """
     if not isinstance(verb, str) or verb not in VERBS:
-        close = nearest(verb, VERBS) if isinstance(verb, str) else ""
+        close = nearest(verb, VERBS) if isinstance(verb, str) and len(verb) < _LONGEST_NAME else ""
         raise NodeError(f"there is no verb {str(verb)[:60]!r}{close}; known: {', '.join(VERBS)}")
     try:
         return VERBS[verb].model_validate(arguments)
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
+        place = ".".join(map(str, problem["loc"]))[:_LONGEST_NAME]
         if problem["type"] == "extra_forbidden":
             known = VERBS[verb].model_fields
             raise NodeError(f"{verb}: there is no argument {place!r}{nearest(place, known)}") from None

@@ -1,75 +1,87 @@
-"""What each run uses of its GPUs: energy, and the most memory; added up from telemetry while it runs.
+"""What runs use of their GPUs: energy, shared among those that hold a GPU at a time, and the most memory."""
 
-The energy of a shared GPU is divided by the shares that are held; idle shares' part goes with them. A daemon that
-starts again goes on from what the journal has: the seconds in which none watched are missing.
-"""
-
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lepton_rl.devices import DeviceTelemetry
+from lepton_rl.devices.sampler import TelemetrySnapshot
 from lepton_rl.node.jobs import RunRecord
+from lepton_rl.node.ownership import RunId
 
 MIB = 1 << 20
-WHOLE = 1000
 
 
 @dataclass(slots=True)
-class Used:
-    """Millijoules, and the most memory on one GPU at a time in MiB, of one run."""
+class RunUse:
+    """What one run has used so far: millijoules, and MiB of GPU memory at its peak, over all its GPUs."""
 
     energy_mj: float = 0.0
     peak_memory_mib: int = 0
 
 
 class RunMeter:
-    """Adds up what runs use.
+    """Adds up what each run uses, from one telemetry snapshot to the next.
 
-    Args:
-        owner_of: the (job, run) whose process a pid is, or None.
+    The draw of a GPU, idle power included, is divided among those that hold it by their shares.
     """
 
-    def __init__(self, owner_of: Callable[[int], tuple[int, int] | None]) -> None:
-        self._owner_of = owner_of
-        self._used: dict[tuple[int, int], Used] = {}
-        self._energy: dict[str, float] = {}
+    def __init__(self) -> None:
+        self._drawn_mj: dict[str, float] = {}
+        self._used: dict[RunId, RunUse] = {}
+        self._seen = 0
 
-    def used(self, run: RunRecord) -> Used:
+    def begin(self, run: RunRecord) -> None:
+        """Go on from what the journal has of a run."""
+        self._used[run.job, run.run] = RunUse(run.energy_mj or 0.0, run.peak_gpu_memory_mib or 0)
+
+    def add(
+        self, snapshot: TelemetrySnapshot, holding: Iterable[RunRecord], run_of: Callable[[int], RunId | None]
+    ) -> None:
+        """Take a snapshot in; one that was taken in before adds nothing."""
+        if snapshot.number <= self._seen:
+            return
+        self._seen = snapshot.number
+        runs = list(holding)
+        devices = {device.identity.uuid: device for device in snapshot.devices}
+        memory: dict[RunId, int] = {}
+        for uuid, device in devices.items():
+            on_it = [run for run in runs if uuid in run.gpu_uuids]
+            drawn = self._drawn_since(device)
+            held = sum(min(run.gpu_milli, 1000) for run in on_it)
+            for run in on_it:
+                key = (run.job, run.run)
+                use = self._used.setdefault(key, RunUse())
+                use.energy_mj += drawn * min(run.gpu_milli, 1000) / held
+                memory[key] = memory.get(key, 0) + _memory_of(key, run, device, run_of)
+        for key, used_bytes in memory.items():
+            use = self._used[key]
+            use.peak_memory_mib = max(use.peak_memory_mib, used_bytes // MIB)
+
+    def of(self, job: int, run: int) -> RunUse:
         """Return what a run has used so far."""
-        start = Used(float(run.energy_mj or 0), run.peak_gpu_memory_mib or 0)
-        return self._used.setdefault((run.job, run.run), start)
+        return self._used.get((job, run), RunUse())
 
-    def add(self, devices: Iterable[DeviceTelemetry], runs: Iterable[RunRecord]) -> None:
-        """Take in one look at all devices, and the runs that hold GPUs now."""
-        holders: dict[str, list[RunRecord]] = {}
-        for run in runs:
-            for uuid in run.gpu_uuids:
-                holders.setdefault(uuid, []).append(run)
-        for device in devices:
-            uuid = device.identity.uuid
-            total = device.energy.counter_mj if device.energy.counter_mj is not None else device.energy.integrated_mj
-            step = max(0.0, (total or 0.0) - self._energy.get(uuid, total or 0.0))
-            self._energy[uuid] = total or 0.0
-            sharing = holders.get(uuid, [])
-            held = sum(min(run.gpu_milli, WHOLE) for run in sharing)
-            for run in sharing:
-                self.used(run).energy_mj += step * min(run.gpu_milli, WHOLE) / held
-            self._add_memory(device, sharing)
+    def end(self, job: int, run: int) -> RunUse:
+        """Return what a run has used, and forget it."""
+        return self._used.pop((job, run), RunUse())
 
-    def forget(self, run: RunRecord) -> Used:
-        """Return what an ended run has used, and keep nothing of it."""
-        used = self.used(run)
-        del self._used[run.job, run.run]
-        return used
+    def _drawn_since(self, device: DeviceTelemetry) -> float:
+        """Millijoules that a device has drawn since the last snapshot."""
+        energy, uuid = device.energy, device.identity.uuid
+        total = energy.counter_mj if energy.counter_mj is not None else energy.integrated_mj
+        if total is None:
+            return 0.0
+        before, self._drawn_mj[uuid] = self._drawn_mj.get(uuid, total), total
+        return max(0.0, total - before)
 
-    def _add_memory(self, device: DeviceTelemetry, sharing: list[RunRecord]) -> None:
-        of_run: dict[tuple[int, int], int] = {}
-        for process in device.processes or ():
-            owner = self._owner_of(process.pid)
-            if owner is not None and process.memory_used_bytes is not None:
-                of_run[owner] = of_run.get(owner, 0) + process.memory_used_bytes
-        by_key: Mapping[tuple[int, int], RunRecord] = {(run.job, run.run): run for run in sharing}
-        for key, size in of_run.items():
-            if key in by_key:
-                used = self.used(by_key[key])
-                used.peak_memory_mib = max(used.peak_memory_mib, round(size / MIB))
+
+def _memory_of(key: RunId, run: RunRecord, device: DeviceTelemetry, run_of: Callable[[int], RunId | None]) -> int:
+    """Bytes that a run uses of a device: by its processes, or where the driver names none and it has all, all of it."""
+    said = [
+        process.memory_used_bytes
+        for process in device.processes or ()
+        if process.memory_used_bytes is not None and run_of(process.pid) == key
+    ]
+    if not said and run.gpu_milli >= 1000:
+        return device.raw.memory_used_bytes or 0
+    return sum(said)

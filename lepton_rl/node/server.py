@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 MOST_AT_ONCE = 1000
 """Requests of one client that may wait for their answer."""
 _LONGEST_PATH = 107
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+_LONG = ("submit", "wait")  # answered when others have been: many may be under way at once, and their answers are short
+_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
 
 
 class SocketServer:
@@ -106,7 +107,7 @@ class SocketServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         caller = self._caller(writer)
-        room = asyncio.Semaphore(MOST_AT_ONCE)
+        room, turn = asyncio.Semaphore(MOST_AT_ONCE), asyncio.Lock()
         requests: set[asyncio.Task[None]] = set()
         try:
             while True:
@@ -114,29 +115,39 @@ class SocketServer:
                     line = await reader.readuntil()
                 except asyncio.IncompleteReadError as rest:
                     if rest.partial.strip():
-                        await self._answer(writer, b"", NodeError("a request must end with a newline"))
+                        await self._answer(writer, None, NodeError("a request must end with a newline"))
                     break
                 except asyncio.LimitOverrunError:
-                    await self._answer(writer, b"", NodeError(f"a request has at most {MOST_BYTES:,} bytes"))
-                    return
+                    await self._answer(writer, None, NodeError(f"a request has at most {MOST_BYTES:,} bytes"))
+                    break
                 await room.acquire()
-                task = asyncio.create_task(self._handle(caller, line, writer))
+                task = asyncio.create_task(self._handle(caller, line, writer, turn))
                 requests.add(task)
                 task.add_done_callback(requests.discard)
                 task.add_done_callback(lambda _: room.release())
             await asyncio.gather(*requests)
         finally:
-            for task in requests:
+            for task in list(requests):
                 task.cancel()
 
-    async def _handle(self, caller: Caller, line: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _handle(self, caller: Caller, line: bytes, writer: asyncio.StreamWriter, turn: asyncio.Lock) -> None:
         try:
             request = _decoded(line)
-            number = request.pop("id", None)
         except NodeError as error:
             await self._answer(writer, None, error)
             return
-        verb = request.pop("verb", None)
+        number, verb = request.pop("id", None), request.pop("verb", None)
+        if verb in _LONG:
+            await self._respond(caller, number, verb, request, writer)
+            return
+        async with turn:  # a client that asks much and reads nothing has one answer in our memory, not a thousand
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+            await self._respond(caller, number, verb, request, writer)
+
+    async def _respond(
+        self, caller: Caller, number: Any, verb: object, request: dict[str, Any], writer: asyncio.StreamWriter
+    ) -> None:
         try:
             result: Any = await self._service.call(caller, verb, request)
         except LeptonError as error:
@@ -153,8 +164,9 @@ class SocketServer:
             answer["error"] = str(result)
         else:
             answer["result"] = result
-        writer.write(json.dumps(answer, default=str).encode() + b"\n")
-        await writer.drain()
+        with contextlib.suppress(ConnectionError):  # who has hung up wants no answer
+            writer.write(json.dumps(answer, default=str).encode() + b"\n")
+            await writer.drain()
 
     def _caller(self, writer: asyncio.StreamWriter) -> Caller:
         peer: socket.socket = writer.get_extra_info("socket")
@@ -174,4 +186,6 @@ def _decoded(line: bytes) -> dict[str, Any]:
         raise NodeError("a request must be one line of JSON") from None
     if not isinstance(request, dict):
         raise NodeError('a request must be an object, as {"id": 1, "verb": "status"}')
+    if not isinstance(request.get("id"), int | str | None):
+        raise NodeError("the id of a request must be a number or text")
     return request

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl import __version__
-from lepton_rl.errors import IllegalAction, LeptonError, NodeError, nearest
+from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError, nearest
 from lepton_rl.node import messages as m
 from lepton_rl.node.cluster import NodeCluster
 from lepton_rl.node.explain import explain
@@ -102,7 +102,7 @@ class Service:
             return
         detail = {"actions": [str(action) for action in verdict.actions[:50]], "by": verdict.by}
         if verdict.refused:
-            detail["refused"] = [str(action) for action in verdict.refused[:50]]
+            detail["refused"] = list(verdict.refused)
         self._decisions.append(
             Decision(
                 time=self._cluster.clock.wall(), policy=self._guard.policy_name, decision_s=verdict.seconds,
@@ -144,33 +144,40 @@ class Service:
         """Write down all that was submitted since the last commit; only then is anyone told."""
         pending, self._pending = self._pending, []
         accepted: list[tuple[_Submission, int]] = []
+        refused: list[tuple[_Submission, LeptonError]] = []
         now = self._cluster.clock.wall()
         try:
             with self._journal.transaction():
                 for submission in pending:
-                    job = self._accept(submission, now)
-                    if job is not None:
-                        accepted.append((submission, job))
-        except LeptonError as error:
-            for submission in pending:
-                if not submission.answer.done():
-                    submission.answer.set_exception(error)
-            return
-        for submission, job in accepted:
+                    try:
+                        accepted.append((submission, self._accept(submission, now)))
+                    except JournalError:
+                        raise
+                    except LeptonError as error:
+                        refused.append((submission, error))
+        except Exception as error:  # nothing of the batch was written, and all who wait for it must hear so
+            if not isinstance(error, LeptonError):
+                _log.exception("jobs could not be taken in")
+            refused = [(submission, _ours(error)) for submission in pending]
+            accepted = []
+        self.refused += len(refused)
+        for _, job in accepted:
             self._cluster.submitted(job)
+        for submission, job in accepted:
             if not submission.answer.done():  # else the client has left
                 submission.answer.set_result({"job": job})
+        for submission, problem in refused:
+            if not submission.answer.done():
+                submission.answer.set_exception(problem)
 
-    def _accept(self, submission: _Submission, now: float) -> int | None:
+    def _accept(self, submission: _Submission, now: float) -> int:
         caller, message = submission.caller, submission.message
         try:
             request = message.request(caller.uid, caller.user)
             self._cluster.check(request)
         except LeptonError as error:
-            self.refused += 1
-            submission.answer.set_exception(error)
             self._enter(caller, "submit", message.name, f"refused: {error}", {}, now)
-            return None
+            raise
         job = self._journal.submit(request, now)
         self._enter(caller, "submit", f"job {job}", "done", {}, now)
         return job
@@ -371,6 +378,10 @@ class Service:
             time=now, uid=caller.uid, user=caller.user, verb=verb, target=target, outcome=outcome, detail=detail
         )
         self._journal.ledger.audit(entry)
+
+
+def _ours(error: Exception) -> LeptonError:
+    return error if isinstance(error, LeptonError) else NodeError("the node could not do that; see its log")
 
 
 def _median(ordered: Sequence[float]) -> float | None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import subprocess
 import sys
 import time
@@ -66,19 +67,22 @@ def run_in_background(setup: NodeSetup, words: Sequence[str]) -> dict[str, Any]:
 
 
 def wait_until_gone(pid: int) -> None:
-    """Wait until a process has ended.
+    """Wait until a process has ended, though nobody may have asked yet how.
 
     Raises:
         NodeError: it does not end.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except OSError:
-            return
-        time.sleep(0.02)
-    raise NodeError(f"the daemon, process {pid}, does not end; see its log")
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(PATIENCE_S * 1000):
+            raise NodeError(f"the daemon, process {pid}, does not end; see its log")
+    finally:
+        os.close(pidfd)
 
 
 def _ask(socket: Path) -> dict[str, Any] | None:

@@ -118,7 +118,7 @@ def test_an_anonymous_export_names_nobody(tmp_path: Path, trace: Trace) -> None:
     assert len(set(first.labels["user"])) == 3
     assert not any("user" in name for name in first.labels["user"])
     assert set(first.labels["user"]).isdisjoint(second.labels["user"])  # the key is thrown away
-    assert first.user.tolist() == [number % 3 for number in range(60)]
+    assert len({(code, number % 3) for number, code in enumerate(first.user.tolist())}) == 3  # one for each user
 
 
 def test_what_has_not_ended_is_named(tmp_path: Path, trace: Trace) -> None:

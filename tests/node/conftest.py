@@ -17,6 +17,8 @@ from lepton_rl.node.events import RunEvent
 from lepton_rl.node.jobs import JobRequest
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.runs import Runs
+from tests.fake_nvml import FakeNvml
+from tests.fake_nvml.control import VARIABLE
 from tests.fake_nvml.fixtures import devices, fake, fake_library
 
 __all__ = ["devices", "fake", "fake_library"]
@@ -145,3 +147,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small file system cannot be mounted here")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a failed test may leave a process on it
+
+
+@pytest.fixture
+def four_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
+    """A fake driver with four GPUs."""
+    with FakeNvml(tmp_path / "nvml-state", gpus=4) as fake:
+        monkeypatch.setenv(VARIABLE, str(fake.path))
+        yield fake
