@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import commands, decisions, environments, hardware, report, traces, training
+from benchmarks import commands, decisions, environments, hardware, node, report, traces, training
 from benchmarks.rows import Row
 
 # Training is last: it loads torch, which a decision is measured without.
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "simulate": commands.simulate_process,
     "help": commands.help_screen,
     "decision": decisions.one_decision,
+    "node": node.daemon,
     "training": training.training,
 }
 
