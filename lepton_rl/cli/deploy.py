@@ -26,8 +26,9 @@ def deploy(
     Example: lepton-rl deploy runs/mine --live
     """
     from lepton_rl.experiments.deploy import describe, node_setup, read_node_config
+    from lepton_rl.node.daemon import check_can_start
     from lepton_rl.node.hardware import describe_hardware
-    from lepton_rl.node.start import check_can_start, wait_until_gone
+    from lepton_rl.node.start import wait_until_gone
 
     setup = node_setup(read_node_config(config), policy, state)
     check_can_start(setup.state_dir)
