@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from lepton_rl import __version__
-from lepton_rl.cli import advice, cluster, experiments, gpus, listings, node, pareto, simulation, traces
+from lepton_rl.cli import advice, cluster, deploy, experiments, gpus, listings, node, pareto, simulation, traces
 from lepton_rl.cli.printing import Interrupted
 from lepton_rl.errors import LeptonError, in_words, nearest
 
@@ -37,6 +37,7 @@ app.command("benchmark")(experiments.benchmark)
 app.command("evaluate")(simulation.evaluate)
 app.command("advise")(advice.advise)
 app.command("pareto")(pareto.pareto)
+app.command("deploy")(deploy.deploy)
 app.command("policies")(listings.policies)
 app.command("gpus")(gpus.gpus)
 app.add_typer(cluster.app, name="cluster")

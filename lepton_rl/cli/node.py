@@ -14,6 +14,7 @@ from lepton_rl.errors import NodeError
 
 if TYPE_CHECKING:
     from lepton_rl.node.client import NodeClient
+    from lepton_rl.node.daemon import NodeSetup
 
 app = command_group(
     "Run jobs on the GPUs of this machine under a policy.",
@@ -57,7 +58,7 @@ def start(
     Example: lepton-rl node start --policy saf
     """
     from lepton_rl.experiments.deploy import node_setup, read_node_config
-    from lepton_rl.node.start import run_here, run_in_background
+    from lepton_rl.node.start import run_here
 
     setup = node_setup(
         read_node_config(config), policy, state, trial=shadow, canary_share=None if canary is None else share(canary)
@@ -65,6 +66,13 @@ def start(
     if foreground:
         run_here(setup)
         return
+    launch(setup, policy, config)
+
+
+def launch(setup: "NodeSetup", policy: str | None, config: Path | None) -> None:
+    """Start the daemon in the background and say what it says of itself."""
+    from lepton_rl.node.start import run_in_background
+
     announce_compilation()
     words = ["node", "start", "--foreground", "--state", str(setup.state_dir)]
     words += ["--config", str(config.absolute())] if config is not None else []
@@ -545,6 +553,31 @@ def power_helper(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with NvmlDevices(library) as devices:
         run_power_helper(devices, folder, socket.absolute(), uid, seconds(lease))
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that `backup` wrote.")],
+    state: State = None,
+) -> None:
+    """Put a copy of the journal in its place while no daemon runs; what ran since the copy is not run again.
+
+    Example: lepton-rl node restore journal.bak
+    """
+    from lepton_rl.node.daemon import check_can_start
+    from lepton_rl.node.paths import JOURNAL
+    from lepton_rl.node.restore import restore as put_back
+
+    folder = state_folder(state)
+    check_can_start(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = put_back(file, folder / JOURNAL, folder, time.time())
+    typer.echo(f"{found.jobs} jobs as they were in the copy")
+    for jobs, what in ((found.submitted_since, "submitted"), (found.run_since, "run")):
+        if jobs:
+            typer.echo(f"{what} since, and found by their folders: {', '.join(map(str, jobs))}")
+    if found.former is not None:
+        note(f"the journal that was here is now {found.former}")
 
 
 @app.command()

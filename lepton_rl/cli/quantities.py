@@ -9,12 +9,13 @@ import typer
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)?")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(mib|gib|tib|mb|gb|tb|m|g|t)?", re.IGNORECASE)
+_LONGEST = 30  # characters; more would be beyond every amount there is
 _MIB = {"m": 1.0, "g": 1024.0, "t": 1024.0**2}
 
 
 def seconds(text: str) -> float:
     """Return a duration as 90, 90s, 30m, 2h, 1d or 1h30m."""
-    parts = _DURATION.findall(text.strip())
+    parts = _DURATION.findall(text.strip()) if len(text) < _LONGEST else []
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         raise typer.BadParameter(f"{text!r} is no duration; write it as 90s, 30m, 2h, 1h30m or 1d")
     total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
@@ -25,7 +26,7 @@ def seconds(text: str) -> float:
 
 def mebibytes(text: str) -> int:
     """Return an amount of memory as 512MiB, 20GiB or 20G; without a unit it is GiB."""
-    found = _MEMORY.fullmatch(text.strip())
+    found = _MEMORY.fullmatch(text.strip()) if len(text) < _LONGEST else None
     if found is None or float(found.group(1)) <= 0:
         raise typer.BadParameter(f"{text!r} is no amount of memory; write it as 512MiB or 20GiB")
     unit = (found.group(2) or "g").lower()

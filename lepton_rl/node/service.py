@@ -130,6 +130,10 @@ class Service:
                     if not waiter.done():
                         waiter.set_result(None)
 
+    def waits_for(self, job: int) -> bool:
+        """Return whether somebody waits for the end of a job."""
+        return any(not waiter.done() for waiter in self._waiters.get(job, ()))
+
     # Submitting: many at once in one commit ---------------------------------------------------------------------
 
     def _submit(self, caller: Caller, message: m.Submit) -> Awaitable[dict[str, Any]]:

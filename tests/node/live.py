@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,6 @@ from lepton_rl.node.view import JobRows, RunningJob
 from tests.fake_nvml import FakeNvml
 from tests.node.conftest import PATIENCE_S, shell
 
-QUICK = {"period_s": 0.05, "process_period_s": 0.05}
 PATIENT = "echo ready; exec sleep 1000"
 
 
@@ -37,12 +36,12 @@ class LiveNode:
         library: Path,
         rules: NodeRules | None = None,
         power: PowerControl | None = None,
-        telemetry: Mapping[str, float] = QUICK,
+        telemetry_s: float = 0.05,
     ) -> None:
         self.folder, self.fake = folder, fake
         self.journal = Journal(folder / "journal.sqlite3", now=time.time())
         self.devices = NvmlDevices(library)
-        self.telemetry = Telemetry(self.devices, **telemetry)  # type: ignore[arg-type]
+        self.telemetry = Telemetry(self.devices, period_s=telemetry_s, process_period_s=telemetry_s)
         self.runs = Runs(folder, self.journal)
         hardware = describe_hardware(self.devices.identities)
         self.cluster = NodeCluster(hardware, self.journal, self.runs, self.telemetry, rules, power=power)

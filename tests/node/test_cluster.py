@@ -157,12 +157,14 @@ def test_a_job_is_moved_with_its_number_even_onto_a_gpu_of_its_own(node: LiveNod
 
 
 def test_a_moved_job_whose_new_gpu_falls_ill_waits_like_others(node: LiveNode) -> None:
-    job = node.submit(RESTARTABLE, restartable=True, cwd=str(node.folder))
+    slow = "trap 'until test -e go; do sleep 0.02; done; exit 0' USR1; echo ready; while :; do sleep 0.02; done"
+    job = node.submit(slow, restartable=True, cwd=str(node.folder))
     node.cluster.apply(Start(job, (0,)))
     node.running(job)
     node.cluster.apply(Migrate(job, (1,)))
     node.fake.lose(1)
     node.until(lambda: node.state(1) is GpuState.LOST, "a lost GPU")
+    (node.folder / "go").touch()
     node.wait_for(job, JobState.WAITING)
     node.until(lambda: job in node.cluster.snapshot().queue.id, "the job in the queue")
     assert node.job(job).run == 1
@@ -579,8 +581,7 @@ def age_of_list(node: LiveNode) -> float:
 def test_a_stranger_that_came_since_the_last_look_is_seen_before_a_start(
     tmp_path: Path, four_gpus: FakeNvml, fake_library: Path
 ) -> None:
-    seldom = {"period_s": 3600.0, "process_period_s": 3600.0}
-    with LiveNode(tmp_path, four_gpus, fake_library, telemetry=seldom) as node:
+    with LiveNode(tmp_path, four_gpus, fake_library, telemetry_s=3600.0) as node:
         node.ready()
         job = node.submit("true")
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
