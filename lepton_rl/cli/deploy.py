@@ -30,13 +30,14 @@ def deploy(
     from lepton_rl.node.hardware import describe_hardware
     from lepton_rl.node.start import wait_until_gone
 
-    setup = node_setup(read_node_config(config), policy, state)
+    wanted = read_node_config(config)
+    setup = node_setup(wanted, policy, state)
     check_can_start(setup.state_dir)
     with setup.open_devices() as devices:
         hardware, simulated = describe_hardware(devices.identities), devices.simulated
     kind = " (simulated devices, no hardware)" if simulated else ""
     lines = [f"this node has {hardware.cluster}{kind}", *hardware.notes, *setup.check(hardware)]
-    for line in (*lines, *describe(hardware.cluster, setup)):
+    for line in (*lines, *describe(hardware.cluster, setup, wanted)):
         typer.echo(line)
     running = _running(setup)
     if not live:

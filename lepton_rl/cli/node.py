@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,17 +67,19 @@ def start(
     if foreground:
         run_here(setup)
         return
-    launch(setup, policy, config)
+    launch(setup, policy, config, {"--shadow": shadow, "--canary": canary})
 
 
-def launch(setup: "NodeSetup", policy: str | None, config: Path | None) -> None:
+def launch(
+    setup: "NodeSetup", policy: str | None, config: Path | None, more: Mapping[str, str | None] | None = None
+) -> None:
     """Start the daemon in the background and say what it says of itself."""
     from lepton_rl.node.start import run_in_background
 
     announce_compilation()
     words = ["node", "start", "--foreground", "--state", str(setup.state_dir)]
     words += ["--config", str(config.absolute())] if config is not None else []
-    for option, value in (("--policy", policy), ("--shadow", shadow), ("--canary", canary)):
+    for option, value in {"--policy": policy, **(more or {})}.items():
         words += [option, value] if value is not None else []
     about = run_in_background(setup, words)
     _announce(about)
@@ -487,6 +490,21 @@ def replay(
     for name, row in rows.items():
         cells = ("-" if value is None else f"{value:,.3f}" for value in row.values())
         typer.echo(f"{name:<36} " + " ".join(f"{cell:>12}" for cell in cells))
+
+
+@app.command()
+def feedback(
+    apply: Annotated[bool, typer.Option("--apply", help="Do what follows from it, until the daemon ends.")] = False,
+    state: State = None,
+) -> None:
+    """Say what the results ask for: promote the canary, roll a promotion back, or change weights.
+
+    Example: lepton-rl node feedback --apply
+    """
+    with connect(state) as client:
+        found = client.call("feedback", apply=apply)
+    done = "done" if found["done"] else "nothing was changed"
+    typer.echo(f"{found['verdict'].replace('_', ' ')}: {found['reason']} ({done}; {found['policy']} decides)")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 from lepton_rl.agents.bundle import LearnedPolicy
 from lepton_rl.agents.compiled import policy_name
+from lepton_rl.agents.priority import HeapPriority
 from lepton_rl.agents.registry import make_policy
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.placement import Placement
@@ -18,11 +19,13 @@ from lepton_rl.experiments.node_config import NodeConfig, PolicySpec, PowerConfi
 from lepton_rl.node.cluster import NodeRules, PowerControl
 from lepton_rl.node.daemon import NodeSetup
 from lepton_rl.node.environment import RunSettings
+from lepton_rl.node.feedback import FeedbackRules
 from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.paths import default_state_dir
 from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
 from lepton_rl.node.power_helper import HelperPower
+from lepton_rl.node.promotion import Weighted
 from lepton_rl.node.trial import Canary, Shadow
 
 MIB = 1 << 20
@@ -76,7 +79,7 @@ def node_setup(
         acting = (
             Shadow(acting, other, (name, policy_name(other)))
             if canary_share is None
-            else Canary(acting, other, canary_share)
+            else Canary(acting, other, canary_share, policy_name(other))
         )
     folder = state_dir or (Path(config.state_dir).expanduser() if config.state_dir else default_state_dir())
     jobs, guard = config.jobs, config.guard
@@ -97,8 +100,28 @@ def node_setup(
         policy_spec=_absolute(config.policy, config.base) if policy is None else _absolute(policy, None),
         trial_spec=None if trial is None else _absolute(trial, None),
         canary_share=canary_share,
+        feedback_rules=FeedbackRules(**config.feedback.model_dump(exclude={"every_s"})),
+        feedback_s=config.feedback.every_s,
+        weighted=Weighted(_weights, _with_weights),
         price_usd_per_kwh=config.price_usd_per_kwh,
     )  # fmt: skip
+
+
+_QUANTITIES = {
+    "compute_intensity": "compute_weight", "time_sensitivity": "time_weight", "gpu_memory": "memory_weight",
+}  # fmt: skip
+
+
+def _weights(policy: Policy) -> Mapping[str, float] | None:
+    """Return the weights of a weighted priority by what they weigh."""
+    if not isinstance(policy, HeapPriority):
+        return None
+    return {quantity: float(getattr(policy, name)) for quantity, name in _QUANTITIES.items()}
+
+
+def _with_weights(policy: Policy, weights: Mapping[str, float]) -> Policy:
+    assert isinstance(policy, HeapPriority)
+    return policy.model_copy(update={_QUANTITIES[quantity]: weight for quantity, weight in weights.items()})
 
 
 def _power(config: PowerConfig) -> Callable[[Devices, Path], PowerControl] | None:

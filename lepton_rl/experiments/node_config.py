@@ -51,6 +51,22 @@ class PowerConfig(Section):
     lease_s: float = Field(60.0, ge=5, le=86_400, description="seconds without a renewal after which they are undone")
 
 
+class FeedbackConfig(Section):
+    """Bounds of what results may change."""
+
+    every_s: Annotated[float, Field(ge=10, le=1e7)] | None = Field(
+        None, description="look at results so often and act on them; only `node feedback` does if left out"
+    )
+    least_jobs: int = Field(50, ge=10, le=1_000_000, description="of each policy, before anything is concluded")
+    least_gain: float = Field(0.05, ge=0, lt=1, description="by which a canary's slowdown must be lower, for sure")
+    most_loss: float = Field(0.10, ge=0, le=10, description="by which a promoted one's may be higher, before it goes")
+    most_fallbacks: float = Field(0.05, ge=0, le=1, description="share of decisions beyond which a policy is unfit")
+    least_success: float = Field(0.95, ge=0, le=1, description="part of the success rate that must be kept")
+    step: float = Field(0.1, gt=0, lt=1, description="of one change of a weight")
+    lowest_weight: float = Field(0.01, ge=0, le=1e6, description="of a weighted priority")
+    highest_weight: float = Field(10.0, gt=0, le=1e6, description="the same")
+
+
 class NodeConfig(Section):
     """One node."""
 
@@ -63,6 +79,7 @@ class NodeConfig(Section):
     jobs: JobsConfig = Field(default_factory=JobsConfig)
     guard: GuardConfig = Field(default_factory=GuardConfig)
     power: PowerConfig = Field(default_factory=PowerConfig)
+    feedback: FeedbackConfig = Field(default_factory=FeedbackConfig)
     devices: DevicesConfig = Field(default_factory=DevicesConfig)
     price_usd_per_kwh: float | None = Field(None, ge=0, le=1e6, description="for the cost in `node usage`")
     base: Path | None = Field(None, description="folder that a policy's path starts from", exclude=True)

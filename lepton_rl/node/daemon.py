@@ -23,13 +23,15 @@ from lepton_rl.errors import JournalError, LeptonError, NodeError
 from lepton_rl.node.cgroup import Cgroups, describe_enforcement
 from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
 from lepton_rl.node.environment import RunSettings
+from lepton_rl.node.feedback import FeedbackRules
 from lepton_rl.node.guard import Guard, GuardRules
 from lepton_rl.node.hardware import NodeHardware, describe_hardware
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
+from lepton_rl.node.promotion import Promotion, Weighted
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.server import SocketServer
-from lepton_rl.node.service import Service
+from lepton_rl.node.service import Caller, Service
 
 _log = logging.getLogger(__name__)
 HOUSEKEEPING_S = 1.0
@@ -55,6 +57,9 @@ class NodeSetup:
         policy_spec: the policy as `make_policy` takes it, for a replay.
         trial_spec: the one on trial, if any, the same.
         canary_share: of the jobs that it has; None for a shadow.
+        feedback_rules: bounds of the result feedback.
+        feedback_s: seconds between looks at results that are acted on; None for only when somebody asks.
+        weighted: how the feedback changes weights of a policy.
     """
 
     state_dir: Path
@@ -75,6 +80,9 @@ class NodeSetup:
     policy_spec: Any = None
     trial_spec: Any = None
     canary_share: float | None = None
+    feedback_rules: FeedbackRules = field(default_factory=FeedbackRules)
+    feedback_s: float | None = None
+    weighted: Weighted | None = None
 
 
 def run_daemon(setup: NodeSetup) -> None:
@@ -110,7 +118,8 @@ def run_daemon(setup: NodeSetup) -> None:
         open_things.callback(guard.close)
         guard.warm_up(cluster.examples())
         about = {"simulated_devices": devices.simulated, "driver_version": devices.driver_version, "pid": os.getpid()}
-        service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh)
+        promotion = Promotion(cluster, guard, setup.feedback_rules, setup.weighted)
+        service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh, promotion)
         cluster.on_change = service.tell_waiters
         guard.on_verdict = lambda verdict, snapshot: service.record(verdict)
         server = SocketServer(setup.socket or setup.state_dir / SOCKET, service, setup.operators, setup.group)
@@ -118,6 +127,9 @@ def run_daemon(setup: NodeSetup) -> None:
         open_things.callback(lambda: loop.run_until_complete(server.close()))
         housekeeping = loop.create_task(_keep_house(cluster, service))
         open_things.callback(housekeeping.cancel)
+        if setup.feedback_s is not None:
+            feedback = loop.create_task(_feed_back(service, setup.feedback_s))
+            open_things.callback(feedback.cancel)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, cluster.close)
         _log.info("node of %s under %s; fallback %s", hardware.cluster, *setup.names)
@@ -173,6 +185,19 @@ def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:
         return cluster.journal.job(job).request.restartable
 
     return Guard(setup.policy, setup.fallback, setup.names, setup.guard, may_stop=may_stop)
+
+
+async def _feed_back(service: Service, period_s: float) -> None:
+    """Look at results now and then and do what follows; the audit log has it as the daemon's own call."""
+    caller = Caller(os.geteuid(), "feedback", operator=True)
+    while True:
+        await asyncio.sleep(period_s)
+        try:
+            found = service.promotion.look(apply=False)
+            if found["verdict"] != "keep" or "weights" in found:
+                await service.call(caller, "feedback", {"apply": True})
+        except LeptonError as error:
+            _log.error("feedback: %s", error)
 
 
 async def _keep_house(cluster: NodeCluster, service: Service) -> None:

@@ -207,10 +207,16 @@ class Guard:
                 return job, float(waited[place])
         return None
 
+    def use(self, policy: Policy, name: str) -> None:
+        """Let another policy decide from now on."""
+        self.close()
+        self.policy, self.policy_name = policy, name
+
     def close(self) -> None:
         """Let the policy's thread end."""
         if self._worker is not None:
             self._worker.asked.put(None)
+            self._worker = None
 
     def _by_policy(self, snapshot: Snapshot) -> Verdict:
         answer = self._ask(snapshot)

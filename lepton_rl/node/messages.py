@@ -175,6 +175,14 @@ class Backup(Message):
     path: Text
 
 
+class Feedback(Message):
+    """What results ask for, and with `apply` do it."""
+
+    changes = True
+    operators_only = True
+    apply: bool = False
+
+
 class Stop(Message):
     """End the daemon; jobs go on and the next one finds them."""
 
@@ -185,7 +193,8 @@ class Stop(Message):
 VERBS: dict[str, type[Message]] = {
     "ping": Ping, "status": Status, "queue": Queue, "submit": Submit, "job": Job, "cancel": Cancel, "wait": Wait,
     "explain": Explain, "drain": Drain, "resume": Resume, "verify": Verify, "reserve": Reserve,
-    "unreserve": Unreserve, "usage": UsageOf, "decisions": Decisions, "audit": Audit, "backup": Backup, "stop": Stop,
+    "unreserve": Unreserve, "usage": UsageOf, "decisions": Decisions, "audit": Audit, "backup": Backup,
+    "feedback": Feedback, "stop": Stop,
 }  # fmt: skip
 
 

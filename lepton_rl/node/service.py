@@ -16,6 +16,7 @@ from lepton_rl.node.guard import Guard, Verdict
 from lepton_rl.node.jobs import FINAL, JobRecord, JobState, RunRecord, StopHow
 from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
 from lepton_rl.node.lifecycle import GpuState
+from lepton_rl.node.promotion import Promotion
 
 _log = logging.getLogger(__name__)
 DECISIONS_KEPT_S = 30 * 86_400.0
@@ -50,6 +51,7 @@ class Service:
         guard: who decides.
         about: what `ping` and `status` say of policy, mode and version.
         price_usd_per_kwh: for the cost in `usage`; None where it is not known.
+        promotion: the result feedback.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class Service:
         guard: Guard,
         about: dict[str, Any] | None = None,
         price_usd_per_kwh: float | None = None,
+        promotion: Promotion | None = None,
     ) -> None:
         self._cluster, self._guard = cluster, guard
         self._journal = cluster.journal
         self._about = {"version": __version__, **(about or {})}
         self._price = price_usd_per_kwh
+        self.promotion = promotion or Promotion(cluster, guard)
         self._pending: list[_Submission] = []
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._decisions: list[Decision] = []
@@ -72,6 +76,7 @@ class Service:
             m.Cancel: self._cancel, m.Explain: self._explain, m.Drain: self._drain, m.Resume: self._resume,
             m.Verify: self._verify, m.Reserve: self._reserve, m.Unreserve: self._unreserve, m.UsageOf: self._usage,
             m.Decisions: self._list_decisions, m.Audit: self._audit_log, m.Backup: self._backup, m.Stop: self._stop,
+            m.Feedback: self._feedback,
         }  # fmt: skip
 
     async def call(self, caller: Caller, verb: object, arguments: dict[str, Any]) -> Any:
@@ -332,6 +337,9 @@ class Service:
             raise NodeError(f"{message.path!r}: name the copy by an absolute path")
         self._journal.backup(path)
         return {"path": str(path)}
+
+    def _feedback(self, caller: Caller, message: m.Feedback) -> dict[str, Any]:
+        return self.promotion.look(message.apply)
 
     def _stop(self, caller: Caller, message: m.Stop) -> dict[str, Any]:
         self._cluster.close()

@@ -75,12 +75,13 @@ class Canary:
         acting: has most jobs.
         canary: has the share.
         share: 0 to 1.
+        name: of the canary.
     """
 
-    def __init__(self, acting: Policy, canary: Policy, share: float) -> None:
+    def __init__(self, acting: Policy, canary: Policy, share: float, name: str = "canary") -> None:
         if not 0 < share < 1:
             raise LeptonError(f"a canary has a share between 0 and 1 of the jobs, not {share:g}")
-        self._acting, self._canary, self.share = acting, canary, share
+        self._acting, self.canary, self.share, self.canary_name = acting, canary, share, name
         self._turns = 0
         self._failed = False
         self.record = TrialRecord()
@@ -96,7 +97,7 @@ class Canary:
         for canary_turn in (canary_first, not canary_first):
             seen = _of(snapshot, self.share, canary_turn)
             if canary_turn:
-                wanted = _tried(self._canary, seen, self.record)
+                wanted = _tried(self.canary, seen, self.record)
                 self._failed = wanted is None
                 self.record.counts["decisions"] += wanted is not None
             else:

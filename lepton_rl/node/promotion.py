@@ -1,0 +1,148 @@
+"""The result feedback at work: it looks at what jobs came to, says what follows, and where it may, does it.
+
+A promotion or a change of weights lasts until the daemon ends: the configuration stays the operator's. Each one is in
+the audit log, and a promotion that does worse than what it replaced is taken back.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lepton_rl.core.policy import Policy
+from lepton_rl.node.cluster import NodeCluster
+from lepton_rl.node.feedback import (
+    Advice,
+    FeedbackRules,
+    Results,
+    Verdict,
+    judge_promoted,
+    judge_trial,
+    nudged,
+    slowed_by,
+)
+from lepton_rl.node.guard import Guard
+from lepton_rl.node.jobs import JobRecord, JobState
+from lepton_rl.node.trial import Canary, of_canary
+
+_log = logging.getLogger(__name__)
+_SHORTEST_S = 10.0  # of the bounded slowdown
+_ENDED = (JobState.DONE, JobState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Former:
+    policy: Policy
+    name: str
+    results: Results
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """How the weights of a policy are read and changed.
+
+    Attributes:
+        read: returns them by quantity ("compute_intensity", "time_sensitivity", "gpu_memory"); None where it has none.
+        change: returns the policy with others.
+    """
+
+    read: Callable[[Policy], Mapping[str, float] | None]
+    change: Callable[[Policy, Mapping[str, float]], Policy]
+
+
+class Promotion:
+    """Follows one node's policy and the one on trial.
+
+    Args:
+        cluster: the node.
+        guard: holds the policy that acts.
+        rules: bounds.
+        weighted: for policies with weights.
+    """
+
+    def __init__(
+        self, cluster: NodeCluster, guard: Guard, rules: FeedbackRules | None = None, weighted: Weighted | None = None
+    ) -> None:
+        self._cluster, self._guard, self._weighted = cluster, guard, weighted
+        self.rules = rules or FeedbackRules()
+        self._since = cluster.clock.wall()
+        self._former: _Former | None = None
+
+    def look(self, apply: bool) -> dict[str, Any]:
+        """Return what the results say, plain data; with `apply` do it."""
+        policy = self._guard.policy
+        if self._former is not None:
+            advice = judge_promoted(self._former.results, self._results(), self.rules)
+            done = apply and advice.verdict is Verdict.ROLL_BACK
+            if done:
+                self._use(self._former.policy, self._former.name, None)
+            return self._told(advice, done)
+        if isinstance(policy, Canary):
+            acting, trial = self._results(policy.share, False), self._results(policy.share, True)
+            advice = judge_trial(acting, trial, self.rules)
+            done = apply and advice.verdict is Verdict.PROMOTE
+            if done:
+                self._use(policy.canary, policy.canary_name, _Former(policy, self._guard.policy_name, acting))
+            return self._told(advice, done)
+        return self._reweigh(policy, apply)
+
+    def _reweigh(self, policy: Policy, apply: bool) -> dict[str, Any]:
+        weights = None if self._weighted is None else self._weighted.read(policy)
+        if weights is None or self._weighted is None:
+            return self._told(Advice(Verdict.KEEP, "no policy is on trial, and the acting one has no weights"), False)
+        ended = self._ended()
+        if len(ended) < self.rules.least_jobs:
+            return self._told(Advice(Verdict.KEEP, f"{len(ended)} of {self.rules.least_jobs} jobs have ended"), False)
+        slowdown = np.array([self._slowdown(record) for record in ended])
+        amounts = {
+            "compute_intensity": [record.request.compute_intensity or 1.0 for record in ended],
+            "time_sensitivity": [record.request.time_sensitivity or 1.0 for record in ended],
+            "gpu_memory": [float(record.request.gpu_memory_mib or 0) for record in ended],
+        }
+        slowed = {name: slowed_by(np.array(values), slowdown) for name, values in amounts.items()}
+        found = nudged(weights, slowed, self.rules)
+        done = apply and found != weights
+        if done:
+            self._use(self._weighted.change(policy, found), self._guard.policy_name, None)
+        reason = "; ".join(f"{name} {weights[name]:.3g} -> {found[name]:.3g}" for name in found)
+        return {**self._told(Advice(Verdict.KEEP, reason), done), "weights": found}
+
+    def _use(self, policy: Policy, name: str, former: _Former | None) -> None:
+        _log.warning("feedback: %s decides from now on", name)
+        self._guard.use(policy, name)
+        self._former, self._since = former, self._cluster.clock.wall()
+
+    def _told(self, advice: Advice, done: bool) -> dict[str, Any]:
+        return {
+            "verdict": str(advice.verdict), "reason": advice.reason, "done": done, "policy": self._guard.policy_name,
+        }  # fmt: skip
+
+    def _ended(self) -> list[JobRecord]:
+        """The jobs that were submitted since the last change and have ended by themselves."""
+        records = self._cluster.journal.jobs(_ENDED, since=self._since)
+        return [record for record in records if record.submit_time >= self._since and record.start_time is not None]
+
+    def _results(self, share: float | None = None, canary: bool = False) -> Results:
+        ended = self._ended()
+        counts = self._guard.counts
+        decisions = counts["decisions"]
+        fallbacks = sum(count for name, count in counts.items() if name.startswith("fallback"))
+        if share is not None:
+            ended = [record for record in ended if of_canary(record.id, share) is canary]
+            if canary and isinstance(self._guard.policy, Canary):
+                trial = self._guard.policy.record.counts
+                fallbacks = trial["failed"] + trial["illegal"]
+                decisions = trial["decisions"] + fallbacks
+        return Results(
+            np.array([self._slowdown(record) for record in ended]),
+            np.array([record.state is JobState.DONE for record in ended], np.bool_),
+            decisions,
+            fallbacks,
+        )
+
+    def _slowdown(self, record: JobRecord) -> float:
+        ready = max(record.submit_time, record.request.begin_time)
+        start, end = record.start_time or ready, record.end_time or ready
+        return max(1.0, max(0.0, end - ready) / max(end - start, _SHORTEST_S))
