@@ -15,7 +15,7 @@ from lepton_rl.core.hardware import gpu_type
 from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults, Interference, Reservation
 from lepton_rl.core.metrics import Disturbed
 from lepton_rl.errors import ConfigError, IllegalAction
-from lepton_rl.simulator import Rule, SimulatedCluster, Timing, decide, run_trace
+from lepton_rl.simulator import Blocking, Rule, SimulatedCluster, Timing, decide, run_trace
 from lepton_rl.workloads import Trace
 from tests.reference import simulator as reference
 from tests.reference.dynamic import DynamicJob, DynamicResult
@@ -368,3 +368,14 @@ def test_what_is_never_repaired_is_refused() -> None:
     trace = Trace.from_columns({"submit_time": [0.0], "run_time": [100.0], "gpus": [1.0]})
     with pytest.raises(ConfigError, match=r"^GPU 0 is never repaired: schedule its repair too$"):
         run_trace(trace, ClusterSpec(1, 2).with_dynamics(dynamics), Rule())
+
+
+def test_jobs_that_outran_their_times_before_a_failure_leave_the_profile_alone() -> None:
+    # 2 GPUs are down from 50 to 60 s. Jobs 0 and 1 asked for 10 s, have run 50 by then and keep them: both go on at 60,
+    # and job 2, which needs a GPU for 30 s from 55 on, follows at 110.
+    faults = Faults(schedule=(Fault(50.0, 0, 2, True), Fault(60.0, 0, 2, False)), checkpoint_interval_s=1.0)
+    jobs = [DynamicJob(number, 0.0, 100.0, 10.0, 1.0) for number in range(2)]
+    jobs.append(DynamicJob(2, 55.0, 30.0, 30.0, 1.0))
+    cluster = ClusterSpec(1, 2).with_dynamics(Dynamics(faults=faults))
+    outcome = run_trace(dynamic_trace(jobs), cluster, Rule(blocking=Blocking.CONSERVATIVE))
+    assert outcome.finish.tolist() == [110.0, 110.0, 140.0]
