@@ -14,7 +14,6 @@ from lepton_rl.core import Placement, Policy
 from lepton_rl.core.cluster import Tariffs
 from lepton_rl.core.hardware import HourlySeries
 from lepton_rl.errors import ConfigError, TraceError
-from lepton_rl.workloads import Trace
 from tests.simulator.dynamic_cases import (
     PARTS,
     DynamicCase,
@@ -55,7 +54,7 @@ def made_policies(draw: st.DrawFn, name: str) -> Policy:
 
 
 @st.composite
-def busy_cases(draw: st.DrawFn) -> tuple[Trace, DynamicCase]:
+def busy_cases(draw: st.DrawFn) -> DynamicCase:
     """Jobs that may want a type of GPU, and a cluster on which anything may change, priced hour by hour."""
     parts = draw(st.sampled_from([*((part,) for part in PARTS), ("heat",), (*PARTS, "heat"), (*PARTS, "heat")]))
     case = draw(dynamic_cases(parts, exact=False))
