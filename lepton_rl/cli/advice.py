@@ -118,7 +118,7 @@ def advise(
             with_rules(wanted.build(seed=seed), *rules)  # refused before the trace is read
         announce_compilation()
         workload = read_workload(trace, None, format, requested, seed)
-        chosen = built_cluster(machine, workload, trace)
+        chosen = built_cluster(machine, workload, trace, cluster)
         make = partial(default_policy, workload) if wanted is None else partial(wanted.build, seed=seed)
         report = find(workload, chosen, lambda: with_rules(make(), *rules), assumed)
     for text in report.notes:
@@ -267,5 +267,4 @@ def _width() -> int:
 
 def _paragraph(text: str, indent: str = _INDENT) -> None:
     """Print a text in lines of a readable width, the later ones indented further."""
-    later = {"initial_indent": indent, "subsequent_indent": indent + _INDENT}
-    typer.echo(textwrap.fill(text, _width(), **later, **_WHOLE_WORDS))
+    typer.echo(textwrap.fill(text, _width(), initial_indent=indent, subsequent_indent=indent + _INDENT, **_WHOLE_WORDS))

@@ -115,7 +115,7 @@ def test_one_job_and_prices_below_zero(folder: Path, capsys: CAPTURE) -> None:
     (folder / "c.yaml").write_text(FILE.replace("electricity: 100", "electricity: prices.csv"))
     assert main(["advise", "--trace", "one.csv", "--cluster", "c.yaml"]) == 0
     out, err = capsys.readouterr()
-    assert "prices: 1 hour of 2 below 0 (counted from 0: 1), down to -20" in err
+    assert "prices.csv: 1 hour of 2 below 0 (counted from 0: 1), down to -20" in err
     assert "all jobs come at once" in out.splitlines()[1]
     assert "inf" not in out
 

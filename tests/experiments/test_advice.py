@@ -359,7 +359,7 @@ def test_reasons_speak_for_the_change_or_say_that_they_do_not() -> None:
     assert "Add 1 node of the 4 x 1 T4: 0% of the" in more
     assert "on others, though jobs ask for 0.199 times" in more
     growing = advise(repeated(300, 100, [job(0, 110, 2)]), ClusterSpec.pool(3), assumed=Assumptions(windows=1))
-    assert "Take away 1 GPU of 3: jobs ask for 0.733 times" in of_kind(growing, "fewer GPUs")[0].sentence
+    assert "Take away 1 GPU of 3: jobs ask for 0.736 times" in of_kind(growing, "fewer GPUs")[0].sentence
     growing = advise(repeated(300, 100, [job(0, 250)]), ClusterSpec.pool(2), assumed=Assumptions(windows=1))
     assert "Take away 1 GPU of 2, though jobs ask for 1.25 times" in of_kind(growing, "fewer GPUs")[0].sentence
     assert "Add 1 GPU of 2: jobs ask for 1.25 times" in of_kind(growing, "more GPUs")[0].sentence

@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -281,18 +282,26 @@ def test_a_node_that_is_reserved_now() -> None:
 @pytest.mark.parametrize(
     ("gpu", "watts", "sentence"),
     [
-        (0, 63.0, "a power limit of 63 W is outside the range of GPU 0, a plain: 64 to 288 W"),
-        (0, 289.0, "a power limit of 289 W is outside the range of GPU 0, a plain: 64 to 288 W"),
-        (0, math.nan, "a power limit of nan W is outside the range of GPU 0, a plain: 64 to 288 W"),
+        (0, 63.0, "a power limit of 63 W is outside the range of GPU 0 (plain): 64 to 288 W"),
+        (0, 289.0, "a power limit of 289 W is outside the range of GPU 0 (plain): 64 to 288 W"),
+        (0, math.nan, "a power limit is a number of watts, or None for the group's own, not nan"),
+        (0, "a", "a power limit is a number of watts, or None for the group's own, not 'a'"),
         (6, 100.0, "there is no GPU 6; the cluster has GPUs 0 to 5"),
         (-1, 100.0, "there is no GPU -1; the cluster has GPUs 0 to 5"),
         (6, None, "there is no GPU 6; the cluster has GPUs 0 to 5"),
     ],
 )
-def test_power_limits_that_cannot_be(gpu: int, watts: float | None, sentence: str) -> None:
+def test_power_limits_that_cannot_be(gpu: int, watts: Any, sentence: str) -> None:
     simulated = jobs_on(CHANGING, 1.0)
     simulated.apply(Start(0, (0,)))
     assert_refused(simulated, SetPowerLimit(gpu, watts), sentence)
+
+
+def test_identical_gpus_have_no_adjustable_power_limit() -> None:
+    dynamics = Dynamics(reservations=(Reservation(5, 9, (0,)),))
+    simulated = jobs_on(ClusterSpec(2, 2).with_dynamics(dynamics), 1.0)
+    sentence = "this cluster's GPUs have no adjustable power limit; give it as groups of known types"
+    assert_refused(simulated, SetPowerLimit(0, 100.0), sentence)
 
 
 def test_a_plain_cluster_has_no_power_limits() -> None:

@@ -78,7 +78,7 @@ def _with_nodes(cluster: ClusterSpec, index: int, nodes: int) -> ClusterSpec | N
 
 
 def _reasons(study: Study, sign: int, queue: str = "") -> str:
-    """Return what the offered load and the queue say of GPUs less (sign -1) or more (1); what speaks against it last."""
+    """Return what load and queue say of GPUs less (sign -1) or more (1); what speaks against it comes last."""
     if not math.isfinite(study.load):
         return f": all jobs come at once{queue and f', and {queue}'}"
     load = f"jobs ask for {study.load:.3g} times the GPU-seconds that there are while they come"
