@@ -152,8 +152,8 @@ def _changes(cluster: "ClusterSpec") -> list[str]:
             else "a struck job begins anew"
         )
     for reservation in dynamics.reservations:
-        nodes = ", ".join(map(str, reservation.nodes))
-        sentences.append(f"reserved from {reservation.begin_s:g} to {reservation.end_s:g} s: nodes {nodes}")
+        nodes = f"node{'s' if len(reservation.nodes) > 1 else ''} {', '.join(map(str, reservation.nodes))}"
+        sentences.append(f"reserved from {reservation.begin_s:g} to {reservation.end_s:g} s: {nodes}")
     return sentences
 
 

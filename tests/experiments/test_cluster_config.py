@@ -158,7 +158,7 @@ groups:
         ("faults: {sede: 1}", ":3: faults.sede: unknown key; did you mean 'seed'?"),
         (
             "reservations:\n  - {begin_s: 9, end_s: 9, nodes: [0]}",
-            ":4: reservations.0: a reservation begins at 0 s or later and ends after that, by 2,000,000,000 s",
+            ":4: reservations.0: a reservation ends after it begins, not at 9 s after 9 s",
         ),
         ("reservations:\n  - {begin_s: 0, end_s: 9, nodes: []}", ":4: reservations.0: a reservation names no node"),
         (
