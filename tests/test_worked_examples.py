@@ -1,8 +1,11 @@
 """The worked examples of the texts that lepton_rl was born from, put right (docs/worked-examples.md)."""
 
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lepton_rl.agents import HeapPriority, Priority, allocate, heap_order, run_policy, weighted_priority
@@ -15,6 +18,7 @@ from lepton_rl.core.physics import (
     power_w,
     utilization,
 )
+from lepton_rl.errors import ConfigError
 from lepton_rl.workloads import Trace
 
 PAGE = (Path(__file__).parents[1] / "docs" / "worked-examples.md").read_text()
@@ -108,6 +112,24 @@ class TestW4UtilisationAndEnergy:
         assert utilization(75, 100) == 0.75
         assert mean_utilization(work=75 * 3600, capacity=100, seconds=3600) == 0.75
         assert demand_ratio(150, 100) == 1.5  # a request may ask for more than there is
+
+    @pytest.mark.parametrize(
+        ("figure", "says"),
+        [
+            (lambda: utilization(75, 0), "a capacity must be above 0, not 0"),
+            (lambda: utilization(150, 100), "of a capacity of 100 between 0 and 100 can be used, not 150"),
+            (lambda: utilization(math.nan, 100), "can be used, not nan"),
+            (lambda: utilization(1, math.nan), "a capacity must be above 0, not nan"),
+            (lambda: mean_utilization(75, 1, 0), "a period must be above 0, not 0"),
+            (lambda: mean_utilization(75, 1, 60), "a capacity of 1 does between 0 and 60 in 60 s, not 75"),
+            (lambda: demand_ratio(-1, 100), "a demand must be 0 or more, not -1"),
+            (lambda: energy_per_work(0.0, 300), "needs a utilisation above 0"),
+            (lambda: energy_per_work(np.array([0.5, math.nan]), 300), "needs a utilisation above 0"),
+        ],
+    )
+    def test_what_has_no_utilisation_is_refused(self, figure: Callable[[], float], says: str) -> None:
+        with pytest.raises(ConfigError, match=says):
+            figure()
 
     def test_power(self) -> None:
         assert power_w(0.75, 300) == 225

@@ -1,5 +1,7 @@
 """Least carbon: each job on the type of GPU whose run, from now on, emits least."""
 
+from pydantic import PrivateAttr
+
 from lepton_rl.agents.least_cost import LeastCostPolicy, RunningCosts, added_watts
 from lepton_rl.agents.ordered import Trial
 from lepton_rl.core import Snapshot
@@ -16,6 +18,15 @@ class Greenest(LeastCostPolicy, frozen=True, extra="forbid"):
     for short runs it is `energy`, and what deferral could save is left alone.
     """
 
+    _lacked_series: list[bool] = PrivateAttr(default_factory=list)  # at the last decision, if any
+
+    @property
+    def report(self) -> str:
+        """What it did in place of what its name says, as one sentence; nothing where it did what that says."""
+        if not any(self._lacked_series):
+            return ""
+        return "greenest: the cluster has no carbon series (carbon in its file): it decided as energy does"
+
     @property
     def name(self) -> str:
         """Name in tables and errors."""
@@ -24,4 +35,5 @@ class Greenest(LeastCostPolicy, frozen=True, extra="forbid"):
     def costs(self, snapshot: Snapshot, trial: Trial) -> RunningCosts:
         """Return watts, and the integral of the carbon intensity."""
         assert trial.hw is not None
+        self._lacked_series[:] = [len(trial.hw.carbon) == 0]
         return RunningCosts(added_watts(trial.hw), trial.hw.carbon)

@@ -67,7 +67,7 @@ def added_watts(hw: HardwareTables) -> Floats:
 
 @inlined
 def _cost(jobs: Floats, job: int, now: float, rates: Floats, hours: Floats, gpus: Ints32, nodes: Ints32) -> float:
-    """Cost of the job's run on the GPUs that it holds; without a predicted time, of a second of service."""
+    """Cost of the job's run on the GPUs that it holds; without a predicted time left, of a second of service."""
     share = jobs[job, L.GPUS] < L.MILLI
     rate = 0.0
     gpu = int(jobs[job, L.FIRST_GPU])
@@ -77,7 +77,7 @@ def _cost(jobs: Floats, job: int, now: float, rates: Floats, hours: Floats, gpus
     if share:
         rate *= jobs[job, L.GPUS] / L.MILLI
     service = jobs[job, L.PREDICTED]
-    known = service == service
+    known = service > 0.0  # a job that was stopped may have outrun its requested time
     seconds = (service if known else 1.0) / jobs[job, L.RATE]
     if known and hours.shape[0] > 0:
         seconds = hourly_integral(hours, now, now + seconds)

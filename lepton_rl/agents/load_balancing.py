@@ -7,8 +7,8 @@ import numpy as np
 from pydantic import BaseModel, Field, PrivateAttr
 
 from lepton_rl.agents.compiled import BlockingName, PlacementName
-from lepton_rl.agents.ordered import Trial
-from lepton_rl.agents.priority import Priority, ScoreName
+from lepton_rl.agents.ordered import OrderName, Trial
+from lepton_rl.agents.priority import Priority
 from lepton_rl.core import Action, Migrate, Placement, Snapshot
 from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import held_gpus, release
@@ -51,7 +51,7 @@ class LoadBalancing(BaseModel, frozen=True, extra="forbid"):
     other and jobs come in bursts; it takes free GPUs from gangs to come (`spare_free` keeps them).
     """
 
-    order: ScoreName = Field(default="fcfs", description="order of the queue, as the policy of that name")
+    order: OrderName = Field(default="fcfs", description="order of the queue, as the policy of that name")
     blocking: BlockingName = Field(default="skip", description="what happens behind a job that does not fit")
     placement: PlacementName | None = Field(
         default=None, description="which GPUs a job gets at first; none: as the cluster is set"

@@ -32,6 +32,9 @@ from lepton_rl.core.cluster import MAX_TYPES, ClusterSpec
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
+OUTRUN_S = 1.0
+"""Planned for a waiting job that had outrun its requested time when it was struck or preempted."""
+
 
 @dataclass(frozen=True, slots=True)
 class CostWeights:
@@ -89,6 +92,8 @@ class Horizon:
         running = snapshot.running_count
         trial = Trial.of(snapshot)
         trial = replace(trial, jobs=trial.jobs[np.concatenate((np.arange(running), rows))])
+        left = trial.jobs[running:, L.PREDICTED]
+        left[left <= 0] = OUTRUN_S
         kinds = None
         if trial.hw is not None:
             trial, kinds = _with_kinds(snapshot, trial)

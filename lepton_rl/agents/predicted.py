@@ -22,13 +22,14 @@ _Key = tuple[int, ...]
 
 
 class Predicted(BaseModel, frozen=True, extra="forbid"):
-    """Shortest (or smallest area) first by predicted run times, learned while it runs; reads no requested times.
+    """Shortest (or smallest area) first by predicted run times, learned while it runs.
 
     A prediction is the median run time of the finished jobs of the same user, queue and number of GPUs; with
     fewer than `enough` of them, of the same user and GPUs, the same user, the same queue and GPUs, the same GPUs,
     or of all jobs (as Tsafrir et al., IEEE TPDS 2007, predict from a user's last jobs; a median is not moved by
     one job that hung). Only what finished before the decision counts. One decision costs q log q. Good when users
-    repeat themselves and ask for no times, or for bad ones.
+    repeat themselves and ask for no times, or for bad ones. While nodes are reserved or will be, a waiting job is
+    planned with its requested time where that is longer: reservations are kept by it.
     """
 
     score: Literal["sjf", "saf"] = Field(default="sjf", description="order, on predicted times")
@@ -56,6 +57,11 @@ class Predicted(BaseModel, frozen=True, extra="forbid"):
         jobs = snapshot.jobs.copy()
         jobs[:, L.REQUESTED] = self.predictions(jobs)
         jobs[:, L.PREDICTED] = np.maximum(jobs[:, L.REQUESTED] - jobs[:, L.ATTAINED], 1.0)
+        if _is_reserved(snapshot):
+            # The cluster keeps reservations by requested times; without one a job stays off their nodes.
+            first = snapshot.running_count
+            asked = np.nan_to_num(snapshot.jobs[first:, L.PREDICTED], nan=np.inf)
+            jobs[first:, L.PREDICTED] = np.maximum(jobs[first:, L.PREDICTED], asked)
         placement = placement_of(self.placement, snapshot.placement)
         rule = Rule(Order[self.score.upper()], Blocking[self.blocking.upper()], placement)
         return decide(replace(snapshot, jobs=jobs), rule)
@@ -79,6 +85,11 @@ class Predicted(BaseModel, frozen=True, extra="forbid"):
             job = row.tolist()
             for level in range(len(LEVELS)):
                 insort(self._times.setdefault(_key(job, level), []), served)
+
+
+def _is_reserved(snapshot: Snapshot) -> bool:
+    """Whether a node is reserved now or will be."""
+    return snapshot.hw is not None and bool((snapshot.nodes[:, L.LASTS] != L.UNCOUNTED).any())
 
 
 def _key(job: list[float], level: int) -> _Key:

@@ -1,6 +1,7 @@
 """`lepton-rl advise`: what a workload's simulation suggests."""
 
 import math
+import shutil
 import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from lepton_rl.experiments.advice import Advice, Change, Report
 
 _WIDTH = 100
+_NARROWEST_TITLE = 24
+_GAP = 2
 _INDENT = "  "
 _MUCH_LONGER = 1.25
 _WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}
@@ -115,7 +118,7 @@ def advise(
             with_rules(wanted.build(seed=seed), *rules)  # refused before the trace is read
         announce_compilation()
         workload = read_workload(trace, None, format, requested, seed)
-        chosen = built_cluster(machine, workload, trace)
+        chosen = built_cluster(machine, workload, trace, cluster)
         make = partial(default_policy, workload) if wanted is None else partial(wanted.build, seed=seed)
         report = find(workload, chosen, lambda: with_rules(make(), *rules), assumed)
     for text in report.notes:
@@ -127,24 +130,37 @@ def advise(
 
 
 def _print(report: "Report") -> None:
-    typer.echo(f"{report.trace.name} on {report.cluster}")
-    typer.echo(f"simulated on {report.simulated} ({_load(report.load)}), {_how(report)}")
-    typer.echo(f"now: {report.present}: {_now(report)}")
+    _paragraph(f"{report.trace.name} on {report.cluster}", "")
+    _paragraph(f"simulated on {report.simulated} ({_load(report.load)}), {_how(report)}", "")
+    _paragraph(f"now: {report.present}: {_now(report)}", "")
     if report.one_run_jct > _MUCH_LONGER * report.now["mean_jct"].mean():
-        typer.echo(
+        _paragraph(
             f"note: in one run over these jobs the mean JCT is {_amount('mean_jct', report.one_run_jct)}: "
-            "the windows show less of the queue (--windows 1)"
+            "the windows show less of the queue (--windows 1)",
+            "",
         )
     best = [advice for advice in report.advice if advice.worth and advice.beaten_by is None]
-    typer.echo("\nWorth it, each change alone" if best else "\nWorth it: nothing that was tried")
+    typer.echo()
+    _paragraph(_heading(report, bool(best)), "")
     for number, advice in enumerate(best, 1):
         _paragraph(f"{number}. {advice.sentence} {_effect(advice)}")
     _table("Better than now, but another of its kind is better", [a for a in report.advice if a.beaten_by is not None])
-    _table("Tried, not worth it", [a for a in report.advice if not a.worth])
+    _table("Tried, not worth it" if _is_sure(report) else "Tried", [a for a in report.advice if not a.worth])
     if report.left_out:
         typer.echo("\nNot tried")
         for entry in report.left_out:
             _paragraph(f"{entry.what}: {entry.why}")
+
+
+def _is_sure(report: "Report") -> bool:
+    """Return whether there are jobs enough for an interval."""
+    return len(report.now["mean_jct"]) > 1
+
+
+def _heading(report: "Report", is_any_worth: bool) -> str:
+    if not _is_sure(report):
+        return "Worth it: nothing can be said of so few jobs; from 100 on the mean JCT has an interval"
+    return "Worth it, each change alone" if is_any_worth else "Worth it: nothing that was tried"
 
 
 def _load(load: float) -> str:
@@ -154,7 +170,7 @@ def _load(load: float) -> str:
 def _how(report: "Report") -> str:
     if len(report.now["p99_wait"]) > 1:
         return "each begun on an empty cluster"
-    return f"in one run: {'the mean JCT alone has' if len(report.now['mean_jct']) > 1 else 'no figure has'} an interval"
+    return f"in one run: {'the mean JCT alone has' if _is_sure(report) else 'no figure has'} an interval"
 
 
 def _now(report: "Report") -> str:
@@ -185,10 +201,28 @@ def _table(title: str, advice: "list[Advice]") -> None:
         cells = [_cell(name, entry.changes[name], name == entry.goal) for name in names]
         rows.append([f"{_INDENT}{entry.title}", *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    figures = sum(widths[1:]) + _GAP * (len(widths) - 1)
+    widths[0] = min(widths[0], _width() - figures)
     typer.echo()
+    if widths[0] < _NARROWEST_TITLE:
+        _stacked(rows)
+        return
     for first, *cells in rows:
-        rest = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        typer.echo(f"{first.ljust(widths[0])}  {'  '.join(rest)}")
+        indent = 2 * _INDENT if first.startswith(_INDENT) else ""
+        *above, last = textwrap.wrap(first, widths[0], drop_whitespace=True, subsequent_indent=indent, **_WHOLE_WORDS)
+        for line in above:
+            typer.echo(line)
+        rest = (cell.rjust(width + _GAP) for cell, width in zip(cells, widths[1:], strict=True))
+        typer.echo(f"{last.ljust(widths[0])}{''.join(rest)}")
+
+
+def _stacked(rows: list[list[str]]) -> None:
+    """Print each change above its figures, where the screen is too narrow for a table."""
+    (title, *names), *changes = rows
+    _paragraph(title, "")
+    for first, *cells in changes:
+        figures = ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True))
+        _paragraph(f"{first.strip()}: {figures}")
 
 
 def _shown(advice: "list[Advice]") -> list[str]:
@@ -226,6 +260,11 @@ def _amount(name: str, value: float) -> str:
     return f"{figure(value)}{units.get(name, ' USD')}"
 
 
-def _paragraph(text: str) -> None:
-    """Print a text in lines of a readable width, the later ones indented."""
-    typer.echo(textwrap.fill(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=2 * _INDENT, **_WHOLE_WORDS))
+def _width() -> int:
+    """Return the width of lines: a readable one, or that of the terminal where it is narrower."""
+    return min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
+
+
+def _paragraph(text: str, indent: str = _INDENT) -> None:
+    """Print a text in lines of a readable width, the later ones indented further."""
+    typer.echo(textwrap.fill(text, _width(), initial_indent=indent, subsequent_indent=indent + _INDENT, **_WHOLE_WORDS))

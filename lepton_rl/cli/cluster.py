@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lepton_rl.cli.inputs import placed_in
 from lepton_rl.cli.options import command_group
 from lepton_rl.cli.printing import only_results_on_stdout, print_json
 from lepton_rl.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from lepton_rl.core import ClusterSpec
+    from lepton_rl.core.hardware.dynamics import Faults
+
+_GAP = 2  # blanks between columns
 
 app = command_group("Describe clusters.", "Example: lepton-rl cluster describe configs/cluster/mixed.yaml")
 
@@ -33,7 +37,8 @@ def describe(
         config = load(file, ClusterConfig)
         if not (config.groups or config.gpus or config.nodes):
             raise ConfigError(f"{file}: the cluster has no size: give gpus, nodes and gpus_per_node, or groups")
-        about = _about(config.build())
+        with placed_in(file):
+            about = _about(config.build())
     if json:
         print_json(about)
     else:
@@ -60,6 +65,7 @@ def _about(cluster: "ClusterSpec") -> dict[str, Any]:
                 "gpu": group.gpu.name,
                 "gpu_memory_gib": group.gpu.memory_gib,
                 "racks": group.racks,
+                **({} if group.power_limit_w is None else {"power_limit_w": group.power_limit_w}),
                 **dict(group.offers),
             }
             for group in cluster.groups
@@ -77,12 +83,47 @@ def _about(cluster: "ClusterSpec") -> dict[str, Any]:
             for kind in cluster.types
             if reference
         },
+        "tariffs": _tariffs(cluster),
         "changes": _changes(cluster),
         "slowdown": {
             spread: dict(zip(curve.counts, curve.slowdowns, strict=True))
             for spread, curve in (("nodes", cluster.locality.nodes), ("racks", cluster.locality.racks))
         },
     }
+
+
+def _tariffs(cluster: "ClusterSpec") -> list[str]:
+    """Return a sentence for what is known of electricity and of carbon: the hours that it covers, and its range."""
+    sentences = []
+    tariffs = cluster.tariffs
+    for what, series, unit in (
+        ("electricity", tariffs.electricity, "USD/MWh"), ("carbon", tariffs.carbon, "gCO2eq/kWh"),
+    ):  # fmt: skip
+        if series is None:
+            continue
+        low, high = float(series.values.min()), float(series.values.max())
+        if series.name == what:  # one figure, not a file
+            earns = ", below 0: energy earns money" if low < 0 else ""
+            sentences.append(f"{what}: {low:g} {unit} at all hours{earns}")
+            continue
+        hours = counted(len(series.values), "hour")
+        sentences.append(
+            f"{what}: {hours} of {series.name}, {low:g} to {high:g} {unit}, {series.values.mean():.4g} in the mean"
+        )
+        below = series.negative_report()
+        sentences += [below] if below else []
+    return sentences
+
+
+def _outages(faults: "Faults") -> list[str]:
+    """Return a sentence for each outage at known times; each is a failure and, behind it, its repair."""
+    sentences = []
+    for down, up in zip(faults.schedule[::2], faults.schedule[1::2], strict=True):
+        gpus = (
+            f"GPUs {down.first_gpu} to {down.first_gpu + down.gpus - 1}" if down.gpus > 1 else f"GPU {down.first_gpu}"
+        )
+        sentences.append(f"down from {down.time_s:g} to {up.time_s:g} s: {gpus}")
+    return sentences
 
 
 def _changes(cluster: "ClusterSpec") -> list[str]:
@@ -102,8 +143,7 @@ def _changes(cluster: "ClusterSpec") -> list[str]:
                 f"each {name} fails after {life.mtbf_hours:g} h and is repaired in {life.repair_hours:g} h (means), "
                 f"until hour {faults.until_hours:g}"
             )
-    if faults.schedule:
-        sentences.append(f"{counted(len(faults.schedule) // 2, 'outage')} at known times")
+    sentences += _outages(faults)
     if faults.is_on:
         every = faults.checkpoint_interval_s
         sentences.append(
@@ -112,8 +152,8 @@ def _changes(cluster: "ClusterSpec") -> list[str]:
             else "a struck job begins anew"
         )
     for reservation in dynamics.reservations:
-        nodes = ", ".join(map(str, reservation.nodes))
-        sentences.append(f"reserved from {reservation.begin_s:g} to {reservation.end_s:g} s: nodes {nodes}")
+        nodes = f"node{'s' if len(reservation.nodes) > 1 else ''} {', '.join(map(str, reservation.nodes))}"
+        sentences.append(f"reserved from {reservation.begin_s:g} to {reservation.end_s:g} s: {nodes}")
     return sentences
 
 
@@ -127,13 +167,15 @@ def _print(file: str, about: dict[str, Any]) -> None:
         f"{about['idle_power_w'] / 1e3:.4g} kW idle, {about['max_power_w'] / 1e3:.4g} kW at most, " + _rent(about),
         highlight=False,
     )
-    keys = list(dict.fromkeys(key for group in about["groups"] for key in group))
-    table = Table(box=None, pad_edge=False)
-    for key in keys:
-        table.add_column(key, justify="left" if key == "gpu" else "right")
-    for group in about["groups"]:
-        table.add_row(*("-" if group.get(key) is None else _cell(group[key]) for key in keys))
-    console.print(table)
+    for number, columns in enumerate(_within(console.width, about["groups"])):
+        if number:
+            console.print()
+        table = Table(box=None, pad_edge=False)
+        for key in columns:
+            table.add_column(key, justify="left" if key == "gpu" else "right", no_wrap=True)
+        for group in about["groups"]:
+            table.add_row(*(_shown(group, key) for key in columns))
+        console.print(table)
     if about["speed"]:
         table = Table(title=f"\nspeed by class of job ({about['reference']} = 1)", title_justify="left", box=None)
         table.pad_edge = False
@@ -147,8 +189,24 @@ def _print(file: str, about: dict[str, Any]) -> None:
         if len(curve) > 1:
             points = ", ".join(f"{count}: {slowdown:.3g}" for count, slowdown in curve.items())
             console.print(f"slowdown of a gang by the {spread} that it spans: {points}", highlight=False)
-    for sentence in about["changes"]:
+    for sentence in (*about["tariffs"], *about["changes"]):
         console.print(sentence, highlight=False)
+
+
+def _within(width: int, groups: list[dict[str, Any]]) -> list[list[str]]:
+    """Return the columns of each table of the groups: in as few as the screen allows, each begun with nodes and GPU."""
+    first = ["nodes", "gpus_per_node", "gpu"]
+    parts: list[list[str]] = [[]]
+    wide = {key: max(len(key), *(len(_shown(group, key)) for group in groups)) for group in groups for key in group}
+    for key in (key for key in wide if key not in first):
+        if sum(wide[other] + _GAP for other in (*first, *parts[-1], key)) - _GAP > width and parts[-1]:
+            parts.append([])
+        parts[-1].append(key)
+    return [[*first, *part] for part in parts]
+
+
+def _shown(group: dict[str, Any], key: str) -> str:
+    return "-" if group.get(key) is None else _cell(group[key])
 
 
 def _rent(about: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """The options by which commands name a trace, a cluster and a policy, and what they stand for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +62,9 @@ def read_workload(file: str, limit: int | None, format: str | None, requested: s
     return options(WorkloadConfig, path=file, format=format, limit=limit, requested=requested).build(seed)
 
 
-def built_cluster(machine: "ClusterConfig | None", trace: "Trace", file: str) -> "ClusterSpec":
+def built_cluster(
+    machine: "ClusterConfig | None", trace: "Trace", file: str, cluster_file: Path | None = None
+) -> "ClusterSpec":
     """Return the cluster that was named, or the one of the trace's header."""
     from lepton_rl.experiments.cluster_config import ClusterConfig, why_no_size
 
@@ -69,7 +73,22 @@ def built_cluster(machine: "ClusterConfig | None", trace: "Trace", file: str) ->
         raise ConfigError(
             f"the cluster has no size: {file} {why_no_size(trace)}; give --gpus, or --nodes and --gpus-per-node"
         )
-    return (machine or ClusterConfig()).build(trace)
+    with placed_in(cluster_file):
+        return (machine or ClusterConfig()).build(trace)
+
+
+@contextmanager
+def placed_in(cluster_file: Path | None) -> Iterator[None]:
+    """Give what is wrong with a key of a cluster file, which shows only as its series are read, file and line."""
+    from lepton_rl.experiments.loader import tree_of
+
+    try:
+        yield
+    except ConfigError as error:
+        key, colon, _ = str(error).partition(":")
+        if cluster_file is None or not colon or not key.isidentifier():
+            raise
+        raise ConfigError(f"{tree_of(cluster_file).at((key,))[2]}: {error}") from None
 
 
 def policy_settings(texts: list[str]) -> dict[str, Any]:

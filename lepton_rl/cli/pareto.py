@@ -93,7 +93,7 @@ def pareto(
         policies = [(one.label, one.build(seed=seed)) for one in contenders]
         announce_compilation()
         read = read_workload(trace, limit, format, requested, seed)
-        chosen = built_cluster(machine, read, trace)
+        chosen = built_cluster(machine, read, trace, cluster)
         jobs = fit_to_cluster(read, chosen, strict)
         if at_job is None:
             points = front_of_runs(jobs, chosen, policies)

@@ -101,7 +101,7 @@ def simulate(
         announce_compilation()
         jobs = read_workload(trace, limit, format, requested, seed)
         timing = Timing(preemption_cost, quantum, migration_cost=migration_cost)
-        built = built_cluster(machine, jobs, trace)
+        built = built_cluster(machine, jobs, trace, cluster)
         simulation = run(jobs, built, chosen, strict=strict, timing=timing, recorded=report is not None)
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)

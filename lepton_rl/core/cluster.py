@@ -302,7 +302,7 @@ class ClusterSpec:
         return math.ceil(self.gpu_memory_gib * L.MIB_PER_GIB)
 
     def __str__(self) -> str:
-        if self.groups:
+        if self.groups and self.names_types:
             return " + ".join(str(group) for group in self.groups)
         size = f"{self.gpus_per_node} GPU{'s' if self.gpus_per_node != 1 else ''}"
         return size if self.nodes == 1 else f"{self.nodes} x {size}"

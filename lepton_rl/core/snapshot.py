@@ -1,5 +1,6 @@
 """What a scheduler can know at a decision point: read-only arrays, no true run times, no future jobs."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -294,10 +295,14 @@ def limit_power(
         raise IllegalAction(f"GPU {gpu} is of no type whose power limits are known; give the cluster as groups")
     group = cluster.group_of(int(gpu))
     watts = group.limit_w if action.watts is None else action.watts
+    if not isinstance(watts, int | float | np.integer | np.floating) or math.isnan(watts):
+        raise IllegalAction(f"a power limit is a number of watts, or None for the group's own, not {watts!r}")
     lowest, highest = group.gpu.min_power_limit_w, group.gpu.max_power_limit_w
     if not lowest <= watts <= highest and watts != group.limit_w:
+        if lowest == highest:
+            raise IllegalAction("this cluster's GPUs have no adjustable power limit; give it as groups of known types")
         raise IllegalAction(
-            f"a power limit of {watts:g} W is outside the range of GPU {gpu}, a {group.gpu.name}: {lowest:g} to "
+            f"a power limit of {watts:g} W is outside the range of GPU {gpu} ({group.gpu.name}): {lowest:g} to "
             f"{highest:g} W"
         )
     set_limit(int(gpu), round(watts * 1e3), gpus, nodes, totals, hw)

@@ -170,7 +170,7 @@ class PowerControlEnv(gymnasium.Env[Singles, Singles]):
             ConfigError: there is no such window.
         """
         super().reset(seed=seed)
-        chosen: Mapping[str, Any] = checked_options(options)
+        chosen: Mapping[str, Any] = checked_options(options, "window")
         window = chosen.get("window")
         index, first = self.episodes.draw(self.np_random) if window is None else self.episodes.checked(window)
         self._trace = self.episodes.traces[index].window(first, self.episodes.length)

@@ -18,7 +18,7 @@ from lepton_rl.envs.codec import Codec, Observation
 from lepton_rl.envs.episodes import Episodes
 from lepton_rl.envs.objective import Objective
 from lepton_rl.envs.render import render_ansi, render_rgb
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, nearest
 from lepton_rl.workloads import Trace, gpu_cluster
 from lepton_rl.workloads.job_table import fit_to_cluster
 
@@ -116,7 +116,7 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
             ConfigError: there is no such window, or there are no such preferences.
         """
         super().reset(seed=seed)
-        chosen, batch = checked_options(options), self.batch
+        chosen, batch = checked_options(options, "window", "preferences"), self.batch
         window, parts = chosen.get("window"), chosen.get("preferences")
         batch.reset(
             0,
@@ -228,8 +228,12 @@ def checked_render_mode(mode: str | None) -> str | None:
     return mode
 
 
-def checked_options(options: object) -> Mapping[str, Any]:
-    """Return the options of a reset, none as an empty mapping."""
+def checked_options(options: object, *known: str) -> Mapping[str, Any]:
+    """Return the options of a reset, all of them known, none as an empty mapping."""
     if options is not None and not isinstance(options, Mapping):
         raise ConfigError(f'options must be a mapping such as {{"window": (0, 1000)}}, not {options!r}')
+    for name in options or ():
+        if name not in known:
+            hint = f"{nearest(str(name), known)} (known: {', '.join(known)})"
+            raise ConfigError(f"options: {name!r} is no option of reset{hint}")
     return options or {}

@@ -86,7 +86,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         Raises:
             ConfigError: there is no such window, or mask or list do not have an entry for each environment.
         """
-        chosen = checked_options(options)
+        chosen = checked_options(options, "window", "preferences", "reset_mask")
         windows = self._windows(chosen.get("window"))
         named = chosen.get("preferences")
         parts = None if named is None else self.batch.checked_preferences(named)

@@ -35,7 +35,7 @@ from lepton_rl.errors import ConfigError, shown
 from lepton_rl.experiments.loader import InputPath, Misplaced, Section, or_value_error
 from lepton_rl.workloads import Trace, resolve_data_path
 from lepton_rl.workloads.pairs import read_pair_table
-from lepton_rl.workloads.tariffs import read_carbon_intensity, read_electricity_prices
+from lepton_rl.workloads.tariffs import INTENSITIES, PRICES, read_carbon_intensity, read_electricity_prices
 
 Built = TypeVar("Built")
 MOST_GPUS = 1_000_000
@@ -44,9 +44,11 @@ ONLY_OF_GROUPS = (
     "gpu_types", "reference", "locality", "electricity", "carbon", "first_hour", "interference",
     "inlet_temperature_c", "faults", "reservations",
 )  # fmt: skip
+NO_ACCELERATORS = ("cpu_cores", "ram_gib", "gpu", "gpus", "gpu_memory_gib")
+"""Names of what nodes and GPUs have anyway."""
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
-Price = Annotated[float, Field(ge=-1e4, le=1e5)]
-Intensity = Annotated[float, Field(ge=0, le=1e4)]
+Price = Annotated[float, Field(ge=PRICES[0], le=PRICES[1])]
+Intensity = Annotated[float, Field(ge=INTENSITIES[0], le=INTENSITIES[1])]
 
 
 class GroupConfig(Section):
@@ -70,7 +72,7 @@ class GroupConfig(Section):
     @classmethod
     def _counts(cls, value: dict[str, float]) -> dict[str, float]:
         for name, count in value.items():
-            if name in ("cpu_cores", "ram_gib") or not name.isidentifier():
+            if name in NO_ACCELERATORS or not name.isidentifier():
                 raise ValueError(f"{name!r} is no name of an accelerator; use letters, digits and _, as in fpga")
             if not 0 <= count <= 1e6:
                 raise ValueError(f"a node has 0 to 1,000,000 of {name}, not {count:g}")
@@ -386,7 +388,8 @@ class ClusterConfig(Section):
                 raise ConfigError(
                     f"first_hour: {series.name} has hours 0 to {len(series.values) - 1}, not {self.first_hour}"
                 )
-            return HourlySeries.of(series.values[self.first_hour :], series.name)
+            part = f" from hour {self.first_hour} on (first_hour)" if self.first_hour else ""
+            return HourlySeries.of(series.values[self.first_hour :], f"{series.name}{part}")
         return HourlySeries.of(np.full(HOURS_OF_FLAT_TARIFF, given), name)
 
 

@@ -116,7 +116,7 @@ def prepare_fgd(config: FgdConfig, strict: bool = False) -> Prepared:
             f"{name} on {counted(len(nodes.gpus), 'node')} with {counted(int(nodes.gpus.sum()), 'GPU')}: "
             f"{counted(len(config.seeds), 'seed')}"
         )
-        block = Block(heading, (*notes, *_in_words(config.rules)), (_table(config, measurements, beside),))
+        block = Block(heading, (*notes, *_in_words(config.rules)), _tables(config, measurements, beside))
         details = {"workload": name, "notes": list(block.notes), "seeds": list(config.seeds)}
         return Outcome(rows, [details], (block,))
 
@@ -181,22 +181,22 @@ def _rows(config: FgdConfig, measurements: Sequence[Measurement]) -> list[dict[s
     return rows
 
 
-def _table(config: FgdConfig, measurements: Sequence[Measurement], beside: bool) -> TextTable:
-    """Return the table for readers, with the published figures if `beside`."""
-    heads = ["policy", "load, %"]
-    for title in METRICS.values():
-        heads += [title, "published"] if beside else [title]
+def _tables(config: FgdConfig, measurements: Sequence[Measurement], beside: bool) -> tuple[TextTable, ...]:
+    """Return a table of each metric for readers, with the published figures if `beside`."""
+    return tuple(_table(metric, config, measurements, beside) for metric in METRICS)
+
+
+def _table(metric: str, config: FgdConfig, measurements: Sequence[Measurement], beside: bool) -> TextTable:
     rows = []
     for policy in config.policies:
         for load in LOADS:
-            cells = [policy, str(load)]
-            for metric in METRICS:
-                cells.append(_cell(_sample(measurements, policy, metric, load)))
-                if beside:
-                    figures = published(metric, policy, load)
-                    cells.append("" if figures is None else f"{figures[0]:.2f} ± {figures[1]:.2f}")
+            cells = [policy, str(load), _cell(_sample(measurements, policy, metric, load))]
+            if beside:
+                figures = published(metric, policy, load)
+                cells.append("" if figures is None else f"{figures[0]:.2f} ± {figures[1]:.2f}")
             rows.append(tuple(cells))
-    return TextTable("Mean ± sd over seeds [95 % interval of the mean]", tuple(heads), tuple(rows))
+    heads = ("policy", "load, %", "measured", *(["published"] if beside else []))
+    return TextTable(f"{METRICS[metric]}: mean ± sd over seeds [95 % interval of the mean]", heads, tuple(rows))
 
 
 def _cell(sample: list[float]) -> str:

@@ -236,7 +236,7 @@ def start_reserved(
     while position < counts[L.BACK] and free[0] > 0:  # later plans cannot start now and nothing is kept of them
         job = queue[position]
         demand = jobs[job, L.GPUS]
-        length = planned_seconds(jobs, job, hw)
+        length = max(planned_seconds(jobs, job, hw), 0.0)  # a struck job may have outrun its requested time
         step = _earliest(times, free, size, demand, length)
         if free[size - 1] < demand:  # more than is up: there is nothing to reserve
             position += 1

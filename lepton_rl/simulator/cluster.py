@@ -21,7 +21,7 @@ from lepton_rl.core.snapshot import (
     move_gpus,
     take_gpus,
 )
-from lepton_rl.errors import IllegalAction
+from lepton_rl.errors import IllegalAction, counted
 from lepton_rl.simulator.ends import remove_end
 from lepton_rl.simulator.events import forget_true_end, move_to_next_event, set_true_end
 from lepton_rl.simulator.heat import temperatures
@@ -80,7 +80,7 @@ class SimulatedCluster:
         if not moved and s.counts[L.BACK] > s.counts[L.FRONT]:
             waiting = int(s.counts[L.BACK] - s.counts[L.FRONT])
             raise IllegalAction(
-                f"the policy leaves {waiting} jobs waiting for ever on an idle cluster: it must start one"
+                f"the policy leaves {counted(waiting, 'job')} waiting for ever on an idle cluster: it must start one"
             )
         return bool(moved)
 

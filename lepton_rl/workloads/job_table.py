@@ -1,5 +1,6 @@
 """The packed job table of a trace, and which jobs a cluster can never run."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.core.hardware.catalogue import gpu_type, gpu_types
+from lepton_rl.core.hardware.catalogue import aliases, gpu_type, gpu_types
 from lepton_rl.core.hardware.gpu_type import LIMITED
 from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.core.hardware.tables import Hardware
@@ -82,8 +83,10 @@ def fit_to_cluster(trace: Trace, cluster: ClusterSpec, strict: bool = False) -> 
         return fitting
     examples = tuple(wish(fitting, int(row)) for row in stuck[:EXAMPLES])
     if strict or len(stuck) == len(fitting):
+        unknown = "".join(f"; {text}" for text in _unknown_types(fitting.where(~runs), cluster)[:1])
         raise TraceError(
             f"{trace.name}: no node group can ever run {len(stuck)} of {counted(len(fitting), 'job')} ({examples[0]})"
+            f"{unknown}"
         )
     entry = Dropped("no node group can ever run it", len(stuck), examples)
     return replace(fitting.where(runs), dropped=(*fitting.dropped, entry))
@@ -114,7 +117,9 @@ def wish(trace: Trace, row: int) -> str:
 def _with_notes(trace: Trace, cluster: ClusterSpec) -> Trace:
     """Say which columns the cluster knows nothing of, and which types of GPU nobody does."""
     asked = [name for name, array in trace.asks.items() if array.any() and name not in cluster.resources]
-    notes = [f"{name}_per_gpu is not counted: no node group offers {name}" for name in asked]
+    usual = (*cluster.resources, "cpu_cores", "ram_gib")
+    hints = {name: "" if name in usual else nearest(name, usual) for name in asked}
+    notes = [f"{name}_per_gpu is not counted: no node group offers {name}{hint}" for name, hint in hints.items()]
     if not cluster.groups and (trace.gpu_type >= 0).any():
         notes.append("gpu_type is not looked at: the cluster's GPUs are of one type without a name")
     elif cluster.groups:
@@ -124,12 +129,22 @@ def _with_notes(trace: Trace, cluster: ClusterSpec) -> Trace:
 
 
 def _unknown_types(trace: Trace, cluster: ClusterSpec) -> list[str]:
-    """Return a sentence for each type of GPU that neither the cluster nor the catalogue knows."""
+    """Return a sentence for each type of GPU that neither the cluster nor the catalogue knows, with a job of it."""
     own = [kind.name.partition(LIMITED)[0] for kind in cluster.types]
-    known = [*own, *(kind.name for kind in gpu_types())]
-    words = {word.strip() for text in trace.labels["gpu_type"] for word in text.split("|")}
-    unknown = [word for word in sorted(words) if word not in known and not _is_in_catalogue(word)]
-    return [f"no GPU type is called {word!r}{nearest(word, known)}" for word in unknown]
+    sentences: dict[str, str] = {}
+    for code, text in enumerate(trace.labels["gpu_type"]):
+        rows = np.flatnonzero(trace.gpu_type == code)
+        for word in (part.strip() for part in text.split("|")):
+            if len(rows) > 0 and word not in sentences and word not in own and not _is_in_catalogue(word):
+                hint = _nearest_type(word, own)
+                sentences[word] = f"job {trace.job_id[rows[0]]}: no GPU type is called {word!r}{hint}"
+    return [sentences[word] for word in sorted(sentences)]
+
+
+def _nearest_type(word: str, own: Sequence[str]) -> str:
+    """Return a hint at a type of the cluster, by any of its names, or else at one of the catalogue."""
+    here = [name for kind in own for name in (kind, *(aliases(kind) if _is_in_catalogue(kind) else ()))]
+    return nearest(word, here) or nearest(word, [kind.name for kind in gpu_types()])
 
 
 def _is_in_catalogue(name: str) -> bool:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_rl.errors import ConfigError, counted
+from lepton_rl.errors import ConfigError, counted, nearest
 
 MODES = ("given", "exact", "noisy:SIGMA", "tsafrir", "absent")
 NOTE = "requested times: "
@@ -54,8 +54,10 @@ def parse_mode(text: str) -> tuple[str, float | None]:
             return mode, float(number)
         except ValueError:
             raise ConfigError(f"requested times {text!r}: {number!r} is no number; e.g. noisy:0.5") from None
-    if mode not in ("given", "exact", "noisy", "tsafrir", "absent") or number:
-        raise ConfigError(f"requested times {text!r}: no such mode; known: {', '.join(MODES)}")
+    known = [name.partition(":")[0] for name in MODES]
+    if mode not in known or number:
+        hint = nearest(mode, known) if mode not in known else ""
+        raise ConfigError(f"requested times {text!r}: no such mode{hint}; known: {', '.join(MODES)}")
     return mode, None
 
 

@@ -14,11 +14,15 @@ from pathlib import Path
 
 from lepton_rl.core.hardware.tariffs import HourlySeries
 from lepton_rl.errors import TraceError, counted, nearest
-from lepton_rl.workloads.files import read_text, trace_name
+from lepton_rl.workloads.files import read_text
 
 TIME_COLUMNS = ("time", "Datetime (UTC)")
 PRICE_COLUMNS = ("price_usd_per_mwh", "Price (USD/MWh)")
 CARBON_COLUMNS = ("carbon_g_per_kwh", "Carbon Intensity gCO₂eq/kWh (LCA)")
+PRICES = (-1e4, 1e5)
+"""USD/MWh: the range of a price; markets cap theirs well within it."""
+INTENSITIES = (0.0, 1e4)
+"""gCO2eq/kWh."""
 _HOUR = timedelta(hours=1)
 
 
@@ -28,7 +32,7 @@ def read_electricity_prices(path: Path) -> HourlySeries:
     Raises:
         TraceError: the file is not such a series.
     """
-    return _read(path, PRICE_COLUMNS, negative=True)
+    return _read(path, PRICE_COLUMNS, PRICES)
 
 
 def read_carbon_intensity(path: Path) -> HourlySeries:
@@ -37,10 +41,10 @@ def read_carbon_intensity(path: Path) -> HourlySeries:
     Raises:
         TraceError: the file is not such a series, or an intensity is below 0.
     """
-    return _read(path, CARBON_COLUMNS, negative=False)
+    return _read(path, CARBON_COLUMNS, INTENSITIES)
 
 
-def _read(path: Path, value_columns: Sequence[str], negative: bool) -> HourlySeries:
+def _read(path: Path, value_columns: Sequence[str], bounds: tuple[float, float]) -> HourlySeries:
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     values: list[float] = []
     columns: tuple[int, int] | None = None
@@ -57,12 +61,12 @@ def _read(path: Path, value_columns: Sequence[str], negative: bool) -> HourlySer
             if len(row) <= max(columns):
                 raise TraceError(f"{place}: {len(row)} fields; the header has more columns")
             hour = _next_hour(place, row[columns[0]].strip(), hour)
-            values.append(_value(place, row[columns[1]].strip(), negative))
+            values.append(_value(place, row[columns[1]].strip(), bounds))
     except csv.Error as error:
         raise TraceError(f"{path}:{reader.line_num}: not CSV: {error}") from None
     if not values:
         raise TraceError(f"{path}: there are no hours below a header line: {TIME_COLUMNS[0]},{value_columns[0]}")
-    return HourlySeries.of(values, trace_name(path))
+    return HourlySeries.of(values, str(path))
 
 
 def _column(place: str, header: Sequence[str], names: Sequence[str]) -> int:
@@ -89,13 +93,14 @@ def _next_hour(place: str, text: str, before: datetime | None) -> datetime:
     raise TraceError(f"{place}: {counted(int(missing), 'hour')} missing before {text}; fill the gap")
 
 
-def _value(place: str, text: str, negative: bool) -> float:
+def _value(place: str, text: str, bounds: tuple[float, float]) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or "_" in text:
         raise TraceError(f"{place}: {text!r} is not a number")
-    if value < 0 and not negative:
-        raise TraceError(f"{place}: a carbon intensity of {text} g/kWh is negative; it must be 0 or more")
+    if not bounds[0] <= value <= bounds[1]:
+        what, unit = ("a price", "USD/MWh") if bounds == PRICES else ("a carbon intensity", "g/kWh")
+        raise TraceError(f"{place}: {what} of {text} {unit} is not within {bounds[0]:,g} to {bounds[1]:,g}")
     return value

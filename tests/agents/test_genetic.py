@@ -249,3 +249,13 @@ def test_it_plans_around_failures_and_reservations() -> None:
     outcome = run_policy(Genetic(), trace, cluster)
     assert np.isfinite(outcome.finish).all()
     assert outcome.first_start[2] >= 500.0  # a gang of all GPUs waits for the repair
+
+
+def test_jobs_that_outran_their_times_before_a_failure_are_planned() -> None:
+    # A node of 2 GPUs is down from 50 to 60 s. Jobs 0 and 1 asked for 10 s each, have run 50 by then and keep them;
+    # two of the three jobs start again at once.
+    faults = Faults(schedule=(Fault(50.0, 0, 2, True), Fault(60.0, 0, 2, False)), checkpoint_interval_s=1.0)
+    spec = ClusterSpec(nodes=1, gpus_per_node=2).with_dynamics(Dynamics(faults=faults))
+    trace = plain_trace(run_time=[100.0] * 3, requested_time=[10.0] * 3, gpus=[1.0] * 3)
+    outcome = run_policy(Genetic(), trace, spec)
+    assert sorted(outcome.finish.tolist()) == [110.0, 160.0, 160.0]

@@ -31,6 +31,12 @@ def test_the_last_hour_of_the_series_goes_on() -> None:
 
 def test_without_a_series_it_is_energy() -> None:
     assert first_decision(Greenest(), cluster(), [job(0, 1.0), job(1, 0.5)]) == [Start(0, (0,)), Start(1, (1,))]
+    policy = Greenest()
+    assert policy.report == ""
+    first_decision(policy, cluster(), [job(0, 1.0)])
+    assert policy.report == "greenest: the cluster has no carbon series (carbon in its file): it decided as energy does"
+    first_decision(policy, cluster(100), [job(0, 1.0)])
+    assert policy.report == ""
 
 
 def test_equal_gpus_are_packed() -> None:

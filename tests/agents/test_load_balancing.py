@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from lepton_rl.agents import run_policy
+from lepton_rl.agents import make_policy, run_policy
 from lepton_rl.agents.load_balancing import LoadBalancing
 from lepton_rl.core import ClusterSpec, Migrate
 from lepton_rl.core.cluster import NodeGroup
 from lepton_rl.core.hardware.dynamics import Dynamics, Interference, Reservation
+from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import SimulatedCluster, Timing
 from lepton_rl.workloads import Trace
 from tests.agents.cases import plain_trace
@@ -106,3 +107,8 @@ def test_no_move_into_a_reservation() -> None:
     run_policy(policy, trace, reserved, Timing(migration_cost=20.0))
     # At 50 s the fast GPU is free for 150 s, but the job is planned for 1,990 s at its slowest: it moves afterwards.
     assert [move.time for move in policy.moves] == [900.0]
+
+
+def test_an_order_that_preempts_is_refused() -> None:
+    with pytest.raises(ConfigError, match="load_balancing: order: 'srtf' is not one of"):
+        make_policy("load_balancing", order="srtf")

@@ -1,10 +1,13 @@
 """Predictions: from the past alone, from the closest jobs that there are enough of."""
 
 import numpy as np
+import pytest
 
 from lepton_rl.agents import Predicted, run_policy
+from lepton_rl.agents.compiled import BlockingName
 from lepton_rl.core import ClusterSpec, schedule
 from lepton_rl.core import layout as L
+from lepton_rl.core.hardware.dynamics import Dynamics, Reservation
 from lepton_rl.simulator import SimulatedCluster
 from tests.agents.cases import plain_trace
 
@@ -45,3 +48,17 @@ def test_predictions_back_off_to_the_closest_level_with_enough() -> None:
     # User, queue and size: median of 10 and 20. The user alone: of 10, 20, 40. Queue and size: of 10, 20, 1. All jobs:
     # of 1, 10, 20, 40.
     assert policy.predictions(asked).tolist() == [15.0, 20.0, 10.0, 15.0]
+
+
+@pytest.mark.parametrize("blocking", ["head", "skip", "easy", "conservative"])
+@pytest.mark.parametrize("requested", ["given", "absent"])
+def test_reservations_are_kept_by_requested_times(blocking: BlockingName, requested: str) -> None:
+    # Two nodes of one GPU; node 0 is reserved from 100 to 200. Without a past an hour is predicted: jobs 0 and 1
+    # take node 1 in turn. Job 2 is predicted to take 10 s as job 0 did, but asks for 500: node 0 takes it at 200 only.
+    trace = plain_trace(
+        submit_time=[0.0, 0.0, 20.0], run_time=[10.0, 300.0, 10.0], gpus=[1.0] * 3, requested_time=[10.0, 300.0, 500.0],
+        user=[0, 1, 0],
+    ).with_requested(requested)  # fmt: skip
+    spec = ClusterSpec(nodes=2, gpus_per_node=1).with_dynamics(Dynamics(reservations=(Reservation(100, 200, (0,)),)))
+    outcome = run_policy(Predicted(enough=1, blocking=blocking), trace, spec)
+    assert outcome.first_start.tolist() == [0.0, 10.0, 200.0]

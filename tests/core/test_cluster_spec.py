@@ -8,6 +8,7 @@ import pytest
 from lepton_rl.core import ClusterSpec
 from lepton_rl.core.cluster import NodeGroup
 from lepton_rl.core.hardware import gpu_type
+from lepton_rl.core.hardware.dynamics import Dynamics, Reservation
 from lepton_rl.errors import ConfigError
 
 
@@ -53,3 +54,9 @@ def test_each_gpu_draws_what_its_type_does() -> None:
     # T4: 10.8 W idle, 70 W at most; H100 SXM5: 72 W and 700 W.
     assert cluster.gpu_draw_w(np.array([0.0, 1.0, 0.5, 1.0])) == pytest.approx([10.8, 70.0, 386.0, 700.0])
     assert ClusterSpec.pool(2).gpu_draw_w(np.array([0.0, 0.5])) == pytest.approx([50.0, 225.0])
+
+
+def test_identical_gpus_are_called_alike_whether_or_not_something_changes() -> None:
+    dynamics = Dynamics(reservations=(Reservation(5, 9, (0,)),))
+    for plain, name in ((ClusterSpec(1, 8), "8 GPUs"), (ClusterSpec(2, 1), "2 x 1 GPU")):
+        assert str(plain) == str(plain.with_dynamics(dynamics)) == name

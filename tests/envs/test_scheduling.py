@@ -221,6 +221,7 @@ def test_arguments_of_a_wrong_type_are_named(arguments: dict[str, Any], sentence
         ({"window": (0, -1)}, "is 0 to 55"),
         ({"window": (0, 10**30)}, "is 0 to 55"),
         ((0, 1), r"options must be a mapping such as .*, not \(0, 1\)"),
+        ({"windw": 1}, r"^options: 'windw' is no option of reset; did you mean 'window'\? "),
     ],
 )
 def test_a_window_that_is_not_there_is_named(options: Any, sentence: str) -> None:

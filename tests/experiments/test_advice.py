@@ -12,7 +12,7 @@ from lepton_rl.agents import make_policy
 from lepton_rl.core import ClusterSpec
 from lepton_rl.core.cluster import NodeGroup, Tariffs
 from lepton_rl.core.hardware import GpuType, HourlySeries, Locality, SpreadCurve, gpu_type, make_gpu_type
-from lepton_rl.errors import TraceError
+from lepton_rl.errors import ConfigError, TraceError
 from lepton_rl.experiments.advice import Advice, Assumptions, Change, Report, advise, default_policy, is_worth
 from lepton_rl.experiments.advice.setup import cut_windows
 from lepton_rl.experiments.statistics import Estimate
@@ -340,10 +340,39 @@ def test_windows_are_as_many_as_show_the_queue_of_one_run() -> None:
 
 
 def test_what_has_no_interval_must_gain_more() -> None:
+    same = estimates(mean_jct=(0.0, 0.0, 0.0, 0))
     for part, worth in ((-0.04, False), (-0.06, True)):
         once = {"energy_kwh": Change(1.0, 1.0 + part, Estimate(part, None, None, 1), 1)}
-        assert is_worth(once, "energy_kwh") is worth
-    assert is_worth({"gpus": Change(40.0, 39.0, Estimate(-0.025, None, None, 1), 1)}, "gpus")
+        assert is_worth(same | once, "energy_kwh") is worth
+    fewer = {"gpus": Change(40.0, 39.0, Estimate(-0.025, None, None, 1), 1)}
+    assert is_worth(same | fewer, "gpus")
+    of_few_jobs = {"mean_jct": Change(1.0, 1.0, Estimate(0.0, None, None, 1), 0)}
+    assert not is_worth(of_few_jobs | fewer, "gpus")
+
+
+def test_reasons_speak_for_the_change_or_say_that_they_do_not() -> None:
+    busy = groups((1, 1, A100), (4, 1, T4), reference=A100)
+    report = advise(_queueing(), busy)
+    fewer, more = (of_kind(report, f"{which} T4 (group 2)")[0].sentence for which in ("fewer", "more"))
+    assert "Take away 1 node of the 4 x 1 T4: jobs ask for 0.199 times" in fewer
+    assert "100% of the GPU-hours waited are of jobs that may run on other GPUs" in fewer
+    assert "Add 1 node of the 4 x 1 T4: 0% of the" in more
+    assert "on others, though jobs ask for 0.199 times" in more
+    growing = advise(repeated(300, 100, [job(0, 110, 2)]), ClusterSpec.pool(3), assumed=Assumptions(windows=1))
+    assert "Take away 1 GPU of 3: jobs ask for 0.736 times" in of_kind(growing, "fewer GPUs")[0].sentence
+    growing = advise(repeated(300, 100, [job(0, 250)]), ClusterSpec.pool(2), assumed=Assumptions(windows=1))
+    assert "Take away 1 GPU of 2, though jobs ask for 1.25 times" in of_kind(growing, "fewer GPUs")[0].sentence
+    assert "Add 1 GPU of 2: jobs ask for 1.25 times" in of_kind(growing, "more GPUs")[0].sentence
+
+
+def test_what_cannot_be_known_is_not_tried() -> None:
+    trace = repeated(120, 200, [job(0, 100)])
+    own = replace(A100, name="own", price_usd_per_hour=None)
+    unknown = advise(trace, groups((1, 1, own), (1, 1, T4)))
+    assert "the rent of some GPUs is not known" in why_not(unknown, "cheapest")
+    assert "cheapest" not in {advice.title for advice in unknown.advice}
+    with pytest.raises(ConfigError, match=r"^--windows: 120 jobs can be cut into 1 window of 250 or more, not 50$"):
+        advise(trace, ClusterSpec.pool(1), assumed=Assumptions(windows=50))
 
 
 def test_power_counts_until_the_later_end() -> None:

@@ -74,6 +74,7 @@ def test_a_cluster_survives_its_description(file: Path) -> None:
         ("racks: 2", "racks: 3", "2 nodes can stand in 1 to 2 racks, not 3"),
         ("fpga: 2", "fpga: -2", "a node has 0 to 1,000,000 of fpga, not -2"),
         ("{fpga: 2}", "{ram_gib: 2}", "'ram_gib' is no name of an accelerator"),
+        ("{fpga: 2}", "{gpus: 2}", "'gpus' is no name of an accelerator"),
         ("cpu_cores: 64", "cpu_cores: -1", ":2: groups.0.cpu_cores: must be greater than or equal to 0, not -1"),
         ("power_limit_w: 200", "power_limit_w: 900", "a power limit of 900 W is outside the range of mine"),
         ("rent_usd_per_hour: 0.5", "rent_usd_per_hour: -1", "must be greater than or equal to 0, not -1"),
@@ -83,7 +84,7 @@ def test_a_cluster_survives_its_description(file: Path) -> None:
         ("memory_gib: 24, ", "", "memory_gib must be given"),
         ("memory_gib: 24", "memory: 24", "no figure called 'memory'; did you mean 'memory_gib'"),
         ("carbon: 400", "carbon: -4", "carbon: must be"),
-        ("first_hour: 1", "first_hour: 3", "prices has hours 0 to 2, not 3"),
+        ("first_hour: 1", "first_hour: 3", "prices.csv has hours 0 to 2, not 3"),
         ("electricity: prices.csv", "electricity: price.csv", r"price.csv: .*(no such|No such)"),
         ("first_hour: 1", "nodes: 4", "nodes: a cluster of groups has that from its groups"),
         ("nodes: 2, gpus_per_node: 8", "nodes: 200000, gpus_per_node: 8", "at most 1,000,000 GPUs"),
@@ -157,7 +158,7 @@ groups:
         ("faults: {sede: 1}", ":3: faults.sede: unknown key; did you mean 'seed'?"),
         (
             "reservations:\n  - {begin_s: 9, end_s: 9, nodes: [0]}",
-            ":4: reservations.0: a reservation begins at 0 s or later and ends after that, by 2,000,000,000 s",
+            ":4: reservations.0: a reservation ends after it begins, not at 9 s after 9 s",
         ),
         ("reservations:\n  - {begin_s: 0, end_s: 9, nodes: []}", ":4: reservations.0: a reservation names no node"),
         (

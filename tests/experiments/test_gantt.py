@@ -5,8 +5,9 @@ import pytest
 
 from lepton_rl.agents import make_policy
 from lepton_rl.core import ClusterSpec, Outcome
+from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults, Reservation
 from lepton_rl.experiments.cluster_config import ClusterConfig
-from lepton_rl.experiments.gantt import Schedule, gantt_figure, raster
+from lepton_rl.experiments.gantt import Closed, Schedule, closed_times, gantt_figure, raster
 from lepton_rl.experiments.recording import Recording, record
 from lepton_rl.workloads import Trace
 
@@ -61,3 +62,28 @@ def test_each_stay_of_a_preempted_job_is_drawn_named_and_its_preemption_marked()
     ]
     assert axes.get_title("right") == "▏ 1 preemption"
     assert [text.get_text() for text in axes.texts] == ["11", "12", "11"]
+
+
+def test_what_is_down_and_what_is_reserved_is_hatched() -> None:
+    pytest.importorskip("matplotlib")
+    faults = Faults(schedule=(Fault(5.0, 2, 1, True), Fault(9.0, 2, 1, False)))
+    dynamics = Dynamics(faults=faults, reservations=(Reservation(10, 30, (1,)),))
+    cluster = ClusterSpec(2, 2).with_dynamics(dynamics)
+    assert closed_times(cluster) == [Closed(2, 1, 5.0, 9.0, True), Closed(2, 2, 10, 30, False)]
+    assert closed_times(ClusterSpec(2, 2)) == []
+    schedule = Schedule("hatched", recording_of(cluster, (0, 0.0, 10.0, (0,))))
+    axes = gantt_figure([schedule], 0.0, 20.0, "now").axes[0]
+    boxes = [list(path.get_extents().extents) for drawn in axes.collections for path in drawn.get_paths()]
+    assert boxes == [[10, 2, 20, 4], [5, 2, 9, 3]]
+    assert len(gantt_figure([schedule], 0.0, 4.0, "now").axes[0].collections) == 0
+
+
+def test_preemptions_behind_the_end_of_the_chart_are_counted_too() -> None:
+    pytest.importorskip("matplotlib")
+    trace = Trace.from_columns(
+        {"submit_time": [0.0, 10.0, 30.0], "run_time": [90.0, 5.0, 5.0], "gpus": [1.0, 1.0, 1.0]}
+    )
+    recording = record(make_policy("srtf"), trace, ClusterSpec.pool(1))
+    for end, says in ((20.0, "▏ 1 of 2 preemptions"), (100.0, "▏ 2 preemptions")):
+        axes = gantt_figure([Schedule("srtf", recording)], 0.0, end, "now").axes[0]
+        assert axes.get_title("right") == says

@@ -491,7 +491,7 @@ class Simulation:
         promised = self._taken()  # running jobs first, then what waiting ones reserve
         for progress in self._in_order(self.waiting):
             demand = progress.job.demand
-            duration = self._planned_seconds(progress)
+            duration = max(self._planned_seconds(progress), 0.0)
             start = self._earliest(promised, demand, duration)
             promised.append((start, start + duration, demand))
             if start == self.now:

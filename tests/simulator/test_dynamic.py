@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from lepton_rl.core.hardware import gpu_type
 from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults, Interference, Reservation
 from lepton_rl.core.metrics import Disturbed
 from lepton_rl.errors import ConfigError, IllegalAction
-from lepton_rl.simulator import Rule, SimulatedCluster, Timing, decide, run_trace
+from lepton_rl.simulator import Blocking, Rule, SimulatedCluster, Timing, decide, run_trace
 from lepton_rl.workloads import Trace
 from tests.reference import simulator as reference
 from tests.reference.dynamic import DynamicJob, DynamicResult
@@ -35,8 +36,21 @@ every_blocking = pytest.mark.parametrize("blocking", BLOCKINGS)
 every_placement = pytest.mark.parametrize("placement", PLACEMENTS)
 
 
+def settled(snapshot: Snapshot) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """The jobs with what their present rates have given by now counted as attained."""
+    jobs = snapshot.jobs.copy()
+    running = slice(0, snapshot.running_count)
+    given = (snapshot.service - jobs[:, L.ATTAINED])[running]
+    jobs[running, L.ATTAINED] += given
+    jobs[running, L.PREDICTED] -= given
+    jobs[running, L.SINCE] = snapshot.time
+    return jobs
+
+
 def assert_same_snapshot(left: Snapshot, right: Snapshot) -> None:
-    for name in ("jobs", "gpus", "nodes", "bits"):
+    """They are the same; where a rate has changed and changed back at this instant, one may have counted until now."""
+    np.testing.assert_allclose(settled(left), settled(right), rtol=1e-12, err_msg="jobs")
+    for name in ("gpus", "nodes", "bits"):
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name), name)
 
 
@@ -281,18 +295,26 @@ def test_a_node_that_is_reserved_now() -> None:
 @pytest.mark.parametrize(
     ("gpu", "watts", "sentence"),
     [
-        (0, 63.0, "a power limit of 63 W is outside the range of GPU 0, a plain: 64 to 288 W"),
-        (0, 289.0, "a power limit of 289 W is outside the range of GPU 0, a plain: 64 to 288 W"),
-        (0, math.nan, "a power limit of nan W is outside the range of GPU 0, a plain: 64 to 288 W"),
+        (0, 63.0, "a power limit of 63 W is outside the range of GPU 0 (plain): 64 to 288 W"),
+        (0, 289.0, "a power limit of 289 W is outside the range of GPU 0 (plain): 64 to 288 W"),
+        (0, math.nan, "a power limit is a number of watts, or None for the group's own, not nan"),
+        (0, "a", "a power limit is a number of watts, or None for the group's own, not 'a'"),
         (6, 100.0, "there is no GPU 6; the cluster has GPUs 0 to 5"),
         (-1, 100.0, "there is no GPU -1; the cluster has GPUs 0 to 5"),
         (6, None, "there is no GPU 6; the cluster has GPUs 0 to 5"),
     ],
 )
-def test_power_limits_that_cannot_be(gpu: int, watts: float | None, sentence: str) -> None:
+def test_power_limits_that_cannot_be(gpu: int, watts: Any, sentence: str) -> None:
     simulated = jobs_on(CHANGING, 1.0)
     simulated.apply(Start(0, (0,)))
     assert_refused(simulated, SetPowerLimit(gpu, watts), sentence)
+
+
+def test_identical_gpus_have_no_adjustable_power_limit() -> None:
+    dynamics = Dynamics(reservations=(Reservation(5, 9, (0,)),))
+    simulated = jobs_on(ClusterSpec(2, 2).with_dynamics(dynamics), 1.0)
+    sentence = "this cluster's GPUs have no adjustable power limit; give it as groups of known types"
+    assert_refused(simulated, SetPowerLimit(0, 100.0), sentence)
 
 
 def test_a_plain_cluster_has_no_power_limits() -> None:
@@ -368,3 +390,14 @@ def test_what_is_never_repaired_is_refused() -> None:
     trace = Trace.from_columns({"submit_time": [0.0], "run_time": [100.0], "gpus": [1.0]})
     with pytest.raises(ConfigError, match=r"^GPU 0 is never repaired: schedule its repair too$"):
         run_trace(trace, ClusterSpec(1, 2).with_dynamics(dynamics), Rule())
+
+
+def test_jobs_that_outran_their_times_before_a_failure_leave_the_profile_alone() -> None:
+    # 2 GPUs are down from 50 to 60 s. Jobs 0 and 1 asked for 10 s, have run 50 by then and keep them: both go on at 60,
+    # and job 2, which needs a GPU for 30 s from 55 on, follows at 110.
+    faults = Faults(schedule=(Fault(50.0, 0, 2, True), Fault(60.0, 0, 2, False)), checkpoint_interval_s=1.0)
+    jobs = [DynamicJob(number, 0.0, 100.0, 10.0, 1.0) for number in range(2)]
+    jobs.append(DynamicJob(2, 55.0, 30.0, 30.0, 1.0))
+    cluster = ClusterSpec(1, 2).with_dynamics(Dynamics(faults=faults))
+    outcome = run_trace(dynamic_trace(jobs), cluster, Rule(blocking=Blocking.CONSERVATIVE))
+    assert outcome.finish.tolist() == [110.0, 110.0, 140.0]

@@ -103,7 +103,7 @@ def test_the_default_maximum_is_round(longest: float, maximum: float) -> None:
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        ("nois", "no such mode; known: given, exact, noisy:SIGMA, tsafrir, absent"),
+        ("nois", "no such mode; did you mean 'noisy'\\?; known: given, exact, noisy:SIGMA, tsafrir, absent"),
         ("exact:1", "no such mode"),
         ("noisy:x", "'x' is no number"),
         ("noisy", "need a sigma"),

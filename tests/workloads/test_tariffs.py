@@ -24,7 +24,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_a_plain_file(tmp_path: Path) -> None:
     series = read_electricity_prices(written(tmp_path, PLAIN))
-    assert series.name == "prices"
+    assert series.name == str(tmp_path / "prices.csv")
     assert series.values.tolist() == [50.0, -10.5, 100.0]
     assert series.seconds == 10800.0
 
@@ -66,7 +66,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, message
 
 def test_a_negative_carbon_intensity_is_refused(tmp_path: Path) -> None:
     text = "time,carbon_g_per_kwh\n2023-01-01 00:00,50\n2023-01-01 01:00,-1\n"
-    with pytest.raises(TraceError, match=r"prices.csv:3: a carbon intensity of -1 g/kWh is negative"):
+    with pytest.raises(TraceError, match=r"prices.csv:3: a carbon intensity of -1 g/kWh is not within 0 to 10,000"):
         read_carbon_intensity(written(tmp_path, text))
 
 
@@ -88,3 +88,9 @@ def test_published_regions(data: Path, region: str) -> None:
     assert len(prices.negative_hours()) == negative
     assert carbon.values.mean() == pytest.approx(grams, abs=0.5)
     assert prices.seconds == carbon.seconds == 8760 * 3600
+
+
+def test_prices_beyond_reason_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "time,price_usd_per_mwh\n2023-01-01 00:00,1e308\n")
+    with pytest.raises(TraceError, match=r"prices.csv:2: a price of 1e308 USD/MWh is not within -10,000 to 100,000"):
+        read_electricity_prices(path)

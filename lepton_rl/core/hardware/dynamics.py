@@ -200,6 +200,8 @@ class Reservation:
     nodes: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if self.end_s <= self.begin_s:
+            raise ConfigError(f"a reservation ends after it begins, not at {self.end_s:g} s after {self.begin_s:g} s")
         if not 0 <= self.begin_s < self.end_s <= MOST_SECONDS:
             raise ConfigError(
                 f"a reservation begins at 0 s or later and ends after that, by {MOST_SECONDS:,} s, not "

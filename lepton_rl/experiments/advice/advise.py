@@ -10,7 +10,7 @@ import numpy as np
 from lepton_rl.agents import make_policy
 from lepton_rl.core import ClusterSpec, Policy
 from lepton_rl.core.arrays import Floats
-from lepton_rl.errors import LeptonError
+from lepton_rl.errors import ConfigError, LeptonError, counted
 from lepton_rl.experiments.advice.candidate import Advice, Candidate, Change, changes_between, ranked
 from lepton_rl.experiments.advice.capacity import other_capacity
 from lepton_rl.experiments.advice.deferring import cheaper_hours
@@ -18,7 +18,15 @@ from lepton_rl.experiments.advice.demands import exact_times, smaller_memory
 from lepton_rl.experiments.advice.ordering import another_policy
 from lepton_rl.experiments.advice.placing import another_placement
 from lepton_rl.experiments.advice.power import power_limits
-from lepton_rl.experiments.advice.setup import NUMBERS_OF_WINDOWS, QUEUE_SHOWN, Setup, cut_windows, ends_of, figures_of
+from lepton_rl.experiments.advice.setup import (
+    FEWEST_JOBS_OF_A_WINDOW,
+    NUMBERS_OF_WINDOWS,
+    QUEUE_SHOWN,
+    Setup,
+    cut_windows,
+    ends_of,
+    figures_of,
+)
 from lepton_rl.experiments.advice.study import MOST_JOBS_IN_PYTHON, Idea, LeftOut, Study, is_compiled
 from lepton_rl.experiments.simulate import notes_of
 from lepton_rl.simulator import Timing
@@ -137,6 +145,11 @@ def advise(
     one = Setup(make, cluster, cut(1)[0], timing)
     load, one_run = one.windows[0].offered_load(cluster.gpus), _mean_jct(one)
     windows, simulated = cut(assumed.windows) if assumed.windows else _most_windows(one, one_run, cut)
+    if assumed.windows and len(windows) < assumed.windows:
+        raise ConfigError(
+            f"--windows: {counted(len(one.windows[0]), 'job')} can be cut into {counted(len(windows), 'window')} of "
+            f"{FEWEST_JOBS_OF_A_WINDOW} or more, not {assumed.windows}"
+        )
     setup = replace(one, windows=windows)
     study = Study(setup, setup.outcomes(), load, assumed.preemption_cost is not None, assumed.defer_hours)
     now = figures_of(study.outcomes, ends_of(study.outcomes))

@@ -109,8 +109,10 @@ def is_worth(changes: Mapping[str, Change], goal: str) -> bool:
 
     It is sure where its interval lies below 0 and it falls in LEAST_FALLS of the windows; without an interval it must
     fall by LEAST_GAIN_UNSURE. The price is fair where no other figure rises by more than MOST_LOSS of that, each in
-    parts of itself.
+    parts of itself. Of jobs so few that not even the mean JCT has an interval nothing is said.
     """
+    if changes["mean_jct"].relative.high is None:
+        return False
     aim = changes[goal]
     gain = -aim.relative.mean
     is_certain = aim.relative.high is not None or goal == "gpus"  # a number of GPUs is no chance

@@ -48,13 +48,14 @@ def _resized(study: Study, sign: int) -> Iterator[tuple[str, str, ClusterSpec | 
         step = _step(size)
         changed = size + sign * step
         resized = _of_size(cluster, changed) if changed else None
-        text = f"{verb} {counted(step, unit)} of {size:,}: {_load(study)}."
+        text = f"{verb} {counted(step, unit)} of {size:,}{_reasons(study, sign)}."
         yield f"{unit}s", counted(step, unit), resized, text
         return
-    waiting = _share_waiting_for(study)
+    waiting = _share_waiting_for(study, sign)
     for index, group in enumerate(cluster.groups):
         step = _step(group.nodes)
-        text = f"{verb} {counted(step, 'node')} of the {group}: {_load(study)}, and {waiting[group.limited_gpu.name]}."
+        queue = waiting[group.limited_gpu.name]
+        text = f"{verb} {counted(step, 'node')} of the {group}{_reasons(study, sign, queue)}."
         resized = _with_nodes(cluster, index, group.nodes + sign * step)
         yield f"{group.limited_gpu.name} (group {index + 1})", f"{counted(step, 'node')} of {group}", resized, text
 
@@ -76,14 +77,18 @@ def _with_nodes(cluster: ClusterSpec, index: int, nodes: int) -> ClusterSpec | N
     return of_groups(cluster, groups) if groups else None
 
 
-def _load(study: Study) -> str:
+def _reasons(study: Study, sign: int, queue: str = "") -> str:
+    """Return what load and queue say of GPUs less (sign -1) or more (1); what speaks against it comes last."""
     if not math.isfinite(study.load):
-        return "all jobs come at once"
-    return f"jobs ask for {study.load:.3g} times the GPU-seconds that there are while they come"
+        return f": all jobs come at once{queue and f', and {queue}'}"
+    load = f"jobs ask for {study.load:.3g} times the GPU-seconds that there are while they come"
+    if (study.load < 1) == (sign < 0):
+        return f": {load}{queue and f', and {queue}'}"
+    return f"{queue and f': {queue}'}, though {load}"
 
 
-def _share_waiting_for(study: Study) -> dict[str, str]:
-    """Return for each type of GPU, as a half sentence, how much of the queue can run on it."""
+def _share_waiting_for(study: Study, sign: int) -> dict[str, str]:
+    """Return for each type of GPU, as a half sentence, how much of the queue needs it (sign 1) or can do without."""
     waited = study.gpu_seconds_waited
     bits = _usable_types(study)
     shares: dict[str, str] = {}
@@ -93,7 +98,9 @@ def _share_waiting_for(study: Study) -> dict[str, str]:
             continue
         usable = waited[(bits >> bit) & 1 == 1].sum() / waited.sum()
         alone = waited[bits == 1 << bit].sum() / waited.sum()
-        if alone > 0:
+        if sign < 0:
+            shares[kind.name] = f"{1 - alone:.0%} of the GPU-hours waited are of jobs that may run on other GPUs"
+        elif alone > 0:
             shares[kind.name] = f"{alone:.0%} of the GPU-hours waited are of jobs that may run on no other GPUs"
         else:
             shares[kind.name] = f"{usable:.0%} of the GPU-hours waited are of jobs that may run on them, and on others"

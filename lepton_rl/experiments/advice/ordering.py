@@ -47,7 +47,12 @@ def another_policy(study: Study) -> Idea:
             yield from _tried(study, PREEMPTIVE_TIMED, "policy that preempts", stops)
     else:
         yield LeftOut("policies that preempt", "--preemption-cost SECONDS says what one costs, and tries them")
-    in_python = IN_PYTHON + (IN_PYTHON_WITH_TYPES if len(study.setup.cluster.types) > 1 else ())
+    in_python = IN_PYTHON
+    if len(study.setup.cluster.types) > 1:
+        in_python += IN_PYTHON_WITH_TYPES
+        if study.setup.cluster.rent_usd_per_hour is None:
+            in_python = tuple(spec for spec in in_python if spec["name"] != "cheapest")
+            yield LeftOut("cheapest", "the rent of some GPUs is not known (rent_usd_per_hour in the cluster's file)")
     if study.has_time:
         yield from _tried(study, in_python, "policy")
     else:
