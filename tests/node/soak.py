@@ -155,7 +155,7 @@ def wrongs(node: DaemonNode, havoc: Havoc) -> list[str]:
             witness = node.folder / "witness" / job.request.name
             lines = [line.split() for line in witness.read_text().splitlines()] if witness.exists() else []
             begun[job.id] = sum(what == "begin" for what, _ in lines)
-            ended |= {job.id: float(when) for what, when in lines if what == "end"}
+            ended[job.id] = max((float(when) for what, when in lines if what == "end"), default=0.0)
             code = int(job.request.name.partition(".")[0])
             if begun[job.id] > 1:
                 found.append(f"job {job.id} ran {begun[job.id]} times")
