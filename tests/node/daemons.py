@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lepton_rl.cli import main
 from lepton_rl.errors import JournalError
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.journal import Journal
@@ -48,12 +51,31 @@ class DaemonNode:
                     if pid is not None and ticks is not None:
                         Process(pid, ticks, run.boot_id).signal(signal.SIGKILL)
 
-    def command(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        """Run a command to its end."""
+    def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end, in this process: importing all anew for each would take most of the time."""
+        out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+        with self._its_environment(), chdir(self.folder), redirect_stdout(out), redirect_stderr(err):
+            code = main(words)
+        said, complained = (stream.detach().getvalue().decode() for stream in (out, err))
+        return subprocess.CompletedProcess(words, code, said, complained)
+
+    def process(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command as a process of its own, under the fake driver."""
         return subprocess.run(
             [sys.executable, "-m", "lepton_rl.cli", *words],
-            env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE_S, input=stdin,
+            env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE_S,
         )  # fmt: skip
+
+    @contextmanager
+    def _its_environment(self) -> Iterator[None]:
+        before = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
     def node(self, *words: str) -> str:
         """Run a command of `lepton-rl node` that must do; return what it prints."""
@@ -63,7 +85,8 @@ class DaemonNode:
 
     def refused(self, *words: str) -> str:
         """Run a command that must be refused by one sentence and exit code 2; return the sentence."""
-        done = self.command(*words)
+        run = self.process if words[0] == "deploy" else self.command
+        done = run(*words)
         assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
         lines = done.stderr.splitlines()
         assert len(lines) == 1, done.stderr

@@ -262,20 +262,20 @@ def test_with_a_bundle_that_does_not_fit(words: tuple[str, ...], idle: DaemonNod
 
 
 def test_deploy_says_what_it_would_do_and_does_it_when_told(idle: DaemonNode) -> None:
-    dry = idle.command("deploy", "fcfs", "--config", str(idle.config))
+    dry = idle.process("deploy", "fcfs", "--config", str(idle.config))
     assert (dry.returncode, dry.stderr) == (0, "")
     lines = dry.stdout.splitlines()
     assert lines[0] == "this node has 1 x 4 A100-SXM4-80GB (simulated devices, no hardware)"
     assert lines[-1] == "nothing was started; --live does it"
     assert not idle.state.exists()
-    assert idle.command("deploy", "fcfs", "--live").returncode == 0
+    assert idle.process("deploy", "fcfs", "--live").returncode == 0
     job = idle.submit("--", "sh", "-c", "read line < fifo; exit 5")
     os.mkfifo(idle.folder / "fifo")
     until(lambda: queue(idle)[job]["state"] == "running", "the job")
     before = idle.status()["pid"]
-    assert f"a daemon runs under fcfs (process {before}) and would be replaced" in idle.command("deploy", "sjf").stdout
+    assert f"a daemon runs under fcfs (process {before}) and would be replaced" in idle.process("deploy", "sjf").stdout
     assert (idle.status()["pid"], idle.status()["policy"]) == (before, "fcfs")
-    assert idle.command("deploy", "sjf", "--live").returncode == 0
+    assert idle.process("deploy", "sjf", "--live").returncode == 0
     assert idle.status()["policy"] == "sjf"
     (idle.folder / "fifo").write_text("go\n")
     assert idle.command("node", "wait", str(job)).stdout == f"job {job}: failed: ended with exit code 5\n"
@@ -288,13 +288,13 @@ def test_a_bundle_that_does_not_fit_leaves_the_daemon_that_runs(node: DaemonNode
 
 
 def test_a_bundle_decides_on_a_node(idle: DaemonNode) -> None:
-    place = bundle(idle.folder / "bundle")
-    dry = idle.command("deploy", str(place)).stdout
+    place = bundle(idle.folder / "mine")
+    dry = idle.process("deploy", str(place)).stdout
     assert "codec order, 8 visible jobs, network mlp" in dry
     assert "the bundle does not say what it saw in its training" in dry
-    assert idle.command("deploy", str(place), "--live").returncode == 0
+    assert idle.process("deploy", str(place), "--live").returncode == 0
     jobs = [idle.submit("--time", "1m", "--", "true") for _ in range(3)]
     idle.node("wait", *map(str, jobs))
     found = idle.status()
-    assert (found["policy"], found["decisions"] > 0) == ("bundle", True)
+    assert (found["policy"], found["decisions"] > 0) == ("mine", True)
     assert set(found["fallbacks"]) <= {"fallback_timeout"}  # of a machine under load, and nothing else

@@ -69,7 +69,7 @@ def test_a_job_that_does_not_fit_is_told_whose_end_makes_room(node: LiveNode) ->
         node.running(job)
     for gpus, who in ((2, short), (4, long)):
         job = node.submit("true", gpu_milli=1000 * gpus)
-        assert asked(node, job)["starts_when"].startswith(f"job {who} has ended, in about {'4' if who == long else ''}")
+        assert asked(node, job)["starts_when"].startswith(f"job {who} has ended, in about ")
     node.cluster.drain(node.cluster.hardware.uuids[0], "dust")
     found = asked(node, job)
     assert found["unavailable"] == ["GPU 0 is drained: dust"]
@@ -100,7 +100,7 @@ def test_a_job_that_is_not_in_the_queue_yet_or_any_more(node: LiveNode) -> None:
     node.wait_for(ended, JobState.FAILED)
     assert asked(node, ended)["why"] == "it has ended: ended with exit code 3"
     node.cluster.cancel(later, "enough")
-    assert asked(node, later)["why"] == "it has ended: cancelled"
+    assert asked(node, later)["why"] == "it has ended: enough"
 
 
 def test_a_job_whose_start_was_put_off_is_about_to_start(node: LiveNode) -> None:
