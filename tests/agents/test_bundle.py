@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from lepton_rl.agents import make_policy, run_policy
-from lepton_rl.agents.bundle import LearnedPolicy, load_bundle, save_bundle
+from lepton_rl.agents.bundle import RANGE_KEY, LearnedPolicy, load_bundle, save_bundle
 from lepton_rl.agents.network import NETWORKS, forward
 from lepton_rl.agents.sb3 import ALGORITHMS, AlgorithmName
 from lepton_rl.agents.sb3.algorithms import make_algorithm
@@ -20,6 +21,7 @@ from lepton_rl.agents.sb3.vec_env import BatchVecEnv
 from lepton_rl.core import ClusterSpec
 from lepton_rl.envs import Codec, EnvironmentBatch, Episodes, Objective
 from lepton_rl.errors import BundleError
+from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace, gpu_cluster
 
 CLUSTER = ClusterSpec(nodes=2, gpus_per_node=4)
@@ -200,3 +202,36 @@ def test_a_bundle_replaces_an_older_one_whole_and_nothing_else(trace: Trace, tmp
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(BundleError, match=r"holds notes\.txt"):
         save_bundle(folder, policy, {})
+
+
+def ranged(policy: LearnedPolicy, **of: list[list[float]] | list[float]) -> LearnedPolicy:
+    """Return the policy as one whose training saw these ranges."""
+    return replace(policy, about={RANGE_KEY: of})
+
+
+def test_what_training_never_saw_is_told_with_a_margin(trace: Trace) -> None:
+    policy = LearnedPolicy(CODEC, "mlp", network_weights(shaken_model("maskable_ppo", "mlp", trace)), CLUSTER)
+    cluster = SimulatedCluster(trace, CLUSTER)
+    assert cluster.advance()
+    snapshot = cluster.snapshot()
+    names = list(CODEC.feature_names)
+    assert (policy.knows_ranges, policy.out_of_range(snapshot)) == (False, "")
+    rows = CODEC.open(snapshot).observation["queue"][: len(snapshot.queue)]
+    low, high = rows.min(0), rows.max(0)
+    seen = ranged(policy, queue=[low.tolist(), high.tolist()])
+    assert (seen.knows_ranges, seen.out_of_range(snapshot)) == (True, "")
+    gpus = names.index("gpus")
+    low[gpus], high[gpus] = rows[:, gpus].max() + 0.2, rows[:, gpus].max() + 0.2
+    assert ranged(policy, queue=[low.tolist(), high.tolist()]).out_of_range(snapshot) == ""  # near enough
+    low[gpus], high[gpus] = rows[:, gpus].max() + 0.3, rows[:, gpus].max() + 0.3
+    said = ranged(policy, queue=[low.tolist(), high.tolist()]).out_of_range(snapshot)
+    assert said.startswith(f"learned: queue gpus is {rows[0, gpus]:.3g}, its training saw {low[gpus]:.3g} to ")
+    assert "learned: load is 0, its training saw 0.5 to 0.9" in ranged(policy, load=[0.5, 0.9]).out_of_range(snapshot)
+    assert ranged(policy, load=[0.5, float("inf")]).out_of_range(snapshot) == ""
+
+
+def test_ranges_that_are_not_those_of_the_codec_are_refused(trace: Trace) -> None:
+    policy = LearnedPolicy(CODEC, "mlp", network_weights(shaken_model("maskable_ppo", "mlp", trace)), CLUSTER)
+    for wrong in ([[0.0], [1.0]], [0.0, 1.0], "everything", [[0.0] * 17]):
+        with pytest.raises(BundleError, match="observation_range of 'queue' are "):
+            replace(policy, about={RANGE_KEY: {"queue": wrong}})

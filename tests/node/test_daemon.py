@@ -1,0 +1,300 @@
+"""A daemon as an operator meets it: every command, on a fake driver, with real processes."""
+
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lepton_rl.agents.bundle import LearnedPolicy, save_bundle
+from lepton_rl.agents.network import expected_shapes
+from lepton_rl.core.cluster import ClusterSpec, NodeGroup
+from lepton_rl.core.hardware.catalogue import gpu_type
+from lepton_rl.envs.codec import Codec
+from lepton_rl.node.paths import JOURNAL
+from tests.fake_nvml import FakeNvml
+from tests.node.conftest import until
+from tests.node.daemons import DaemonNode
+
+
+@pytest.fixture
+def idle(tmp_path: Path, four_gpus: FakeNvml, fake_library: Path) -> Iterator[DaemonNode]:
+    """A node without a daemon."""
+    with DaemonNode(tmp_path, four_gpus, fake_library) as node:
+        yield node
+
+
+@pytest.fixture
+def node(idle: DaemonNode) -> DaemonNode:
+    """A node whose daemon runs."""
+    idle.start()
+    return idle
+
+
+def queue(node: DaemonNode, *words: str) -> dict[int, dict[str, Any]]:
+    """Return what `queue --json` lists, by job."""
+    return {job["job"]: job for job in json.loads(node.node("queue", "--json", *words))}
+
+
+def readings(node: DaemonNode) -> list[dict[str, str]]:
+    """Return what `telemetry --csv` prints."""
+    return list(csv.DictReader(io.StringIO(node.node("telemetry", "--csv"))))
+
+
+def test_jobs_from_submission_to_their_ends(node: DaemonNode) -> None:
+    good = node.submit("--name", "good", "--env", "WHO=ada", "--", "sh", "-c", "echo hello $WHO; pwd")
+    bad = node.submit("--gpus", "0.5", "--memory", "20GiB", "--time", "2h", "--", "sh", "-c", "echo no >&2; exit 7")
+    done = node.command("node", "wait", str(good), str(bad))
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [f"job {good}: done", f"job {bad}: failed: ended with exit code 7"]
+    assert node.command("node", "wait", str(good)).returncode == 0
+    assert node.node("logs", str(good)).splitlines() == ["hello ada", str(node.folder)]
+    assert node.node("logs", "--stderr", str(bad)) == "no\n"
+    assert queue(node) == {}
+    found = queue(node, "--all")
+    assert (found[good]["name"], found[good]["state"]) == ("good", "done")
+    assert (found[bad]["gpus"], found[bad]["requested_s"], found[bad]["exit_code"]) == (0.5, 7200.0, 7)
+    assert "(exit code 7)" in node.node("queue", "--since", "1h")
+    assert node.job(good)["runs"][0]["gpu_uuids"] == [node.fake.uuid(0)]
+
+
+def test_logs_are_followed_until_the_job_ends(node: DaemonNode) -> None:
+    job = node.submit("--", "sh", "-c", "echo one; read line < fifo; echo two")
+    os.mkfifo(node.folder / "fifo")
+    words = [sys.executable, "-m", "lepton_rl.cli", "node", "logs", "-f", str(job)]
+    with subprocess.Popen(words, env=node.environment, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "one\n"
+        (node.folder / "fifo").write_text("go\n")
+        assert follower.stdout.read() == "two\n"
+    assert follower.returncode == 0
+
+
+def test_cancel_explain_drain_and_resume(node: DaemonNode) -> None:
+    holds = node.submit("--gpus", "3", "--time", "1h", "--", "sleep", "1000")
+    waits = node.submit("--gpus", "4", "--", "true")
+    until(lambda: queue(node)[holds]["state"] == "running", "the first job")
+    said = node.node("explain", str(waits))
+    assert f"job {waits} is waiting: job {waits} needs 4 GPUs of a type and on nodes that suit it, 1 are free" in said
+    assert f"it fits when job {holds} has ended, in about 3," in said
+    assert node.node("drain", "3", "--reason", "dust").endswith(": drained\n")
+    assert "GPU 3 is drained: dust" in node.node("explain", str(waits))
+    assert "drained" in node.node("status")
+    assert node.node("resume", "3").endswith(": available\n")
+    assert node.node("cancel", str(holds)) in (f"job {holds}: stopping\n", f"job {holds}: cancelled\n")
+    assert node.command("node", "wait", str(holds), str(waits)).stdout.splitlines() == [
+        f"job {holds}: cancelled: cancelled by {node.job(holds)['user']}",
+        f"job {waits}: done",
+    ]
+
+
+def test_status_usage_telemetry_decisions_audit_and_verify(node: DaemonNode) -> None:
+    job = node.submit("--project", "vision", "--", "sleep", "1.2")
+    node.node("wait", str(job))
+    found = node.status()
+    assert (found["policy"], found["simulated_devices"]) == ("fcfs", True)
+    assert (found["jobs"]["done"], found["decisions"] > 0, found["fallbacks"]) == (1, True, {})
+    assert [gpu["type"] for gpu in found["gpus"]] == ["A100-SXM4-80GB"] * 4
+    assert "on simulated devices" in node.command("node", "status").stderr
+    assert node.node("usage", "--by", "project").splitlines()[1].split()[:2] == ["vision", "1"]
+    (row,) = json.loads(node.node("usage", "--json"))
+    assert row["gpu_hours"] >= 1.2 / 3600.0
+    until(lambda: len(readings(node)) > 0, "the first batch of readings")
+    assert {row["uuid"] for row in readings(node)} == {node.fake.uuid(gpu) for gpu in range(4)}
+    assert len(node.node("telemetry", "--since", "5m").splitlines()) == 5
+    assert f"Start(job={job}" in node.node("decisions")
+    assert [entry["verb"] for entry in json.loads(node.node("audit"))] == ["submit"]
+    assert node.node("verify").count(": available") == 4
+    assert "reservation 1: " in node.node("reserve", "1", "--begin", "+1h", "--for", "1h")
+    node.node("unreserve", "1")
+
+
+def test_the_daemon_ends_and_the_next_one_finds_its_jobs(node: DaemonNode) -> None:
+    job = node.submit("--", "sh", "-c", "read line < fifo; exit 5")
+    os.mkfifo(node.folder / "fifo")
+    until(lambda: queue(node)[job]["state"] == "running", "the job")
+    before = node.status()["pid"]
+    node.node("stop")
+    assert "no node answers here" in node.refused("node", "queue")
+    (node.folder / "fifo").write_text("go\n")
+    node.start()
+    assert node.status()["pid"] != before
+    assert node.command("node", "wait", str(job)).stdout == f"job {job}: failed: ended with exit code 5\n"
+
+
+def test_sigterm_ends_the_daemon_as_stop_does(node: DaemonNode) -> None:
+    pid = node.status()["pid"]
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: not (node.state / "socket").exists(), "the end of the daemon")
+    assert "the daemon ends; jobs go on" in (node.state / "daemon.log").read_text()
+
+
+def test_a_second_daemon_is_refused(node: DaemonNode) -> None:
+    assert node.refused("node", "start").startswith(f"a node runs already in {node.state}; stop it first")
+    (node.state / "socket").rename(node.state / "hidden")
+    said = node.refused("node", "start")
+    assert "is using it; end it with: lepton-rl node stop" in said
+    (node.state / "hidden").rename(node.state / "socket")
+    assert node.status()["policy"] == "fcfs"
+
+
+def test_a_backup_is_restored_and_nothing_runs_twice(node: DaemonNode) -> None:
+    first = node.submit("--", "sh", "-c", "echo first >> witness")
+    node.node("wait", str(first))
+    node.node("backup", "copy.sqlite3")
+    second = node.submit("--", "sh", "-c", "echo second >> witness")
+    node.node("wait", str(second))
+    assert "is using it" in node.refused("node", "restore", "copy.sqlite3")
+    node.node("stop")
+    said = node.command("node", "restore", "copy.sqlite3")
+    assert said.stdout.splitlines() == [
+        "1 jobs as they were in the copy",
+        f"submitted since, and found by their folders: {second}",
+    ]
+    assert "replaced1" in said.stderr
+    assert "there is no such backup" in node.refused("node", "restore", "nowhere")
+    node.start()
+    node.node("wait", str(second))
+    third = node.submit("--", "true")
+    assert third == second + 1
+    assert (node.folder / "witness").read_text().split() == ["first", "second"]
+
+
+def test_an_acknowledged_job_outlives_a_killed_daemon(node: DaemonNode) -> None:
+    job = {"argv": ["sh", "-c", "echo $LEPTON_JOB_ID >> witness"], "cwd": str(node.folder), "gpus": 0.25}
+    asked = [("submit", {**job, "env": {"PATH": os.environ["PATH"]}}) for _ in range(40)]
+    with node.client() as client:
+        numbers = [answer["job"] for answer in client.call_each(asked)]
+    node.kill()
+    assert numbers == list(range(1, 41))
+    node.start()
+    node.node("wait", *map(str, numbers))
+    assert sorted(map(int, (node.folder / "witness").read_text().split())) == numbers
+
+
+def test_hundreds_of_jobs_over_one_connection(node: DaemonNode) -> None:
+    asked = [("submit", {"argv": ["true"], "cwd": "/", "begin_time": time.time() + 1e6}) for _ in range(500)]
+    with node.client() as client:
+        assert [answer["job"] for answer in client.call_each(asked)] == list(range(1, 501))
+        assert client.call("status")["jobs"]["waiting"] == 500
+
+
+# What is refused ----------------------------------------------------------------------------------------------------
+
+
+def test_without_a_driver(idle: DaemonNode) -> None:
+    idle.environment.pop("LD_LIBRARY_PATH")
+    said = idle.refused("node", "start")
+    assert "libnvidia-ml.so.1" in said
+    assert idle.refused("deploy", "fcfs") == said
+
+
+def test_with_a_library_that_is_not_there(idle: DaemonNode) -> None:
+    idle.config.write_text("devices: {library_path: nowhere/libnvidia-ml.so.1}\n")
+    assert "nowhere/libnvidia-ml.so.1" in idle.refused("node", "start", "--config", str(idle.config))
+
+
+def test_with_a_damaged_journal(idle: DaemonNode) -> None:
+    idle.state.mkdir()
+    (idle.state / JOURNAL).write_bytes(b"no database" * 1000)
+    said = idle.refused("node", "start")
+    assert "restore a backup with: lepton-rl node restore FILE" in said
+    assert (idle.state / JOURNAL).read_bytes() == b"no database" * 1000
+
+
+def test_with_the_database_of_another_program(idle: DaemonNode) -> None:
+    idle.state.mkdir()
+    other = sqlite3.connect(idle.state / JOURNAL)
+    other.execute("CREATE TABLE mine (x)")
+    other.close()
+    assert "is a database, but not a journal of lepton_rl" in idle.refused("node", "start")
+
+
+def test_with_a_state_folder_that_is_a_file(idle: DaemonNode) -> None:
+    idle.state.write_text("mine")
+    assert idle.refused("node", "start").endswith("this is no folder; name another one for the node's state")
+    assert idle.refused("deploy", "fcfs").endswith("this is no folder; name another one for the node's state")
+
+
+@pytest.mark.parametrize("words", [("node", "start", "--policy", "fcsf"), ("deploy", "fcsf")])
+def test_with_a_policy_that_there_is_not(words: tuple[str, ...], idle: DaemonNode) -> None:
+    assert "did you mean 'fcfs'?" in idle.refused(*words)
+    assert not idle.state.exists()
+
+
+def test_with_a_wrong_configuration(idle: DaemonNode) -> None:
+    idle.config.write_text("guard:\n  budgets: 3\n")
+    said = idle.refused("node", "start", "--config", str(idle.config))
+    assert said == f"{idle.config}:2: guard.budgets: unknown key; did you mean 'budget_s'?"
+    idle.config.write_text("operators: [nobody-of-that-name]\n")
+    assert "there is no user 'nobody-of-that-name'" in idle.refused("node", "start", "--config", str(idle.config))
+
+
+def bundle(folder: Path, nodes: int = 1, gpus: int = 4, **about: Any) -> Path:
+    """Write a bundle of random weights, trained on so many nodes."""
+    cluster = ClusterSpec.of_groups((NodeGroup(nodes, gpus, gpu_type("A100-SXM4-80GB")),))
+    codec = Codec(window=8)
+    draws = np.random.default_rng(1)
+    shapes = expected_shapes("mlp", {"logits.weight": np.zeros((1, 16), np.float32)}, codec, cluster)
+    weights = {name: draws.normal(0.0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    return save_bundle(folder, LearnedPolicy(codec, "mlp", weights, cluster), about)
+
+
+@pytest.mark.parametrize("words", [("node", "start", "--policy"), ("deploy",)])
+def test_with_a_bundle_that_does_not_fit(words: tuple[str, ...], idle: DaemonNode) -> None:
+    place = bundle(idle.folder / "bundle", nodes=2)
+    said = idle.refused(*words, str(place))
+    assert "this mlp bundle was trained on 2 x 4 A100-SXM4-80GB and cannot read 1 x 4" in said
+    assert not (idle.state / "socket").exists()
+
+
+# One word for it ----------------------------------------------------------------------------------------------------
+
+
+def test_deploy_says_what_it_would_do_and_does_it_when_told(idle: DaemonNode) -> None:
+    dry = idle.process("deploy", "fcfs", "--config", str(idle.config))
+    assert (dry.returncode, dry.stderr) == (0, "")
+    lines = dry.stdout.splitlines()
+    assert lines[0] == "this node has 1 x 4 A100-SXM4-80GB (simulated devices, no hardware)"
+    assert lines[-1] == "nothing was started; --live does it"
+    assert not idle.state.exists()
+    assert idle.process("deploy", "fcfs", "--live").returncode == 0
+    job = idle.submit("--", "sh", "-c", "read line < fifo; exit 5")
+    os.mkfifo(idle.folder / "fifo")
+    until(lambda: queue(idle)[job]["state"] == "running", "the job")
+    before = idle.status()["pid"]
+    assert f"a daemon runs under fcfs (process {before}) and would be replaced" in idle.process("deploy", "sjf").stdout
+    assert (idle.status()["pid"], idle.status()["policy"]) == (before, "fcfs")
+    assert idle.process("deploy", "sjf", "--live").returncode == 0
+    assert idle.status()["policy"] == "sjf"
+    (idle.folder / "fifo").write_text("go\n")
+    assert idle.command("node", "wait", str(job)).stdout == f"job {job}: failed: ended with exit code 5\n"
+
+
+def test_a_bundle_that_does_not_fit_leaves_the_daemon_that_runs(node: DaemonNode) -> None:
+    before = node.status()["pid"]
+    assert "cannot read" in node.refused("deploy", str(bundle(node.folder / "bundle", nodes=2)), "--live")
+    assert node.status()["pid"] == before
+
+
+def test_a_bundle_decides_on_a_node(idle: DaemonNode) -> None:
+    place = bundle(idle.folder / "mine")
+    dry = idle.process("deploy", str(place)).stdout
+    assert "codec order, 8 visible jobs, network mlp" in dry
+    assert "the bundle does not say what it saw in its training" in dry
+    assert idle.process("deploy", str(place), "--live").returncode == 0
+    jobs = [idle.submit("--time", "1m", "--", "true") for _ in range(3)]
+    idle.node("wait", *map(str, jobs))
+    found = idle.status()
+    assert (found["policy"], found["decisions"] > 0) == ("mine", True)
+    assert set(found["fallbacks"]) <= {"fallback_timeout"}  # of a machine under load, and nothing else
