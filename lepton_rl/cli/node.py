@@ -48,6 +48,7 @@ def start(
     policy: Annotated[str | None, typer.Option(help="Name of a policy, or path of a bundle.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of the node; see configs/node.")] = None,
     state: State = None,
+    http: Annotated[str | None, typer.Option(help="Also listen for HTTP here, as 127.0.0.1:8265.")] = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and log to standard error.")] = False,
 ) -> None:
     """Start the daemon, in the background unless told otherwise. It survives the terminal; jobs survive it.
@@ -57,7 +58,7 @@ def start(
     from lepton_rl.experiments.deploy import node_setup, read_node_config
     from lepton_rl.node.start import run_here, run_in_background
 
-    setup = node_setup(read_node_config(config), policy, state)
+    setup = node_setup(read_node_config(config), policy, state, http)
     if foreground:
         run_here(setup)
         return
@@ -65,9 +66,12 @@ def start(
     words = ["node", "start", "--foreground", "--state", str(setup.state_dir)]
     words += ["--config", str(config.absolute())] if config is not None else []
     words += ["--policy", policy] if policy is not None else []
+    words += ["--http", http] if http is not None else []
     about = run_in_background(setup, words)
     _announce(about)
     typer.echo(f"node: {setup.state_dir}")
+    if "http" in about:
+        typer.echo(f"page: {about['http']}/")
 
 
 def _announce(about: dict[str, Any]) -> None:
@@ -157,6 +161,8 @@ def status(state: State = None, json: Json = False) -> None:
             f"{_gib(gpu['memory_used_bytes'])}/{_gib(gpu['memory_total_bytes'])} GiB {_watts(gpu['power_mw'])}/"
             f"{_watts(gpu['power_limit_mw'])} W {_degrees(gpu['temperature_c'])}{held}{why}"
         )
+    for alert in found["alerts"]:
+        typer.echo(f"alert: {alert['text']}")
     jobs = ", ".join(f"{count} {name}" for name, count in found["jobs"].items() if count) or "none"
     fallbacks = sum(found["fallbacks"].values())
     typer.echo(f"jobs: {jobs}; decisions: {found['decisions']}, by the fallback: {fallbacks}")

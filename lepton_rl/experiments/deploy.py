@@ -14,12 +14,14 @@ from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, NvmlDevices, ReplayDevices
 from lepton_rl.errors import BundleError, ConfigError
 from lepton_rl.experiments.loader import load
-from lepton_rl.experiments.node_config import NodeConfig, PolicySpec, PowerConfig
+from lepton_rl.experiments.node_config import HttpConfig, NodeConfig, PolicySpec, PowerConfig
+from lepton_rl.node.alerts import AlertRules
 from lepton_rl.node.cluster import NodeRules, PowerControl
 from lepton_rl.node.daemon import NodeSetup
 from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.hardware import NodeHardware
+from lepton_rl.node.http.rules import HttpRules, parse_listen
 from lepton_rl.node.paths import default_state_dir
 from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
 from lepton_rl.node.power_helper import HelperPower
@@ -43,13 +45,16 @@ def read_node_config(file: Path | None, overrides: tuple[str, ...] = ()) -> Node
     return load(file, NodeConfig, overrides).model_copy(update={"base": file.absolute().parent})
 
 
-def node_setup(config: NodeConfig, policy: PolicySpec | None = None, state_dir: Path | None = None) -> NodeSetup:
+def node_setup(
+    config: NodeConfig, policy: PolicySpec | None = None, state_dir: Path | None = None, http: str | None = None
+) -> NodeSetup:
     """Return what a daemon is started with.
 
     Args:
         config: of the node.
         policy: instead of the configuration's; a path in it starts from the working directory.
         state_dir: instead of the configuration's.
+        http: address and port to listen on for HTTP, instead of the configuration's.
 
     Raises:
         LeptonError: the policy or the fallback cannot be made, or an operator is not known.
@@ -73,6 +78,9 @@ def node_setup(config: NodeConfig, policy: PolicySpec | None = None, state_dir: 
         runs=RunSettings(log_bytes_limit=round(jobs.log_megabytes * MIB), umask=jobs.umask, rlimits=jobs.rlimits),
         operators=frozenset(_uid(name) for name in config.operators),
         power=_power(config.power),
+        alerts=AlertRules(**config.alerts.model_dump()),
+        job_mapping_dir=None if config.hpc_job_mapping_dir is None else Path(config.hpc_job_mapping_dir).expanduser(),
+        http=_http(config.http, http),
         price_usd_per_kwh=config.price_usd_per_kwh,
     )  # fmt: skip
 
@@ -87,6 +95,24 @@ def _power(config: PowerConfig) -> Callable[[Devices, Path], PowerControl] | Non
     if helper is not None:
         return lambda devices, folder: HelperPower(Path(helper))
     return lambda devices, folder: OwnPower(PowerLeases(devices, folder, config.lease_s))
+
+
+def _http(config: HttpConfig, listen: str | None) -> HttpRules | None:
+    """Return where to listen for HTTP, if anywhere."""
+    listen = config.listen if listen is None else listen
+    if listen is None:
+        return None
+    host, port = parse_listen(listen)
+    return HttpRules(
+        host=host,
+        port=port,
+        certificate=None if config.certificate is None else Path(config.certificate),
+        key=None if config.key is None else Path(config.key),
+        hosts=config.hosts,
+        metrics_open=config.metrics_open,
+        dcgm_names=config.dcgm_names,
+        requests_per_second=config.requests_per_second,
+    )
 
 
 def open_devices(config: NodeConfig) -> Devices:
