@@ -219,10 +219,13 @@ def _charts(charts: Charts) -> APIRouter:
     router = APIRouter(tags=["node"])
 
     # not async: it reads a file, in a thread of the pool
-    @router.get("/telemetry", summary="Readings of each GPU since a time (Unix seconds), at most an hour back")
-    def telemetry(request: Request, since: float = 0.0) -> Any:
+    @router.get(
+        "/telemetry",
+        summary="Readings of each GPU since a time (Unix seconds), or the last so many seconds; at most an hour",
+    )
+    def telemetry(request: Request, since: float = 0.0, last_s: float | None = None) -> Any:
         permitted(request, "telemetry")
-        return charts.since(since)
+        return charts.readings(since, last_s)
 
     return router
 

@@ -1,5 +1,6 @@
 """The recent past of the GPUs, from the telemetry history, thinned for charts."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,14 +25,14 @@ class Charts:
     def __init__(self, history: Path, uuids: tuple[str, ...], now: Callable[[], float] = time.time) -> None:
         self._history, self._uuids, self._now = history, uuids, now
 
-    def since(self, moment: float) -> dict[str, Any]:
-        """Return the readings after a moment, at most an hour back and at most MOST_POINTS of each GPU.
+    def readings(self, since: float, last_s: float | None = None) -> dict[str, Any]:
+        """Return the readings after a moment, or of the last seconds; at most an hour, and MOST_POINTS of each GPU.
 
         Raises:
             HistoryError: there is no history.
         """
         now = self._now()
-        begin = max(moment, now - LONGEST_S) if moment == moment else now - LONGEST_S
+        begin = max((now - LONGEST_S, since if last_s is None else now - last_s), key=_or_lowest)
         points: dict[str, dict[str, list[Any]]] = {
             uuid: {name: [] for name in ("time", *CHARTED)} for uuid in self._uuids
         }
@@ -49,6 +50,10 @@ class Charts:
                 for number, uuid in enumerate(self._uuids)
             ],
         }
+
+
+def _or_lowest(moment: float) -> float:
+    return -math.inf if math.isnan(moment) else moment
 
 
 def _thinned(values: list[Any]) -> list[Any]:
