@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from lepton_rl import __version__
-from lepton_rl.cli import advice, cluster, experiments, gpus, listings, node, pareto, simulation, tokens, traces
+from lepton_rl.cli import advice, cluster, experiments, gpus, listings, node, pareto, seeing, simulation, tokens, traces
 from lepton_rl.cli.printing import Interrupted
 from lepton_rl.errors import LeptonError, in_words, nearest
 
@@ -40,6 +40,7 @@ app.command("pareto")(pareto.pareto)
 app.command("policies")(listings.policies)
 app.command("gpus")(gpus.gpus)
 app.add_typer(cluster.app, name="cluster")
+node.app.command("top")(seeing.top)
 node.app.add_typer(tokens.app, name="token")
 app.add_typer(node.app, name="node")
 app.add_typer(traces.app, name="traces")

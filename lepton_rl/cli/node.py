@@ -419,13 +419,30 @@ def telemetry(
 
 
 @app.command()
-def backup(file: Annotated[Path, typer.Argument(help="File to write.")], state: State = None) -> None:
+def backup(
+    file: Annotated[Path, typer.Argument(help="File to write.")],
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="So that only who has the passphrase can read it.")
+    ] = False,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="Holds the passphrase; LEPTON_RL_PASSPHRASE does if left out.")
+    ] = None,
+    state: State = None,
+) -> None:
     """Copy the journal while jobs go on.
 
     Example: lepton-rl node backup journal.bak
     """
+    from lepton_rl.node.backup import encrypted_backup
+    from lepton_rl.node.encryption import read_passphrase
+
+    passphrase = read_passphrase(passphrase_file) if encrypt else None
     with connect(state) as client:
-        typer.echo(f"written: {client.call('backup', path=str(file.absolute()))['path']}")
+        if passphrase is None:
+            client.call("backup", path=str(file.absolute()))
+        else:
+            encrypted_backup(client, state_folder(state), file, passphrase)
+    typer.echo(f"written: {file.absolute()}")
 
 
 @app.command("power-helper")
