@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +97,7 @@ class RunningNode:
             time.sleep(0.02)
 
 
-def start_node(folder: Path, library: Path, gpus: int = 4, **config: Any) -> RunningNode:
+def start_node(folder: Path, library: Path, gpus: int = 4, options: Sequence[str] = (), **config: Any) -> RunningNode:
     """Start a daemon that listens for HTTP, and make a token for each role."""
     folder.mkdir(parents=True)
     fake = FakeNvml(folder / "nvml", gpus=gpus)
@@ -110,7 +110,7 @@ def start_node(folder: Path, library: Path, gpus: int = 4, **config: Any) -> Run
     environment = fake.environment(library) | {VARIABLE: str(fake.path)}
     with (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen(
-            [*words, "--config", str(folder / "node.yaml")], env=environment, stdout=log, stderr=log
+            [*words, "--config", str(folder / "node.yaml"), *options], env=environment, stdout=log, stderr=log
         )
     deadline = time.monotonic() + PATIENCE_S
     while True:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.driven_browser import DrivenBrowser
-from tests.node.http.conftest import RunningNode
+from tests.node.http.conftest import RunningNode, start_node, stop_node
 
 pytest.importorskip("fastapi")
 ENTER = "document.getElementById('token').value = {0!r}; document.querySelector('#enter button').click()"
@@ -78,3 +78,46 @@ def test_a_person_looks_at_a_node(node: RunningNode, tmp_path: Path) -> None:
     node.over_socket("cancel", job=late, kill=True)
     node.wait_for(late, "cancelled")
     node.fake.set(1, power_mw=62_000, temperature_c=31, sm_clock_mhz=210)
+
+
+FAILING = """
+class Failing:
+    '''Fails at every decision but those on made-up nodes, before the start.'''
+
+    def decide(self, snapshot):
+        if snapshot.time == 1.0:
+            return []
+        raise ValueError("a <i>bad</i> day")
+"""
+
+
+def test_fallbacks_and_alerts_are_marked(tmp_path: Path, fake_library: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    node = start_node(
+        tmp_path / "node", fake_library, gpus=2, options=("--policy", f"{tmp_path / 'failing.py'}:Failing"),
+        alerts={"failed_jobs": 1, "fallbacks": 1},
+    )  # fmt: skip
+    try:
+        node.wait_for(node.submit("/bin/false"), "failed")
+        node.fake.lose(1)
+        with DrivenBrowser(tmp_path) as page:
+            page.window(1280, 900)
+            page.open(f"{node.url}/")
+            page.run(ENTER.format(node.tokens["read"]))
+            page.wait_for("document.querySelectorAll('#decisions li.fallback').length > 0")
+            decision = page.run("document.querySelector('#decisions li.fallback').innerText")
+            assert "fcfs" in decision
+            assert "fallback" in decision
+            assert "failed: ValueError: a <i>bad</i> day" in decision
+            page.wait_for("document.querySelectorAll('#alerts li').length === 2")
+            alerts = page.run("document.getElementById('alerts').innerText")
+            assert "1 of the last 1 jobs have failed" in alerts
+            assert "the fallback made" in alerts
+            page.wait_for("document.querySelector('[data-gpu=\"1\"] .badge').textContent === 'lost'")
+            assert "fallen off the bus" in page.run("document.querySelector('[data-gpu=\"1\"]').innerText")
+            shoot(page, "trouble", tmp_path)
+            node.over_socket("stop")
+            node.process.wait(60.0)
+            page.wait_for("document.getElementById('trouble').textContent.includes('does not answer')")
+    finally:
+        stop_node(node)
