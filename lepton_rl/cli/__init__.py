@@ -14,7 +14,20 @@ from typing import Annotated, Any
 import typer
 
 from lepton_rl import __version__
-from lepton_rl.cli import advice, cluster, deploy, experiments, gpus, listings, node, pareto, simulation, traces
+from lepton_rl.cli import (
+    advice,
+    cluster,
+    deploy,
+    experiments,
+    gpus,
+    listings,
+    node,
+    pareto,
+    seeing,
+    simulation,
+    tokens,
+    traces,
+)
 from lepton_rl.cli.printing import Interrupted
 from lepton_rl.errors import LeptonError, in_words, nearest
 
@@ -41,6 +54,8 @@ app.command("deploy")(deploy.deploy)
 app.command("policies")(listings.policies)
 app.command("gpus")(gpus.gpus)
 app.add_typer(cluster.app, name="cluster")
+node.app.command("top")(seeing.top)
+node.app.add_typer(tokens.app, name="token")
 app.add_typer(node.app, name="node")
 app.add_typer(traces.app, name="traces")
 app.add_typer(listings.configs, name="configs")

@@ -52,6 +52,7 @@ def start(
     shadow: Annotated[str | None, typer.Option(help="Another policy: it decides too, and that is compared.")] = None,
     canary: Annotated[str | None, typer.Option(help="The share of jobs that --shadow decides on, as 10%.")] = None,
     state: State = None,
+    http: Annotated[str | None, typer.Option(help="Also listen for HTTP here, as 127.0.0.1:8265.")] = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and log to standard error.")] = False,
 ) -> None:
     """Start the daemon, in the background unless told otherwise. It survives the terminal; jobs survive it.
@@ -61,13 +62,12 @@ def start(
     from lepton_rl.experiments.deploy import node_setup, read_node_config
     from lepton_rl.node.start import run_here
 
-    setup = node_setup(
-        read_node_config(config), policy, state, trial=shadow, canary_share=None if canary is None else share(canary)
-    )
+    canary_share = None if canary is None else share(canary)
+    setup = node_setup(read_node_config(config), policy, state, http, trial=shadow, canary_share=canary_share)
     if foreground:
         run_here(setup)
         return
-    launch(setup, policy, config, {"--shadow": shadow, "--canary": canary})
+    launch(setup, policy, config, {"--shadow": shadow, "--canary": canary, "--http": http})
 
 
 def launch(
@@ -84,6 +84,8 @@ def launch(
     about = run_in_background(setup, words)
     _announce(about)
     typer.echo(f"node: {setup.state_dir}")
+    if "http" in about:
+        typer.echo(f"page: {about['http']}/")
 
 
 def _announce(about: dict[str, Any]) -> None:
@@ -173,6 +175,8 @@ def status(state: State = None, json: Json = False) -> None:
             f"{_gib(gpu['memory_used_bytes'])}/{_gib(gpu['memory_total_bytes'])} GiB {_watts(gpu['power_mw'])}/"
             f"{_watts(gpu['power_limit_mw'])} W {_degrees(gpu['temperature_c'])}{held}{why}"
         )
+    for alert in found["alerts"]:
+        typer.echo(f"alert: {alert['text']}")
     jobs = ", ".join(f"{count} {name}" for name, count in found["jobs"].items() if count) or "none"
     fallbacks = sum(found["fallbacks"].values())
     typer.echo(f"jobs: {jobs}; decisions: {found['decisions']}, by the fallback: {fallbacks}")
@@ -537,13 +541,30 @@ def compare(
 
 
 @app.command()
-def backup(file: Annotated[Path, typer.Argument(help="File to write.")], state: State = None) -> None:
+def backup(
+    file: Annotated[Path, typer.Argument(help="File to write.")],
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="So that only who has the passphrase can read it.")
+    ] = False,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="Holds the passphrase; LEPTON_RL_PASSPHRASE does if left out.")
+    ] = None,
+    state: State = None,
+) -> None:
     """Copy the journal while jobs go on.
 
     Example: lepton-rl node backup journal.bak
     """
+    from lepton_rl.node.backup import encrypted_backup
+    from lepton_rl.node.encryption import read_passphrase
+
+    passphrase = read_passphrase(passphrase_file) if encrypt else None
     with connect(state) as client:
-        typer.echo(f"written: {client.call('backup', path=str(file.absolute()))['path']}")
+        if passphrase is None:
+            client.call("backup", path=str(file.absolute()))
+        else:
+            encrypted_backup(client, state_folder(state), file, passphrase)
+    typer.echo(f"written: {file.absolute()}")
 
 
 @app.command("power-helper")

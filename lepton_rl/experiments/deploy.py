@@ -15,13 +15,15 @@ from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, NvmlDevices, ReplayDevices
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.loader import load
-from lepton_rl.experiments.node_config import NodeConfig, PolicySpec, PowerConfig
+from lepton_rl.experiments.node_config import HttpConfig, NodeConfig, PolicySpec, PowerConfig
+from lepton_rl.node.alerts import AlertRules
 from lepton_rl.node.cluster import NodeRules, PowerControl
 from lepton_rl.node.daemon import NodeSetup
 from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.feedback import FeedbackRules
 from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.hardware import NodeHardware
+from lepton_rl.node.http.rules import HttpRules, parse_listen
 from lepton_rl.node.paths import default_state_dir
 from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
 from lepton_rl.node.power_helper import HelperPower
@@ -51,6 +53,7 @@ def node_setup(
     config: NodeConfig,
     policy: PolicySpec | None = None,
     state_dir: Path | None = None,
+    http: str | None = None,
     *,
     trial: str | None = None,
     canary_share: float | None = None,
@@ -61,6 +64,7 @@ def node_setup(
         config: of the node.
         policy: instead of the configuration's; a path in it starts from the working directory.
         state_dir: instead of the configuration's.
+        http: address and port to listen on for HTTP, instead of the configuration's.
         trial: another policy, in the shadow of the acting one.
         canary_share: the part of the jobs on which the other one decides indeed, 0 to 1.
 
@@ -103,6 +107,9 @@ def node_setup(
         feedback_rules=FeedbackRules(**config.feedback.model_dump(exclude={"every_s"})),
         feedback_s=config.feedback.every_s,
         weighted=Weighted(_weights, _with_weights),
+        alerts=AlertRules(**config.alerts.model_dump()),
+        job_mapping_dir=None if config.hpc_job_mapping_dir is None else Path(config.hpc_job_mapping_dir).expanduser(),
+        http=_http(config.http, http),
         price_usd_per_kwh=config.price_usd_per_kwh,
     )  # fmt: skip
 
@@ -134,6 +141,24 @@ def _power(config: PowerConfig) -> Callable[[Devices, Path], PowerControl] | Non
     if helper is not None:
         return lambda devices, folder: HelperPower(Path(helper))
     return lambda devices, folder: OwnPower(PowerLeases(devices, folder, config.lease_s))
+
+
+def _http(config: HttpConfig, listen: str | None) -> HttpRules | None:
+    """Return where to listen for HTTP, if anywhere."""
+    listen = config.listen if listen is None else listen
+    if listen is None:
+        return None
+    host, port = parse_listen(listen)
+    return HttpRules(
+        host=host,
+        port=port,
+        certificate=None if config.certificate is None else Path(config.certificate),
+        key=None if config.key is None else Path(config.key),
+        hosts=config.hosts,
+        metrics_open=config.metrics_open,
+        dcgm_names=config.dcgm_names,
+        requests_per_second=config.requests_per_second,
+    )
 
 
 def open_devices(config: NodeConfig) -> Devices:

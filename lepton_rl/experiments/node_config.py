@@ -67,6 +67,33 @@ class FeedbackConfig(Section):
     highest_weight: float = Field(10.0, gt=0, le=1e6, description="the same")
 
 
+class HttpConfig(Section):
+    """Whether and how the node can be reached by HTTP."""
+
+    listen: str | None = Field(None, description="address and port, as 127.0.0.1:8265; off if left out")
+    certificate: InputPath | None = Field(None, description="TLS certificate with its chain, PEM")
+    key: InputPath | None = Field(None, description="its private key, PEM")
+    hosts: tuple[str, ...] = Field((), description="names by which clients call, beside the address")
+    metrics_open: bool = Field(False, description="/metrics can be read without a token")
+    dcgm_names: bool = Field(False, description="/metrics also under dcgm-exporter's names; not beside that exporter")
+    requests_per_second: float = Field(20.0, gt=0, le=1e6, description="of one token; ten times that of one address")
+
+
+class AlertsConfig(Section):
+    """When operators are told."""
+
+    idle_power_w: Positive = Field(150.0, description="a GPU that no job holds draws more")
+    idle_power_s: NotNegative = Field(120.0, description="for so long")
+    hot_c: Positive = Field(75.0, description="a GPU is at least so hot")
+    rise_c_per_min: Positive = Field(20.0, description="and gets hotter faster than this")
+    rise_window_s: Positive = Field(30.0, description="measured over so long")
+    throttling_s: NotNegative = Field(30.0, description="a GPU lowers its clocks for its temperature for so long")
+    failed_jobs: int = Field(5, ge=1, le=100_000, description="so many")
+    of_jobs: int = Field(10, ge=1, le=100_000, description="of the last jobs have failed or are lost")
+    fallbacks: int = Field(10, ge=1, le=100_000, description="so many")
+    of_decisions: int = Field(50, ge=1, le=100_000, description="of the last decisions were the fallback's")
+
+
 class NodeConfig(Section):
     """One node."""
 
@@ -81,5 +108,8 @@ class NodeConfig(Section):
     power: PowerConfig = Field(default_factory=PowerConfig)
     feedback: FeedbackConfig = Field(default_factory=FeedbackConfig)
     devices: DevicesConfig = Field(default_factory=DevicesConfig)
+    http: HttpConfig = Field(default_factory=HttpConfig)
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig)
+    hpc_job_mapping_dir: str | None = Field(None, description="folder in which dcgm-exporter finds the jobs of GPUs")
     price_usd_per_kwh: float | None = Field(None, ge=0, le=1e6, description="for the cost in `node usage`")
     base: Path | None = Field(None, description="folder that a policy's path starts from", exclude=True)

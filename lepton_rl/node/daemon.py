@@ -18,20 +18,24 @@ from typing import Any
 from lepton_rl.core.atomic import replacing
 from lepton_rl.core.cluster import describe_cluster
 from lepton_rl.core.policy import Policy
+from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.devices import Devices, History, Telemetry
 from lepton_rl.errors import JournalError, LeptonError, NodeError
+from lepton_rl.node.alerts import AlertRules
 from lepton_rl.node.cgroup import Cgroups, describe_enforcement
 from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
 from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.feedback import FeedbackRules
-from lepton_rl.node.guard import Guard, GuardRules
+from lepton_rl.node.guard import Guard, GuardRules, Verdict
 from lepton_rl.node.hardware import NodeHardware, describe_hardware
+from lepton_rl.node.http.rules import HttpRules
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
 from lepton_rl.node.promotion import Promotion, Weighted
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.server import SocketServer
 from lepton_rl.node.service import Caller, Service
+from lepton_rl.node.watch import Watch
 
 _log = logging.getLogger(__name__)
 HOUSEKEEPING_S = 1.0
@@ -53,6 +57,9 @@ class NodeSetup:
         group: number of the group that may call, for a shared node.
         history_bytes: bound of the telemetry history.
         price_usd_per_kwh: for the cost in `usage`.
+        alerts: what operators are told of.
+        job_mapping_dir: where dcgm-exporter looks for the jobs on each GPU; None writes nothing.
+        http: where to listen for HTTP; None does not.
         about: what `status` says beside.
         policy_spec: the policy as `make_policy` takes it, for a replay.
         trial_spec: the one on trial, if any, the same.
@@ -76,6 +83,9 @@ class NodeSetup:
     operators: frozenset[int] = frozenset()
     group: int | None = None
     price_usd_per_kwh: float | None = None
+    alerts: AlertRules = field(default_factory=AlertRules)
+    job_mapping_dir: Path | None = None
+    http: HttpRules | None = None
     about: dict[str, Any] = field(default_factory=dict)
     policy_spec: Any = None
     trial_spec: Any = None
@@ -120,12 +130,18 @@ def run_daemon(setup: NodeSetup) -> None:
         about = {"simulated_devices": devices.simulated, "driver_version": devices.driver_version, "pid": os.getpid()}
         promotion = Promotion(cluster, guard, setup.feedback_rules, setup.weighted)
         service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh, promotion)
-        cluster.on_change = service.tell_waiters
+        watch = Watch(cluster, guard, setup.alerts, setup.job_mapping_dir)
+        open_things.callback(watch.close)
+        watch.look()
+        service.alerts = watch.active
+        cluster.on_change = lambda: _changed(service, watch)
         guard.on_verdict = lambda verdict, snapshot: service.record(verdict)
         server = SocketServer(setup.socket or setup.state_dir / SOCKET, service, setup.operators, setup.group)
         loop.run_until_complete(server.start())
         open_things.callback(lambda: loop.run_until_complete(server.close()))
-        housekeeping = loop.create_task(_keep_house(cluster, service))
+        if setup.http is not None:
+            _open_http(setup.http, setup.state_dir, service, watch, loop, open_things)
+        housekeeping = loop.create_task(_keep_house(cluster, service, watch))
         open_things.callback(housekeeping.cancel)
         if setup.feedback_s is not None:
             feedback = loop.create_task(_feed_back(service, setup.feedback_s))
@@ -200,12 +216,45 @@ async def _feed_back(service: Service, period_s: float) -> None:
             _log.error("feedback: %s", error)
 
 
-async def _keep_house(cluster: NodeCluster, service: Service) -> None:
+def _changed(service: Service, watch: Watch) -> None:
+    service.tell_waiters()
+    watch.changed()
+
+
+def _open_http(
+    rules: HttpRules,
+    state_dir: Path,
+    service: Service,
+    watch: Watch,
+    loop: asyncio.AbstractEventLoop,
+    open_things: ExitStack,
+) -> None:
+    """Listen for HTTP; what that needs is loaded only here."""
+    from lepton_rl.node.http.server import HttpServer
+    from lepton_rl.node.metrics import NodeMetrics
+
+    metrics = NodeMetrics(service, watch, dcgm_names=rules.dcgm_names)
+    service.on_answer = metrics.answered
+    recorded = service.guard.on_verdict
+
+    def measured(verdict: Verdict, snapshot: Snapshot) -> None:
+        metrics.decided(verdict)
+        recorded(verdict, snapshot)
+
+    service.guard.on_verdict = measured
+    http = HttpServer(rules, service, metrics, state_dir, loop)
+    open_things.callback(lambda: loop.run_until_complete(http.close()))
+    service.about["http"] = http.url
+    _log.info("listening on %s", http.url)
+
+
+async def _keep_house(cluster: NodeCluster, service: Service, watch: Watch) -> None:
     forgotten = cluster.clock.monotonic()
     while True:
         await asyncio.sleep(HOUSEKEEPING_S)
         try:
             service.flush_decisions()
+            watch.look()
             if cluster.clock.monotonic() - forgotten > FORGETTING_S:
                 service.forget_old_decisions()
                 forgotten = cluster.clock.monotonic()

@@ -164,6 +164,11 @@ class Journal:
         found = dict(tuple(row) for row in self._database.rows("SELECT state, count(*) FROM jobs GROUP BY state"))
         return {state: found.get(str(state), 0) for state in JobState}
 
+    def runs_begun(self) -> int:
+        """Return how many runs there were ever."""
+        row = self._database.row("SELECT coalesce(sum(run), 0) FROM jobs")
+        return 0 if row is None else int(row[0])
+
     def run(self, job: int, run: int | None = None) -> RunRecord:
         """Return one run of a job, the newest unless told.
 

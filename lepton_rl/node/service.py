@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Caller:
 
     def may_touch(self, record: JobRecord) -> bool:
         """Whether a job is the caller's own, or the caller an operator."""
-        return self.operator or record.request.uid == self.uid
+        return self.operator or (record.request.uid, record.request.user) == (self.uid, self.user)
 
 
 @dataclass(slots=True)
@@ -71,6 +72,9 @@ class Service:
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._decisions: list[Decision] = []
         self.refused = 0
+        self.cluster, self.guard, self.about = cluster, guard, self._about
+        self.alerts: Callable[[], list[dict[str, Any]]] = list
+        self.on_answer: Callable[[str, float], None] = lambda verb, seconds: None
         self._verbs: dict[type[m.Message], Callable[[Caller, Any], Any]] = {
             m.Ping: self._ping, m.Status: self._status, m.Queue: self._queue, m.Job: self._job,
             m.Cancel: self._cancel, m.Explain: self._explain, m.Drain: self._drain, m.Resume: self._resume,
@@ -86,6 +90,14 @@ class Service:
             LeptonError: it is refused, in a sentence; the refusal of a change is in the audit log.
         """
         message = m.parse(verb, arguments)
+        began = time.perf_counter()
+        try:
+            return await self._answer(caller, str(verb), message, arguments)
+        finally:
+            if not isinstance(message, m.Wait):
+                self.on_answer(str(verb), time.perf_counter() - began)
+
+    async def _answer(self, caller: Caller, verb: str, message: m.Message, arguments: dict[str, Any]) -> Any:
         if isinstance(message, m.Submit):
             return await self._submit(caller, message)
         if isinstance(message, m.Wait):
@@ -96,10 +108,15 @@ class Service:
             result = self._allowed(caller, message)
         except LeptonError as error:
             self.refused += 1
-            self._note(caller, str(verb), arguments, f"refused: {error}")
+            self._note(caller, verb, arguments, f"refused: {error}")
             raise
-        self._note(caller, str(verb), arguments, "done")
+        self._note(caller, verb, arguments, "done")
         return result
+
+    def refuse(self, caller: Caller, verb: str, arguments: dict[str, Any], why: str) -> None:
+        """Write down that a change was refused before it came here."""
+        self.refused += 1
+        self._note(caller, verb, arguments, f"refused: {why}")
 
     def record(self, verdict: Verdict) -> None:
         """Keep a decision for the journal; those that do nothing and cast no doubt are only counted."""
@@ -235,6 +252,7 @@ class Service:
             **self._ping(caller, m.Ping()),
             "jobs": {str(state): count for state, count in self._journal.counts().items()},
             "gpus": gpus,
+            "alerts": self.alerts(),
             "decisions": self._guard.counts["decisions"],
             "fallbacks": fallbacks,
             "trial": None if trial is None else {"counts": dict(trial.counts), "examples": list(trial.examples)},
@@ -262,7 +280,7 @@ class Service:
         return {"job": record.id, "state": state}
 
     def _explain(self, caller: Caller, message: m.Explain) -> dict[str, Any]:
-        record = self._own(caller, message.job)
+        record = self._journal.job(message.job)  # it says no more than the queue, which everyone may read
         return explain(record, self._cluster, self._guard)
 
     def _drain(self, caller: Caller, message: m.Drain) -> dict[str, Any]:
