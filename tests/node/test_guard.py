@@ -142,7 +142,7 @@ def test_whatever_a_policy_raises_the_fallback_decides(error: BaseException) -> 
         ([Start(3), Preempt(2)], "policy wants to stop job 2, which is not declared restartable"),
         ([Migrate(2, (3,))], "policy wants to stop job 2, which is not declared restartable"),
         ([SetPowerLimit(0, float("nan"))], "a power limit of nan W is no number of watts"),
-        ([SetPowerLimit(0, 1e6)], "a power limit of 1e+06 W is outside the range of GPU 0, a A100-SXM4-80GB"),
+        ([SetPowerLimit(0, 1e6)], "a power limit of 1e+06 W is outside the range of GPU 0 (A100-SXM4-80GB)"),
         ([Start(3, (-1,))], "an action names a GPU by its number, not -1"),
         ([Start(3, (0,))], "job 3 needs 1 of GPU 0, 0 is free"),
         ([Start("3")], "an action names a job by its number, not '3'"),  # type: ignore[arg-type]
