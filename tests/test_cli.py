@@ -286,7 +286,8 @@ def test_evaluate_runs_on_the_cluster_that_the_bundle_was_trained_for(folder: Pa
 @pytest.mark.parametrize("command", ["", "simulate", "train", "benchmark", "evaluate", "pareto", "policies", "traces",
                                      "traces describe", "traces template", "traces generate", "configs",
                                      "configs list", "configs copy", "cluster",
-                                     "cluster describe", "gpus"])  # fmt: skip
+                                     "cluster describe", "gpus", "deploy", "node", "node submit",
+                                     "node restore"])  # fmt: skip
 def test_help_has_an_example(command: str, capsys: CAPTURE) -> None:
     assert main([*command.split(), "--help"]) == 0
     out = capsys.readouterr().out

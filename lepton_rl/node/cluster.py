@@ -26,6 +26,7 @@ from lepton_rl.node.journal import Journal
 from lepton_rl.node.lifecycle import GpuState, GpuStatus, Lifecycle
 from lepton_rl.node.metering import RunMeter
 from lepton_rl.node.ownership import Ownership
+from lepton_rl.node.reservations import entitled, in_force, kept_free, reasons
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.view import GpuView, JobRows, RunningJob, Views
 
@@ -235,6 +236,8 @@ class NodeCluster:
         self.loop.run_until_complete(self._due.wait())
         self._due.clear()
         self._decided_at = self.clock.monotonic()
+        if not self._closing:
+            self._start_reserved()
         return not self._closing
 
     def snapshot(self) -> Snapshot:
@@ -375,14 +378,39 @@ class NodeCluster:
         return found
 
     def _kept_free(self, wall: float) -> set[str]:
-        """GPUs with a reservation ahead into which a job that waits could run."""
-        longest = max((self.rows.requested_s(record.request) for record in self.waiting()), default=0.0)
-        return {
-            uuid
-            for reservation in self.journal.ledger.reservations(wall)
-            for uuid in reservation.gpu_uuids
-            if wall + longest > reservation.begin_time and uuid in self.hardware.uuids
-        }
+        """GPUs that are kept for somebody now, or soon."""
+        asked = [self.rows.requested_s(record.request) for record in self.waiting()]
+        return kept_free(self.journal.ledger, wall, asked).intersection(self.hardware.uuids)
+
+    def _start_reserved(self) -> None:
+        """Start the jobs for whom GPUs are reserved: where they run is no matter of the policy's."""
+        wall = self.clock.wall()
+        for reservation in in_force(self.journal.ledger, wall):
+            for record in entitled(reservation, self.waiting()):
+                uuids = tuple(
+                    uuid
+                    for uuid in reservation.gpu_uuids
+                    if uuid in self.hardware.uuids
+                    and self.lifecycle.status[uuid].state is GpuState.RESERVED
+                    and not any(uuid in run.gpu_uuids for run in self._holding.values())
+                )[: max(record.request.gpu_milli // 1000, 1)]
+                if record.id in self._holding or record.request.begin_time > wall or not self._suits(record, uuids):
+                    continue
+                _log.info("job %d starts on GPUs that are reserved for it", record.id)
+                self._start(record.id, uuids)
+                self._view = None
+
+    def _suits(self, record: JobRecord, uuids: tuple[str, ...]) -> bool:
+        """Whether a job could start on exactly these GPUs, were they not reserved."""
+        known, gpus = self._jobs[record.id], tuple(map(self.hardware.number_of, uuids))
+        row = self.rows.row(record.id, record.request, known.submitted, known.served)
+        running = [self._running(number, run) for number, run in self._holding.items() if self._is_whole(run)]
+        others = frozenset(range(len(self.hardware.uuids))).difference(gpus)
+        try:
+            self._views.build(self.time, [row], running, GpuView(others)).after(Start(record.id, gpus))
+        except IllegalAction:
+            return False
+        return True
 
     def _recall_gpus(self) -> Lifecycle:
         known = self.journal.ledger.gpus()
@@ -533,12 +561,7 @@ class NodeCluster:
     def _changed(self, snapshot: TelemetrySnapshot, wall: float) -> list[GpuStatus]:
         devices = {device.identity.uuid: device for device in snapshot.devices}
         held = {uuid for run in self._holding.values() for uuid in run.gpu_uuids}
-        reserved = {
-            uuid: f"reserved for {reservation.user or reservation.project} until its end"
-            for reservation in self.journal.ledger.reservations(wall)
-            if reservation.begin_time <= wall
-            for uuid in reservation.gpu_uuids
-        }
+        reserved = reasons(self.journal.ledger, wall)
         return self.lifecycle.update(devices, held, reserved, self._is_ours, wall, snapshot.monotonic_s)
 
     def _is_ours(self, pid: int) -> bool:

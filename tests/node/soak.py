@@ -167,10 +167,10 @@ def wrongs(node: DaemonNode, havoc: Havoc) -> list[str]:
             elif begun[job.id] != 1:
                 found.append(f"job {job.id} is {job.state} and ran {begun[job.id]} times")
         runs = [run for job in jobs for run in journal.runs(job)]
-    return found + _overbooked(runs, ended)
+    return found + overbooked(runs, ended)
 
 
-def _overbooked(runs: list[RunRecord], ended: dict[int, float]) -> list[str]:
+def overbooked(runs: list[RunRecord], ended: dict[int, float]) -> list[str]:
     """Return when a GPU was held by more than fits it; a lost run holds its GPUs until its orphan's last word."""
     changes: dict[str, list[tuple[float, int, int]]] = {}
     for run in runs:

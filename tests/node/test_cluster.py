@@ -391,6 +391,26 @@ def test_a_reserved_gpu_is_kept_until_the_reservation_ends(node: LiveNode) -> No
     assert time.time() >= now + 1.5
 
 
+def test_a_reserved_gpu_runs_the_jobs_of_whom_it_is_reserved_for_and_no_other(node: LiveNode) -> None:
+    guard = node.under(make_policy(EASY), make_policy(EASY))
+    now, uuids = time.time(), node.cluster.hardware.uuids
+    theirs = Reservation(uid=0, user="ada", project="", gpu_uuids=uuids[2:], begin_time=now, end_time=now + 3600.0)
+    node.journal.ledger.reserve(theirs)
+    node.cluster.look()
+    others = [node.submit("true", user="bob", gpu_milli=milli) for milli in (3000, 500)]
+    ada = [node.submit("true", user="ada", gpu_milli=milli) for milli in (2000, 3000)]
+
+    def close_when_done() -> None:
+        if all(node.job(job).state is JobState.DONE for job in (others[1], ada[0])):
+            node.cluster.close()
+
+    node.cluster.on_change = close_when_done
+    decide_for_ever(node.cluster, guard)
+    assert node.gpus_of(ada[0]) == (2, 3)
+    assert set(node.gpus_of(others[1])) <= {0, 1}
+    assert [node.job(job).state for job in (others[0], ada[1])] == [JobState.WAITING] * 2
+
+
 def test_energy_is_metered_for_each_run(node: LiveNode) -> None:
     node.fake.set(0, power_mw=300_000)
     halves = [node.submit(PATIENT, gpu_milli=milli) for milli in (250, 750)]
