@@ -73,7 +73,9 @@ class HttpConfig(Section):
     listen: str | None = Field(None, description="address and port, as 127.0.0.1:8265; off if left out")
     certificate: InputPath | None = Field(None, description="TLS certificate with its chain, PEM")
     key: InputPath | None = Field(None, description="its private key, PEM")
-    hosts: tuple[str, ...] = Field((), description="names by which clients call, beside the address")
+    hosts: tuple[str, ...] = Field(
+        (), description="names and addresses by which clients call, beside the one of `listen`"
+    )
     metrics_open: bool = Field(False, description="/metrics can be read without a token")
     dcgm_names: bool = Field(False, description="/metrics also under dcgm-exporter's names; not beside that exporter")
     requests_per_second: float = Field(20.0, gt=0, le=1e6, description="of one token; ten times that of one address")

@@ -24,6 +24,7 @@ MIB = 1 << 20
 _DECISION_S = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1.0)
 _RESPONSE_S = (1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 _ERRORS = (JobState.FAILED, JobState.LOST)
+_FALLBACKS = ("timeout", "exception", "illegal", "range", "starvation")
 _FINISHED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.LOST)
 
 
@@ -119,7 +120,8 @@ class _NodeCollector(Collector):
         counts = self._service.guard.counts
         yield _counter("decisions", "Decisions that were made.", counts["decisions"])
         fallbacks = CounterMetricFamily("lepton_rl_fallback", "Decisions of the fallback, by reason.", labels=["kind"])
-        for kind in ("timeout", "exception", "illegal", "range", "starvation"):
+        known = {name.removeprefix("fallback_") for name in counts if name.startswith("fallback_")}
+        for kind in sorted(known.union(_FALLBACKS)):
             fallbacks.add_metric([kind], counts[f"fallback_{kind}"])
         yield fallbacks
         yield _counter("refused", "Requests for a change that were refused.", self._service.refused)

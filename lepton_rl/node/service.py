@@ -26,11 +26,12 @@ JOULES_PER_MILLIJOULE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the user that the kernel or a token names, and whether as an operator."""
+    """Who asks: the user that the kernel or a token names, whether as an operator, or as one who looks at all jobs."""
 
     uid: int
     user: str
     operator: bool = False
+    looks: bool = False
 
     def may_touch(self, record: JobRecord) -> bool:
         """Whether a job is the caller's own, or the caller an operator."""
@@ -280,7 +281,7 @@ class Service:
         return {"job": record.id, "state": state}
 
     def _explain(self, caller: Caller, message: m.Explain) -> dict[str, Any]:
-        record = self._journal.job(message.job)  # it says no more than the queue, which everyone may read
+        record = self._journal.job(message.job) if caller.looks else self._own(caller, message.job)
         return explain(record, self._cluster, self._guard)
 
     def _drain(self, caller: Caller, message: m.Drain) -> dict[str, Any]:

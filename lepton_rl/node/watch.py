@@ -11,7 +11,7 @@ from lepton_rl.node.guard import Guard
 from lepton_rl.node.job_mapping import JobMapping
 from lepton_rl.node.jobs import JobState
 
-DOUBTS = frozenset({"fallback_timeout", "fallback_exception", "fallback_illegal", "fallback_range"})
+_NO_DOUBT = frozenset({"fallback_starvation", "fallback_failed"})  # the second counts beside its own reason
 
 
 class Watch:
@@ -87,5 +87,7 @@ class Watch:
         A job that goes ahead because it has waited for too long is no doubt.
         """
         counts = self._guard.counts
-        doubtful = sum(count for kind, count in counts.items() if kind in DOUBTS)
+        doubtful = sum(
+            count for kind, count in counts.items() if kind.startswith("fallback_") and kind not in _NO_DOUBT
+        )
         return doubtful, counts["decisions"] - doubtful

@@ -19,7 +19,7 @@ class HttpRules:
         port: 0 lets the system choose.
         certificate: file of the TLS certificate with its chain, PEM.
         key: file of its private key, PEM, without a passphrase.
-        hosts: names by which clients may call, beside the address itself; a request that names another is refused.
+        hosts: names and addresses by which clients may call, beside `host`; a request that names another is refused.
         metrics_open: `/metrics` can be read without a token.
         dcgm_names: `/metrics` also has what dcgm-exporter exports.
         requests_per_second: of one token, and ten times as many from one address, lasting; bursts of five seconds.

@@ -55,8 +55,8 @@ class Token:
         """
         operator = self.role == "operate"
         if not self.user:
-            return Caller(os.geteuid(), f"{self.name}@http", operator)
-        return Caller(uid_of(self.user), self.user, operator)
+            return Caller(os.geteuid(), f"{self.name}@http", operator, looks=True)
+        return Caller(uid_of(self.user), self.user, operator, looks=True)
 
 
 def uid_of(user: str) -> int:

@@ -22,7 +22,6 @@ from lepton_rl.node.http.rules import TOKENS
 from lepton_rl.node.http.tokens import TokenBook
 from lepton_rl.node.paths import SOCKET
 from tests.fake_nvml import FakeNvml
-from tests.fake_nvml.control import VARIABLE
 from tests.fake_nvml.fixtures import fake_library
 
 __all__ = ["fake_library"]
@@ -107,7 +106,7 @@ def start_node(folder: Path, library: Path, gpus: int = 4, options: Sequence[str
     book = TokenBook(folder / TOKENS)
     tokens = {role: book.add(f"{role}-token", role, time.time()) for role in ("read", "submit", "operate")}
     words = [sys.executable, "-m", "lepton_rl.cli", "node", "start", "--foreground", "--state", str(folder)]
-    environment = fake.environment(library) | {VARIABLE: str(fake.path)}
+    environment = fake.environment(library) | {"PYTHONWARNINGS": "error::ResourceWarning"}
     with (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen(
             [*words, "--config", str(folder / "node.yaml"), *options], env=environment, stdout=log, stderr=log
@@ -145,3 +144,4 @@ def node(tmp_path_factory: pytest.TempPathFactory, fake_library: Path) -> Iterat
     log = stop_node(running)
     assert running.process.returncode == 0, log
     assert "Traceback" not in log, log
+    assert "Warning" not in log, log

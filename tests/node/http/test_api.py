@@ -200,6 +200,11 @@ def test_tls_by_certificate_files_an_alert_and_the_files_of_jobs(tmp_path: Path,
             "GPU 1 draws 62 W and no job holds it",
             "2 of the last 2 jobs have failed",
         }
+        said = subprocess.run(
+            [sys.executable, "-m", "lepton_rl.cli", "node", "status", "--state", str(node.folder)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "alert: 2 of the last 2 jobs have failed" in said.stdout.splitlines()
         metrics = node.ask("GET", "/metrics", None).body
         assert 'lepton_rl_alert{rule="failure_burst",subject="node"} 1.0' in metrics
         assert "DCGM" not in metrics
