@@ -9,8 +9,9 @@ _OPERATE = _SUBMIT | {"drain", "resume", "verify", "reserve", "unreserve", "audi
 ROLES: dict[str, frozenset[str]] = {"read": _READ, "submit": _SUBMIT, "operate": _OPERATE}
 """The verbs of each role.
 
-`job` and `cancel` reach a caller's own jobs alone, unless the role is operate. `backup` names a file on the node, `feedback` changes who decides, and
-`wait` holds a connection: all three stay with the socket. `telemetry` and `metrics` are no verbs of the socket.
+`job` and `cancel` reach a caller's own jobs alone, unless the role is operate. `backup` names a file on the node,
+`feedback` changes who decides, and `wait` holds a connection: all three stay with the socket. `telemetry` and `metrics`
+are no verbs of the socket.
 """
 
 
