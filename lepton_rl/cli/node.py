@@ -66,7 +66,7 @@ def start(
     words = ["node", "start", "--foreground", "--state", str(setup.state_dir)]
     words += ["--config", str(config.absolute())] if config is not None else []
     words += ["--policy", policy] if policy is not None else []
-    words += ["--http", http] if http is not None else []
+    words += ["--http", setup.http.listen] if setup.http is not None else []
     about = run_in_background(setup, words)
     _announce(about)
     typer.echo(f"node: {setup.state_dir}")
