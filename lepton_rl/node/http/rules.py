@@ -39,6 +39,11 @@ class HttpRules:
     body_s: float = 30.0
 
     @property
+    def listen(self) -> str:
+        """Address and port, as `parse_listen` reads them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can call."""
         return ipaddress.ip_address(self.host).is_loopback

@@ -1,10 +1,12 @@
 """The API of a real daemon: roles, the audit log, metrics, TLS, and what is refused."""
 
+import re
 import shutil
 import ssl
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +242,25 @@ def test_where_it_cannot_listen_it_does_not_start(
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ")
     assert sentence in last
+
+
+def test_it_starts_in_the_background_and_says_where_its_page_is(
+    tmp_path: Path, fake_library: Path, node: RunningNode
+) -> None:
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "lepton_rl.cli", "node", *words, "--state", str(tmp_path / "s")]
+        environment = node.fake.environment(fake_library)
+        with (tmp_path / "out").open("w+") as out:  # a pipe would stay open in the daemon
+            subprocess.run(command, env=environment, stdout=out, stderr=subprocess.STDOUT, check=True)
+            out.seek(0)
+            return out.read()
+
+    said = run("start", "--http", "[::1]:0")
+    try:
+        assert re.search(r"^page: http://\[::1\]:\d+/$", said, re.MULTILINE), said
+        token = run("token", "add", "me", "--role", "read").splitlines()[-1]
+        url = re.findall(r"page: (\S+)/", said)[0]
+        far = replace(node, url=url, tokens={"read": token})
+        assert far.ask("GET", "/api/v1/ping", "read").body["http"] == url
+    finally:
+        run("stop")

@@ -152,6 +152,8 @@ def test_tls_makes_the_browser_stay_with_it(tmp_path: Path) -> None:
 )
 def test_where_to_listen(text: str, found: tuple[str, int]) -> None:
     assert parse_listen(text) == found
+    host, port = found
+    assert parse_listen(HttpRules(host=host, port=port).listen) == found
 
 
 @pytest.mark.parametrize("text", ["", "8265", "127.0.0.1", "example.org:80", "127.0.0.1:66000", "127.0.0.1:x", ":80"])
