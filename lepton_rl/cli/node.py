@@ -67,7 +67,7 @@ def start(
     if foreground:
         run_here(setup)
         return
-    launch(setup, policy, config, {"--shadow": shadow, "--canary": canary, "--http": http})
+    launch(setup, policy, config, {"--shadow": shadow, "--canary": canary})
 
 
 def launch(
@@ -79,13 +79,9 @@ def launch(
     announce_compilation()
     words = ["node", "start", "--foreground", "--state", str(setup.state_dir)]
     words += ["--config", str(config.absolute())] if config is not None else []
-<<<<<<< HEAD
-    for option, value in {"--policy": policy, **(more or {})}.items():
+    listen = None if setup.http is None else setup.http.listen
+    for option, value in {"--policy": policy, **(more or {}), "--http": listen}.items():
         words += [option, value] if value is not None else []
-=======
-    words += ["--policy", policy] if policy is not None else []
-    words += ["--http", setup.http.listen] if setup.http is not None else []
->>>>>>> f469360
     about = run_in_background(setup, words)
     _announce(about)
     typer.echo(f"node: {setup.state_dir}")
