@@ -22,6 +22,9 @@ from lepton_rl.cli import (
     gpus,
     listings,
     node,
+    node_gpus,
+    node_jobs,
+    node_results,
     pareto,
     seeing,
     simulation,
@@ -56,6 +59,7 @@ app.command("gpus")(gpus.gpus)
 app.add_typer(cluster.app, name="cluster")
 node.app.command("top")(seeing.top)
 node.app.add_typer(tokens.app, name="token")
+NODE_COMMANDS = (node_jobs, node_gpus, node_results)  # they add to node.app when they are imported
 app.add_typer(node.app, name="node")
 app.add_typer(traces.app, name="traces")
 app.add_typer(listings.configs, name="configs")
