@@ -63,13 +63,16 @@ class Speed:
     visible: float
 
 
-def measure_vector_env(setting: Setting, features: str, quick: bool) -> Speed:
-    """Step the vector env with random valid actions: drawing them and beginning new episodes count."""
+def measure_vector_env(setting: Setting, features: str, quick: bool, cluster: ClusterSpec | None = None) -> Speed:
+    """Step the vector env with random valid actions: drawing them and beginning new episodes count.
+
+    `cluster` stands in for the setting's own, of as many GPUs.
+    """
     steps, repeats = (400, 2) if quick else (3000, REPEATS)
     codec = Codec(window=WINDOW, features=features)
     trace = setting.trace(8 if quick else 32)
     env = SchedulingVectorEnv(
-        ENVS, trace, setting.cluster, codec, Objective(), setting.jobs, setting.warmup, copy=False
+        ENVS, trace, cluster or setting.cluster, codec, Objective(), setting.jobs, setting.warmup, copy=False
     )
     env.reset(seed=0)
     batch = env.batch

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.rows import Row, at_most
+from benchmarks.environments import SMALL, measure_vector_env
+from benchmarks.rows import Row, at_least, at_most
 from benchmarks.timing import cpu_seconds
 from benchmarks.workloads import workload
 from lepton_rl.core import ClusterSpec
@@ -27,11 +28,11 @@ def _plain() -> ClusterSpec:
     return ClusterSpec(NODES, GPUS_PER_NODE)
 
 
-def _everything(hours: int) -> ClusterSpec:
+def _everything(hours: int, nodes: int = NODES) -> ClusterSpec:
     """The same GPUs with locality, prices, sharing, heat, failures and reservations."""
     daily = 60.0 + 40.0 * np.sin(np.arange(hours) * (2.0 * np.pi / 24.0))
     return ClusterSpec.of_groups(
-        (NodeGroup(NODES, GPUS_PER_NODE, gpu_type("A100-SXM4-80GB"), (("cpu_cores", 128.0),), racks=8),),
+        (NodeGroup(nodes, GPUS_PER_NODE, gpu_type("A100-SXM4-80GB"), (("cpu_cores", 128.0),), racks=8),),
         locality=Locality(SpreadCurve((1, 2), (1.0, 1.05))),
         tariffs=Tariffs(HourlySeries.of(daily, "price"), HourlySeries.of(5.0 * daily, "carbon")),
         dynamics=Dynamics(
@@ -42,7 +43,7 @@ def _everything(hours: int) -> ClusterSpec:
                 checkpoint_interval_s=1800.0, checkpoint_cost_s=15.0, restart_cost_s=60.0,
             ),
             reservations=tuple(
-                Reservation(week * 604_800, week * 604_800 + 14_400, (week % NODES,)) for week in range(1, 9)
+                Reservation(week * 604_800, week * 604_800 + 14_400, (week % nodes,)) for week in range(1, 9)
             ),
         ),
     )  # fmt: skip
@@ -82,3 +83,19 @@ def hardware_model(quick: bool) -> Iterator[Row]:
                 **{f"{label}, mean wait, s": float(outcome.wait.mean()) for label, outcome in used.items()},
             },
         )
+    yield _vector_env(quick)
+
+
+def _vector_env(quick: bool) -> Row:
+    """The vector env on 16 nodes with all of it on; the bar is half of that with all of it off."""
+    hours = int(SMALL.trace(8 if quick else 32).submit_time[-1] / 3600.0 * 3.0) + 100
+    on = measure_vector_env(SMALL, "basic", quick, _everything(hours, SMALL.nodes))
+    off = measure_vector_env(SMALL, "basic", quick)
+    return Row(
+        "vector env, 16 × 8 GPUs, basic observation, all of the hardware model on", on.steps_per_second, "steps/CPU-s",
+        at_least(500_000),
+        details={
+            "all off, steps/CPU-s": off.steps_per_second, "times all off": off.steps_per_second / on.steps_per_second,
+            "mean queue on": on.queue, "off": off.queue,
+        },
+    )  # fmt: skip
