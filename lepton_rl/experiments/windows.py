@@ -121,6 +121,7 @@ def counted_metrics(outcome: Outcome, counted: slice) -> dict[str, float]:
         },
         migrations=None if outcome.migrations is None else outcome.migrations[counted],
         disturbed=None if outcome.disturbed is None else outcome.disturbed.of(counted),
+        busy_gpu_seconds=0.0,  # the whole run's would be more than the part has time for
     )
     metrics = part.metrics() | {name: whole[name] for name in CLUSTER_METRICS if name in whole}
     return metrics | {"p50_bounded_slowdown": float(np.percentile(part.bounded_slowdown(), 50))}
