@@ -407,7 +407,11 @@ def test_a_running_job_whose_folder_was_removed_is_watched_and_never_run_again(n
 def test_without_descriptors_a_job_is_started_once_and_found_by_its_folder(node: Node) -> None:
     job = node.journal.submit(shell(f"echo x >> {node.folder}/ran; exit 3"), 0.0)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    spare = len(list(Path("/proc/self/fd").iterdir()))
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    fillers = [os.open(os.devnull, os.O_RDONLY)]  # a limit is on the number of a descriptor: leave no gap below it
+    while fillers[-1] < highest:
+        fillers.append(os.open(os.devnull, os.O_RDONLY))
+    spare = fillers[-1] + 1
     refused = 0
     for room in range(12):
         resource.setrlimit(resource.RLIMIT_NOFILE, (spare + room, before[1]))
@@ -418,6 +422,8 @@ def test_without_descriptors_a_job_is_started_once_and_found_by_its_folder(node:
             refused += 1
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    for filler in fillers:
+        os.close(filler)
     assert refused > 0
     until(lambda: bool(node.runs.poll()) or node.journal.job(job).state is JobState.FAILED, "the end")
     drain(node.runs)
