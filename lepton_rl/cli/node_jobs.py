@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from lepton_rl.cli.node import Json, State, app, connect
-from lepton_rl.cli.printing import print_json, shown_name
+from lepton_rl.cli.printing import print_json
 from lepton_rl.cli.quantities import ago, lasting, mebibytes, moment, seconds
 from lepton_rl.errors import NodeError
+from lepton_rl.node.printable import printable
 
 JobNumber = Annotated[int, typer.Argument(min=1, help="Number of the job, as `submit` printed it.")]
 SIGNALS = {"USR1": 10, "USR2": 12, "HUP": 1, "INT": 2, "TERM": 15}
@@ -103,7 +104,7 @@ def queue(
         how = "" if job["exit_code"] in (None, 0) else f" (exit code {job['exit_code']})"
         typer.echo(
             f"{job['job']:>6} {job['state']:<9} {job['gpus']:>5g} {job['user'][:10]:<10} {lasting(waited):>9} "
-            f"{lasting(ran):>9} {lasting(job['requested_s']):>9} {shown_name(job['name'])}{how}"
+            f"{lasting(ran):>9} {lasting(job['requested_s']):>9} {printable(job['name'])}{how}"
         )
 
 

@@ -28,11 +28,6 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def shown_name(text: str) -> str:
-    """Return a name that somebody else chose without what would move the cursor of a terminal."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-
-
 def only_results_on_stdout() -> AbstractContextManager[Any]:
     """Send to standard error what is printed inside, by a policy of the user's own, say."""
     return redirect_stdout(sys.stderr)

@@ -51,7 +51,7 @@ class Usage:
 
 
 class Journal:
-    """Jobs and runs of one node. `ledger` holds GPUs, reservations, decisions, power leases and the audit log."""
+    """Jobs and runs of one node. `ledger` holds GPUs, reservations, decisions and the audit log."""
 
     def __init__(
         self, path: Path, *, now: float = 0.0, read_only: bool = False, migrations: Sequence[str] = MIGRATIONS

@@ -1,4 +1,4 @@
-"""What a node writes down besides jobs: states of GPUs, reservations, decisions, power leases, and the audit log."""
+"""What a node writes down besides jobs: states of GPUs, reservations, decisions, and the audit log."""
 
 import json
 from collections.abc import Mapping
@@ -58,16 +58,6 @@ class AuditEntry:
     outcome: str
     detail: Mapping[str, Any] = field(default_factory=dict)
     id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PowerLease:
-    """A power limit set until `expires` (Unix seconds), and the limit to go back to."""
-
-    uuid: str
-    default_mw: int
-    set_mw: int
-    expires: float
 
 
 class Ledger:
@@ -152,20 +142,3 @@ class Ledger:
         """Return the newest entries since a time, in order."""
         rows = self._database.rows("SELECT * FROM audit WHERE time >= ? ORDER BY id DESC LIMIT ?", (since, last))
         return [AuditEntry(**{**dict(row), "detail": json.loads(row["detail"])}) for row in reversed(rows)]
-
-    def lease_power(self, lease: PowerLease) -> None:
-        """Write down a power lease, before the limit is set; renewing one keeps the limit that was saved first."""
-        self._database.execute(
-            "INSERT INTO power_leases (uuid, default_mw, set_mw, expires) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (uuid) DO UPDATE SET set_mw = excluded.set_mw, expires = excluded.expires",
-            (lease.uuid, lease.default_mw, lease.set_mw, lease.expires),
-        )
-
-    def power_leases(self) -> dict[str, PowerLease]:
-        """Return the leases by UUID, expired ones too: their limits have not been restored yet."""
-        rows = self._database.rows("SELECT uuid, default_mw, set_mw, expires FROM power_leases ORDER BY uuid")
-        return {row["uuid"]: PowerLease(*row) for row in rows}
-
-    def end_power_lease(self, uuid: str) -> None:
-        """Forget a lease, after the limit has been restored."""
-        self._database.execute("DELETE FROM power_leases WHERE uuid = ?", (uuid,))

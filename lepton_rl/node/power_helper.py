@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lepton_rl.devices import DeviceError, Devices
+from lepton_rl.devices import Devices
 from lepton_rl.errors import LeptonError, NodeError
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.power import LEASE_S, PowerLeases
@@ -230,6 +230,3 @@ def _whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 10**9:
         raise NodeError("limits and clocks are whole numbers above 0, of milliwatts and MHz")
     return value
-
-
-__all__ = ["DeviceError", "HelperPower", "PowerHelper", "run_power_helper"]

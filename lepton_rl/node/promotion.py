@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lepton_rl.core.policy import Policy
+from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
 from lepton_rl.node.cluster import NodeCluster
 from lepton_rl.node.feedback import (
     Advice,
@@ -28,7 +29,6 @@ from lepton_rl.node.jobs import JobRecord, JobState
 from lepton_rl.node.trial import Canary, of_canary
 
 _log = logging.getLogger(__name__)
-_SHORTEST_S = 10.0  # of the bounded slowdown
 _ENDED = (JobState.DONE, JobState.FAILED)
 
 
@@ -145,4 +145,4 @@ class Promotion:
     def _slowdown(self, record: JobRecord) -> float:
         ready = max(record.submit_time, record.request.begin_time)
         start, end = record.start_time or ready, record.end_time or ready
-        return max(1.0, max(0.0, end - ready) / max(end - start, _SHORTEST_S))
+        return max(1.0, max(0.0, end - ready) / max(end - start, SLOWDOWN_FLOOR))

@@ -25,8 +25,9 @@ def print_summary(state_dir: Path, since: float) -> None:
         HistoryError: there is no history.
     """
     path = state_dir / HISTORY
+    identities = read_identities(path)
     print(f"{'GPU':<4} {'readings':>8} {'used':>5} {'GiB, most':>9} {'W, mean':>8} {'W, most':>8} {'°C, most':>8} name")
-    for identity in read_identities(path):
+    for identity in identities:
         rows = list(read_history(path, since, identity.uuid))
         print(
             f"{identity.index:<4} {len(rows):>8} {_said(rows, fmean, 'utilisation', 100, '%'):>5} "

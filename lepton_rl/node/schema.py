@@ -70,10 +70,6 @@ CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
   BEGIN SELECT RAISE(ABORT, 'the audit log can only grow'); END;
 CREATE TRIGGER audit_is_not_removed BEFORE DELETE ON audit
   BEGIN SELECT RAISE(ABORT, 'the audit log can only grow'); END;
-
-CREATE TABLE power_leases (
-  uuid TEXT PRIMARY KEY, default_mw INTEGER NOT NULL, set_mw INTEGER NOT NULL, expires REAL NOT NULL
-) STRICT;
 """
 
 MIGRATIONS: tuple[str, ...] = (_FIRST,)

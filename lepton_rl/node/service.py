@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl import __version__
+from lepton_rl.core.units import JOULES_PER_KWH
 from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError, nearest
 from lepton_rl.node import messages as m
 from lepton_rl.node.cluster import NodeCluster
@@ -21,7 +22,6 @@ from lepton_rl.node.promotion import Promotion
 
 _log = logging.getLogger(__name__)
 DECISIONS_KEPT_S = 30 * 86_400.0
-JOULES_PER_MILLIJOULE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +337,7 @@ class Service:
     def _usage(self, caller: Caller, message: m.UsageOf) -> list[dict[str, Any]]:
         rows = []
         for usage in self._journal.usage(message.by, message.since, self._cluster.clock.wall()):
-            kwh = usage.energy_mj * JOULES_PER_MILLIJOULE / 3.6e6
+            kwh = usage.energy_mj / 1e3 / JOULES_PER_KWH
             cost = None if self._price is None else kwh * self._price
             gpu_hours = usage.gpu_s / 3600.0
             rows.append({"name": usage.name, "jobs": usage.jobs, "gpu_hours": gpu_hours, "kwh": kwh, "cost_usd": cost})

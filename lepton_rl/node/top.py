@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lepton_rl.node.client import NodeClient
+from lepton_rl.node.printable import printable
 
 _STYLES = {"available": "green", "allocated": "cyan", "reserved": "cyan"}
 _OUT = "yellow"
@@ -154,7 +155,7 @@ def _decisions(status: Mapping[str, Any], decisions: Sequence[Mapping[str, Any]]
 
 def _plain(text: str) -> Text:
     """What a user has written, without what would steer the terminal."""
-    return Text("".join(letter if letter.isprintable() else "�" for letter in text))
+    return Text(printable(text))
 
 
 def _per(value: float | None, unit: float, form: str) -> str:

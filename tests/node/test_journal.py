@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lepton_rl.errors import IllegalTransition, JobError, JournalError, JournalFull
 from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd, StopHow, check_request, check_transition
 from lepton_rl.node.journal import Journal, Usage
-from lepton_rl.node.ledger import AuditEntry, Decision, PowerLease, Reservation
+from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
 from lepton_rl.node.schema import MIGRATIONS
 from tests.node.conftest import fill_disk, shell
 
@@ -415,7 +415,7 @@ def test_the_audit_log_only_grows(journal: Journal) -> None:
                 other.execute(statement)
 
 
-def test_the_ledger_keeps_gpus_reservations_decisions_and_leases(journal: Journal) -> None:
+def test_the_ledger_keeps_gpus_reservations_and_decisions(journal: Journal) -> None:
     ledger = journal.ledger
     ledger.set_gpu("GPU-a", "available", None, 1.0)
     ledger.set_gpu("GPU-a", "drained", "fan", 2.0)
@@ -436,11 +436,6 @@ def test_the_ledger_keeps_gpus_reservations_decisions_and_leases(journal: Journa
     assert [decision.policy for decision in ledger.decisions()] == ["fifo", "agent"]
     assert [decision.detail for decision in ledger.decisions(job=job)] == [{"score": 0.5}]
     assert ledger.forget_decisions(1.5) == 1
-    ledger.lease_power(PowerLease("GPU-a", 250_000, 200_000, 60.0))
-    ledger.lease_power(PowerLease("GPU-a", 200_000, 180_000, 90.0))
-    assert ledger.power_leases() == {"GPU-a": PowerLease("GPU-a", 250_000, 180_000, 90.0)}
-    ledger.end_power_lease("GPU-a")
-    assert ledger.power_leases() == {}
 
 
 @pytest.mark.parametrize(
