@@ -192,6 +192,8 @@ def capacity_of(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
 def touch(node: int, totals: Ints64) -> None:
     """List a node as changed, for observers."""
     touched = totals[L.TOUCHED]
+    if touched > 0 and (totals[L.TOUCHED + touched] == node or totals[L.TOUCHED + max(touched - 1, 1)] == node):
+        return
     if touched == L.MAX_TOUCHED:
         totals[L.TOUCHED] = -1
     elif touched >= 0:

@@ -145,13 +145,18 @@ NEXT_HEAT = 9  # when the next GPU reaches its throttle temperature
 NEXT_RESERVATION = 10  # when the next reservation begins or ends
 DETAILED_CLOCK_COLUMNS = 11
 # where temperatures are counted, behind the columns above: for each GPU when it will be at its throttle temperature;
-# the least of these in each block of HEAT_BLOCK GPUs; then HEAT_COLUMNS for each GPU
+# the least of these in each block of HEAT_BLOCK GPUs; then HEAT_COLUMNS for each GPU; then NODE_HEAT_ROWS with a
+# number for each node
 HEAT_BLOCK = 32
-TEMPERATURE = 0  # degrees Celsius at the time WARM_SINCE
-WARM_SINCE = 1  # seconds
-DRAWING = 2  # watts since then
-NOT_DRAWN = 3  # microwatts that it does not draw because it throttles
-HEAT_COLUMNS = 4
+STEADY = 0  # temperature that its present draw leads to, degrees Celsius
+DEGREES = 1  # temperature at its node's time COUNTED_AT, degrees Celsius
+NOT_DRAWN = 2  # microwatts that it does not draw because it throttles
+HEAT_COLUMNS = 3
+COUNTED_AT = 0  # seconds
+DECAY = 1  # minus the reciprocal of its GPUs' time constant, 1/s
+STEADY_SUM = 2  # sums over the node's GPUs, for observers; of its state when it was last touched
+ABOVE_SUM = 3
+NODE_HEAT_ROWS = 4
 
 # rules: int64 (RULE_COLUMNS,), what a run does not change.
 ORDER = 0

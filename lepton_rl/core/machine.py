@@ -141,7 +141,8 @@ def clock_columns(cluster: ClusterSpec) -> int:
     if cluster.dynamics.inlet_temperature_c is None:
         return L.DETAILED_CLOCK_COLUMNS
     blocks = -(-cluster.gpus // L.HEAT_BLOCK)
-    return L.DETAILED_CLOCK_COLUMNS + (1 + L.HEAT_COLUMNS) * cluster.gpus + blocks
+    per_gpu = 1 + L.HEAT_COLUMNS
+    return L.DETAILED_CLOCK_COLUMNS + per_gpu * cluster.gpus + blocks + L.NODE_HEAT_ROWS * cluster.nodes
 
 
 def _reserved(reservations: Sequence[Reservation]) -> Floats:

@@ -14,6 +14,8 @@ Ties go to the lowest index; within a node the lowest free GPU is taken first (`
 
 from enum import IntEnum
 
+import numpy as np
+
 from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import hold_share, set_rate, share_memory, take_from_node
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
@@ -31,7 +33,7 @@ class Placement(IntEnum):
     CONSOLIDATED = 3
 
 
-_FIRST, _BEST, _WORST, _CONSOLIDATED = (int(rule) for rule in Placement)
+_FIRST, _BEST, _WORST, CONSOLIDATED = (int(rule) for rule in Placement)
 
 
 @inlined
@@ -144,11 +146,23 @@ def nodes_needed(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, count: int
     return total + 1
 
 
+@inlined
+def seconds_to_reservation(nodes: Ints32, hw: Hardware) -> float:
+    """Seconds until the first node with a free GPU is reserved, below 0 where one is; infinity where none will be."""
+    soonest = np.inf
+    if hw is not None and hw.reservations.shape[0] > 0:
+        for node in range(nodes.shape[0]):
+            lasts = nodes[node, L.LASTS]
+            if lasts != L.UNCOUNTED and nodes[node, L.WHOLE] > 0:
+                soonest = min(soonest, -1.0 if lasts == L.RESERVED else float(lasts - nodes[0, L.CLOCK]))
+    return soonest
+
+
 @njit
-def _offers(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, count: int) -> bool:
+def _offers(jobs: Floats, job: int, nodes: Ints32, totals: Ints64, hw: Hardware, count: int) -> bool:
     """Whether the nodes together offer a gang's GPUs."""
     left = count
-    for node in range(nodes.shape[0]):
+    for node in range(totals[L.HINT], nodes.shape[0]):
         left -= available(jobs, job, node, nodes, hw)
         if left <= 0:
             return True
@@ -200,32 +214,16 @@ def fits(rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, totals:
         count = demand // L.MILLI
         if totals[L.FREE_WHOLE] < count:
             return False
-        if rule == _CONSOLIDATED:
+        if rule == CONSOLIDATED:
             fewest = fewest_nodes(jobs, job, gpus, nodes, hw, count)
             needed = nodes_needed(jobs, job, nodes, hw, count)
             return needed <= fewest and needed <= nodes.shape[0]
         if hw is None:
             return True
-        return _offers(jobs, job, nodes, hw, count)
+        return _offers(jobs, job, nodes, totals, hw, count)
     if hw is None and totals[L.FREE_WHOLE] > 0:
         return True
     return _gpu_for_share(_FIRST, jobs, job, gpus, nodes, totals, hw) >= 0
-
-
-@njit
-def place(
-    rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware
-) -> bool:
-    """Choose and hold the job's GPUs; return False, with nothing changed, when it does not fit."""
-    if not fits(rule, jobs, job, gpus, nodes, totals, hw):
-        return False
-    if jobs[job, L.GPUS] < L.MILLI:
-        chosen = _gpu_for_share(rule, jobs, job, gpus, nodes, totals, hw)
-        hold_share(jobs, job, gpus, nodes, bits, totals, hw, chosen)
-    else:
-        _place_gang(rule, jobs, job, gpus, nodes, bits, totals, hw)
-    set_rate(jobs, job, gpus, nodes, hw)
-    return True
 
 
 @inlined
@@ -266,3 +264,27 @@ def _place_gang(
                 count = available(jobs, job, node, nodes, hw)
             tail = take_from_node(jobs, job, gpus, nodes, bits, totals, hw, node, count, tail)
             left -= count
+
+
+@inlined
+def place_fitting(
+    rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware
+) -> None:
+    """Choose and hold the GPUs of a job that fits."""
+    if jobs[job, L.GPUS] < L.MILLI:
+        chosen = _gpu_for_share(rule, jobs, job, gpus, nodes, totals, hw)
+        hold_share(jobs, job, gpus, nodes, bits, totals, hw, chosen)
+    else:
+        _place_gang(rule, jobs, job, gpus, nodes, bits, totals, hw)
+    set_rate(jobs, job, gpus, nodes, hw)
+
+
+@njit
+def place(
+    rule: int, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware
+) -> bool:
+    """Choose and hold the job's GPUs; return False, with nothing changed, when it does not fit."""
+    if not fits(rule, jobs, job, gpus, nodes, totals, hw):
+        return False
+    place_fitting(rule, jobs, job, gpus, nodes, bits, totals, hw)
+    return True

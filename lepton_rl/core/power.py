@@ -32,6 +32,22 @@ def drawn_uw(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
 
 
 @inlined
+def node_draw_uw(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
+    """Draw of a node's GPUs by load and power limit, microwatts."""
+    if hw is None:
+        return 0
+    draw = 0
+    first = int(nodes[node, L.FIRST])
+    if nodes[node, L.GPUS_DOWN] > 0:
+        for gpu in range(first, first + nodes[node, L.COUNT]):
+            draw += drawn_uw(gpu, gpus, nodes, hw)
+        return draw
+    for gpu in range(first, first + nodes[node, L.COUNT]):
+        draw += int(gpus[gpu, L.LOAD]) * (L.MILLI - int(gpus[gpu, L.FREE]))
+    return int(draw + hw.power_mw[nodes[node, L.TYPE], IDLE_MW] * 1000 * nodes[node, L.COUNT])
+
+
+@inlined
 def left_by_limit(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> float:
     """Part of the speed under the group's limit that the GPU's own limit leaves."""
     if hw is None:

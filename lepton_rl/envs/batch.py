@@ -156,7 +156,7 @@ class EnvironmentBatch:
         self._counts = room.zeros((count, L.COUNT_COLUMNS), np.int64)
         self._tally = room.zeros((count, TALLY_COLUMNS), np.float64)
         self._free_after = room.zeros((max(self._most_running, 1),), np.float64)
-        self._facts = room.zeros((count, window, fact_columns(codec.full)), np.float64)
+        self._facts = room.zeros((count, window, fact_columns(codec.full, self._hw is not None)), np.float64)
         self._shown = room.zeros((count, window), np.int32)
         self._changing = room.zeros((CHANGING_COLUMNS, window), np.float32)
         self._rows = room.zeros((count, window, len(codec.feature_names)), np.float32)

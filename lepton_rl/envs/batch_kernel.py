@@ -10,12 +10,12 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.placement import fits
+from lepton_rl.core.placement import fits, seconds_to_reservation
 from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
 from lepton_rl.envs.choices import place_as_chosen
 from lepton_rl.envs.features import encode_basic, encode_full, encode_nodes
 from lepton_rl.envs.look_ahead import look_ahead
-from lepton_rl.envs.window import F_GPUS, F_TIME, follow_queue
+from lepton_rl.envs.window import F_GPUS, fits_from_window, follow_queue
 from lepton_rl.simulator.events import move_to_next_event, set_true_end
 from lepton_rl.simulator.rates import change_rates
 from lepton_rl.simulator.starting import book
@@ -37,7 +37,8 @@ STEPS = 4
 INVALID = 5  # actions that named no startable job and were taken as waiting
 SHOWN = 6  # rows of the observation that the last encoding filled
 SCALE = 7  # what rewards are divided by
-TALLY_COLUMNS = 8
+FAULTS_SHOWN = 8  # counts[FAULT] at the last encoding
+TALLY_COLUMNS = 9
 
 
 @inlined
@@ -150,15 +151,24 @@ def any_visible_fits(
 
 @inlined
 def _another_fits(
-    action: int, jobs: Floats, queue: Ints32, totals: Ints64, counts: Ints64, filled: int, facts: Floats
-) -> bool:
-    """Whether counting lets a visible job start after the one at place `action` of the last observation has."""
-    free = float(L.MILLI * totals[L.FREE_WHOLE])
-    for other in range(filled):
-        if facts[other, F_GPUS] <= free and other != action:
-            return True
+    action: int, jobs: Floats, queue: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware,
+    counts: Ints64, rules: Ints64, filled: int, shown: Ints32, facts: Floats,
+) -> bool:  # fmt: skip
+    """Whether a visible job could start after the one at place `action` of the last observation has."""
     newly_visible = counts[L.FRONT] + facts.shape[0] - 1
-    return bool(newly_visible < counts[L.BACK] and jobs[queue[newly_visible], L.GPUS] <= free)
+    if rules[L.COUNTED] == 1:
+        free = float(L.MILLI * totals[L.FREE_WHOLE])
+        for other in range(filled):
+            if facts[other, F_GPUS] <= free and other != action:
+                return True
+        return bool(newly_visible < counts[L.BACK] and jobs[queue[newly_visible], L.GPUS] <= free)
+    soonest = seconds_to_reservation(nodes, hw)
+    for other in range(filled):
+        if other != action and fits_from_window(other, soonest, jobs, shown, facts, gpus, nodes, totals, hw, rules):
+            return True
+    return newly_visible < counts[L.BACK] and fits(
+        rules[L.PLACEMENT], jobs, queue[newly_visible], gpus, nodes, totals, hw
+    )
 
 
 @inlined
@@ -195,10 +205,11 @@ def observe(
     front = counts[L.FRONT]
     waiting = counts[L.BACK] - front
     visible = min(waiting, rows.shape[0])
-    written = follow_queue(jobs, static, queue, front, visible, int(tally[SHOWN]), full, shown, facts, rows)
-    if hw is not None and full and hw.fault_time.shape[0] > 0:
-        for place in range(visible):  # a job that was struck may stand where it did, with other time left
-            facts[place, F_TIME] = jobs[shown[place], L.PREDICTED]
+    if hw is not None and tally[FAULTS_SHOWN] != counts[L.FAULT]:
+        tally[FAULTS_SHOWN] = counts[L.FAULT]
+        for place in range(int(tally[SHOWN])):
+            shown[place] = -1  # a job that was struck may stand where it did, with other time left
+    written = follow_queue(jobs, static, queue, front, visible, int(tally[SHOWN]), hw, full, shown, facts, rows)
     if full:
         fitting = encode_full(
             jobs, waiting, visible, shown, facts, changing, run_end, run_job, counts[L.RUNNING], gpus, nodes, totals,
@@ -280,10 +291,11 @@ def step_all(
         price = 0.0
         waits = not start and mask[env, window]
         if not waits:
-            if start and rules[L.COUNTED] == 1:
+            if start:
                 due = _another_fits(
-                    action, jobs[env], queue[env], totals[env], counts[env], int(tally[env, SHOWN]), facts[env]
-                )
+                    action, jobs[env], queue[env], gpus[env], nodes[env], totals[env], hw, counts[env], rules,
+                    int(tally[env, SHOWN]), shown[env], facts[env],
+                )  # fmt: skip
             else:
                 due = any_visible_fits(
                     jobs[env], queue[env], gpus[env], nodes[env], totals[env], hw, counts[env], rules, window

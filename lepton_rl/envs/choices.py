@@ -8,7 +8,7 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.placement import fits, place
+from lepton_rl.core.placement import fits, place_fitting
 from lepton_rl.core.power import limit_held
 
 
@@ -24,7 +24,7 @@ def place_as_chosen(
 ) -> None:
     """Hold GPUs for a fitting job: of the chosen type, or limited to the chosen power. A struck job is free again."""
     if hw is None:
-        place(rule, jobs, job, gpus, nodes, bits, totals, hw)
+        place_fitting(rule, jobs, job, gpus, nodes, bits, totals, hw)
         return
     choice = int(jobs[job, L.CHOICE])
     jobs[job, L.CHOICE] = 0.0
@@ -32,7 +32,7 @@ def place_as_chosen(
     wish = jobs[job, L.TYPES]
     if choice > 0 and not limits:
         jobs[job, L.TYPES] = _only(wish, choice)
-    place(rule, jobs, job, gpus, nodes, bits, totals, hw)
+    place_fitting(rule, jobs, job, gpus, nodes, bits, totals, hw)
     jobs[job, L.TYPES] = wish
     if limits:
         limit_held(jobs, job, choice, gpus, nodes, totals, hw)

@@ -287,8 +287,9 @@ class Decision:
             np.empty((L.RUN_ROWS if hw is None else L.DETAILED_RUN_ROWS, capacity), np.int32),
             *allocation, hw, np.zeros(clock_columns(cluster)), self._counts, rules.copy(),
             np.zeros(TALLY_COLUMNS), codec.full, idle_share(cluster), np.empty(capacity), np.empty(window, np.int32),
-            np.empty((window, fact_columns(codec.full))), np.empty((CHANGING_COLUMNS, window), np.float32), rows,
-            context, machine, mask, codec.key == "fcfs", np.empty((STATIC_INPUTS, window)),
+            np.empty((window, fact_columns(codec.full, hw is not None))),
+            np.empty((CHANGING_COLUMNS, window), np.float32), rows, context, machine, mask, codec.key == "fcfs",
+            np.empty((STATIC_INPUTS, window)),
             np.empty((STATIC_LOGARITHMS, window), np.float32), self._choices, valid,
         )  # fmt: skip
         self._settings = settings

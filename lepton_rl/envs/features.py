@@ -14,10 +14,10 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles
 from lepton_rl.core.hardware.tables import IDLE_MW, LOAD_MW, Hardware
 from lepton_rl.core.jit import inlined, njit, njit_summing
-from lepton_rl.core.placement import fits
-from lepton_rl.core.power import drawn_uw
+from lepton_rl.core.placement import CONSOLIDATED, seconds_to_reservation
+from lepton_rl.core.power import node_draw_uw
 from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
-from lepton_rl.envs.fast_log import fast_log
+from lepton_rl.envs.fast_math import fast_exp, fast_log
 from lepton_rl.envs.window import (
     F_GPUS,
     F_KEY,
@@ -33,8 +33,9 @@ from lepton_rl.envs.window import (
     S_TIME,
     S_WEIGHT,
     STATIC_COLUMNS,
+    fits_from_window,
 )
-from lepton_rl.simulator.heat import heat_row, temperature
+from lepton_rl.simulator.heat import node_heat, sum_heat
 from lepton_rl.simulator.scores import RESERVE_RHO, RESERVE_T0, RESERVE_T1
 
 UNKNOWN_TIME = 3600.0
@@ -187,14 +188,26 @@ def _mark_fitting(
 ) -> int:  # fmt: skip
     """Write the mask of the visible jobs; return how many fit."""
     fitting = 0
+    free = float(L.MILLI * totals[L.FREE_WHOLE])
     if rules[L.COUNTED] == 1:
-        free = float(L.MILLI * totals[L.FREE_WHOLE])
         for place in range(visible):
             mask[place] = facts[place, F_GPUS] <= free
             fitting += mask[place]
         return fitting
+    soonest = seconds_to_reservation(nodes, hw)
+    unsure = 0
+    if hw is not None and rules[L.PLACEMENT] != CONSOLIDATED:
+        for place in range(visible):  # in parallel lanes: most gangs take any GPUs
+            takes_any = facts[place, facts.shape[1] - 1] < soonest
+            few = facts[place, F_GPUS] <= free
+            mask[place] = few & takes_any
+            fitting += mask[place]
+            unsure += (few | (facts[place, F_GPUS] < L.MILLI)) & (not takes_any)
+        if unsure == 0:
+            return fitting
+    fitting = 0
     for place in range(visible):
-        mask[place] = fits(rules[L.PLACEMENT], jobs, shown[place], gpus, nodes, totals, hw)
+        mask[place] = fits_from_window(place, soonest, jobs, shown, facts, gpus, nodes, totals, hw, rules)
         fitting += mask[place]
     return fitting
 
@@ -379,8 +392,7 @@ def _encode_typed_group(
     if hw is None:
         return
     busy, memory, count, capacity, up = 0, 0, 0, 0, 0
-    draw, most, degrees = 0.0, 0.0, 0.0
-    counts_heat = hw.heat.shape[0] > 0
+    draw, most = 0.0, 0.0
     for node in range(first, last):
         kind = nodes[node, L.TYPE]
         busy += nodes[node, L.BUSY]
@@ -389,16 +401,41 @@ def _encode_typed_group(
         capacity += nodes[node, L.COUNT] * nodes[node, L.MEMORY_EACH]
         up += nodes[node, L.COUNT] - nodes[node, L.GPUS_DOWN]
         most += (hw.power_mw[kind, IDLE_MW] + hw.power_mw[kind, LOAD_MW]) * nodes[node, L.COUNT]
-        for gpu in range(nodes[node, L.FIRST], nodes[node, L.FIRST] + nodes[node, L.COUNT]):
-            draw += drawn_uw(gpu, gpus, nodes, hw)
-            if counts_heat:
-                draw -= clock[heat_row(gpu, gpus) + L.NOT_DRAWN]
-                degrees += temperature(gpu, gpus, nodes, hw, clock, clock[L.NOW])
+        draw += node_draw_uw(node, gpus, nodes, hw)
+        if hw.heat.shape[0] > 0:
+            draw -= sum_heat(node, gpus, nodes, clock)
     machine[0, group] = busy / (L.MILLI * float(count))
     machine[1, group] = memory / float(capacity)
     machine[2, group] = min(draw / (most * 1e3), 1.0)  # a limit may be above the group's own
-    machine[3, group] = min(max(degrees / (100.0 * count), 0.0), 1.0)
     machine[4, group] = up / float(count)
+
+
+@inlined
+def _encode_temperatures(
+    gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats, per_group: int, machine: Singles
+) -> None:  # fmt: skip
+    """Write the mean temperature of each group, which changes by itself."""
+    if hw is None:
+        return
+    now = clock[L.NOW]
+    count = nodes.shape[0]
+    counted_at = clock[node_heat(L.COUNTED_AT, gpus, nodes) :][:count]
+    decay = clock[node_heat(L.DECAY, gpus, nodes) :][:count]
+    steady = clock[node_heat(L.STEADY_SUM, gpus, nodes) :][:count]
+    above = clock[node_heat(L.ABOVE_SUM, gpus, nodes) :][:count]
+    if per_group == 1:
+        row = machine[3]
+        for node in range(nodes.shape[0]):  # in parallel lanes
+            row[node] = steady[node] + above[node] * fast_exp((now - counted_at[node]) * decay[node])
+        for node in range(nodes.shape[0]):
+            row[node] = min(max(row[node] / (100.0 * nodes[node, L.COUNT]), 0.0), 1.0)
+        return
+    for group in range(machine.shape[1]):
+        degrees, held = 0.0, 0
+        for node in range(group * per_group, min((group + 1) * per_group, nodes.shape[0])):
+            degrees += steady[node] + above[node] * fast_exp((now - counted_at[node]) * decay[node])
+            held += nodes[node, L.COUNT]
+        machine[3, group] = min(max(degrees / (100.0 * held), 0.0), 1.0)
 
 
 @inlined
@@ -430,13 +467,11 @@ def encode_nodes(
 
     `machine` has the shape (3 or 5, groups). Load is the part of the GPUs that jobs hold, memory the part of their
     memory, power the draw as a part of the maximum, temperature the mean in units of 100 degrees Celsius, health the
-    part of the GPUs that are up. Only nodes that changed since the last call are read, where temperatures do not change
-    by themselves: with hundreds of nodes this table would cost more than the rest of the step.
+    part of the GPUs that are up. Only nodes that changed since the last call are read: with hundreds of nodes this
+    table would cost more than the rest of the step.
     """
     groups = machine.shape[1]
     per_group = (nodes.shape[0] + groups - 1) // groups
-    if hw is not None and hw.heat.shape[0] > 0:
-        totals[L.TOUCHED] = -1
     touched = totals[L.TOUCHED]
     if touched < 0:
         for group in range(groups):
@@ -444,4 +479,10 @@ def encode_nodes(
     for index in range(touched):
         node = totals[L.TOUCHED + 1 + index]
         _encode_group(gpus, nodes, totals, hw, clock, node // per_group, per_group, idle_share, machine)
+    if hw is not None:
+        if hw.heat.shape[0] > 0:
+            _encode_temperatures(gpus, nodes, hw, clock, per_group, machine)
+        elif touched < 0:
+            for group in range(groups):
+                machine[3, group] = 0.0
     totals[L.TOUCHED] = 0

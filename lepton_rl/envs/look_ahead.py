@@ -30,6 +30,11 @@ def _fetch_job(env: int, job: int, jobs: Floats, truth: Floats) -> None:
     fetch(jobs[env], job, L.ID)
     fetch(jobs[env], job, L.PREDICTED)
     fetch(truth[env], job, L.RUN)
+    if jobs.shape[2] > L.ASKS:  # a detailed cluster
+        fetch(jobs[env], job, L.QUEUE)
+        fetch(jobs[env], job, L.SINCE)
+        fetch(jobs[env], job, jobs.shape[2] - 1)
+        fetch(truth[env], job, L.CHANGED)
 
 
 @inlined

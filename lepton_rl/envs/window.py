@@ -4,12 +4,19 @@ Between two observations a job or two come or go. Moving what lies behind them c
 anew: the unchanging features stay in the observation's own rows.
 """
 
+import numpy as np
+
 from lepton_rl.core import layout as L
-from lepton_rl.core.arrays import Floats, Ints32, Singles
+from lepton_rl.core.arrays import Floats, Ints32, Ints64, Singles
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined
 from lepton_rl.core.memory import move
+from lepton_rl.core.placement import CONSOLIDATED, fits
+from lepton_rl.core.progress import planned_seconds
 
-# facts: float64 (window, BASIC_FACT_COLUMNS or, for the full features, FACT_COLUMNS), one row per visible job.
+# facts: float64 (window, columns), one row per visible job: the first BASIC_FACT_COLUMNS or, for the full features,
+# FACT_COLUMNS; on a detailed cluster one more: the seconds that the job is planned to take if any free GPUs will do
+# for it, infinity if it minds which.
 F_SUBMIT = 0  # seconds
 F_GPUS = 1  # milli-GPU
 BASIC_FACT_COLUMNS = 2
@@ -35,15 +42,46 @@ ROW_MEMORY = 8
 ROW_WEIGHT = 9
 
 
-def fact_columns(full: bool) -> int:
+def fact_columns(full: bool, detailed: bool) -> int:
     """Return the number of columns of `facts`."""
-    return FACT_COLUMNS if full else BASIC_FACT_COLUMNS
+    return (FACT_COLUMNS if full else BASIC_FACT_COLUMNS) + int(detailed)
+
+
+@inlined
+def _anywhere_seconds(jobs: Floats, job: int, hw: Hardware) -> float:
+    """Seconds that a gang is planned to take that any free GPUs will do for; infinity for another job."""
+    if hw is None:
+        return np.inf
+    every_type = (1 << hw.power_mw.shape[0]) - 1
+    minds = jobs[job, L.GPUS] < L.MILLI or int(jobs[job, L.TYPES]) & every_type != every_type
+    for column in range(L.ASKS, jobs.shape[1]):
+        minds = minds or jobs[job, column] > 0.0
+    return np.inf if minds else planned_seconds(jobs, job, hw)
+
+
+@inlined
+def fits_from_window(
+    place: int, soonest: float, jobs: Floats, shown: Ints32, facts: Floats, gpus: Ints32, nodes: Ints32,
+    totals: Ints64, hw: Hardware, rules: Ints64,
+) -> bool:  # fmt: skip
+    """Whether the job at this place of the window could start now; mostly told without a look at its row.
+
+    `soonest` is `seconds_to_reservation` now.
+    """
+    demand = facts[place, F_GPUS]
+    if demand >= L.MILLI:
+        if demand > L.MILLI * totals[L.FREE_WHOLE]:
+            return False
+        if hw is not None and facts[place, facts.shape[1] - 1] < soonest and rules[L.PLACEMENT] != CONSOLIDATED:
+            return True
+    return fits(rules[L.PLACEMENT], jobs, shown[place], gpus, nodes, totals, hw)
 
 
 @inlined
 def _write(
-    jobs: Floats, static: Singles, job: int, place: int, full: bool, shown: Ints32, facts: Floats, rows: Singles
-) -> None:
+    jobs: Floats, static: Singles, job: int, place: int, hw: Hardware, full: bool, shown: Ints32, facts: Floats,
+    rows: Singles,
+) -> None:  # fmt: skip
     shown[place] = job
     facts[place, F_SUBMIT] = jobs[job, L.SUBMIT]
     facts[place, F_GPUS] = jobs[job, L.GPUS]
@@ -57,6 +95,8 @@ def _write(
         facts[place, F_RESERVE] = static[job, S_RESERVE]
         rows[place, ROW_MEMORY] = static[job, S_MEMORY]
         rows[place, ROW_WEIGHT] = static[job, S_WEIGHT]
+    if hw is not None:
+        facts[place, facts.shape[1] - 1] = _anywhere_seconds(jobs, job, hw)
 
 
 @inlined
@@ -68,8 +108,8 @@ def _move(shown: Ints32, facts: Floats, rows: Singles, to: int, start: int, coun
 
 @inlined
 def follow_queue(
-    jobs: Floats, static: Singles, queue: Ints32, front: int, visible: int, filled: int, full: bool, shown: Ints32,
-    facts: Floats, rows: Singles,
+    jobs: Floats, static: Singles, queue: Ints32, front: int, visible: int, filled: int, hw: Hardware, full: bool,
+    shown: Ints32, facts: Floats, rows: Singles,
 ) -> int:  # fmt: skip
     """Make the window show queue[front : front + visible]; it has `filled` rows from before.
 
@@ -96,7 +136,7 @@ def follow_queue(
                 _move(shown, facts, rows, place + 1, place, filled - place)
                 filled += 1
                 written = max(written, filled)
-            _write(jobs, static, job, place, full, shown, facts, rows)
+            _write(jobs, static, job, place, hw, full, shown, facts, rows)
             filled = max(filled, place + 1)
             place += 1
     return written

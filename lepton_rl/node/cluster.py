@@ -6,7 +6,7 @@ processes. What a GPU is doing comes from telemetry, what a job is doing from th
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,19 +14,18 @@ from typing import Protocol
 from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.devices import DeviceError, Telemetry, TelemetrySnapshot
+from lepton_rl.devices import DeviceError, Telemetry
 from lepton_rl.errors import IllegalAction, JobError, JournalError, NodeError
 from lepton_rl.node.actions import plain
 from lepton_rl.node.clock import Clock, SystemClock
 from lepton_rl.node.estimates import EstimateRules, RunTimes
 from lepton_rl.node.events import RunEvent
+from lepton_rl.node.gpu_watch import GpuWatch
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.jobs import ACTIVE, JobRecord, JobRequest, JobState, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
-from lepton_rl.node.lifecycle import GpuState, GpuStatus, Lifecycle
-from lepton_rl.node.metering import RunMeter
-from lepton_rl.node.ownership import Ownership
-from lepton_rl.node.reservations import entitled, in_force, kept_free, reasons
+from lepton_rl.node.lifecycle import GpuState, GpuStatus
+from lepton_rl.node.reservations import entitled, in_force, kept_free
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.view import GpuView, JobRows, RunningJob, Views
 
@@ -118,15 +117,11 @@ class NodeCluster:
         self._jobs: dict[int, _Job] = {}  # all that are not final
         self._holding: dict[int, RunRecord] = {}  # by job; orphans of lost jobs too
         self._targets: dict[int, tuple[str, ...]] = {}  # where a job that is being moved goes
-        self._unwritten: dict[str, GpuStatus] = {}
-        self._ownership = Ownership(journal.node_id)
-        self._meter = RunMeter()
-        self._metered_at = 0.0
         self._view: Snapshot | None = None
         self._decided_at = -float("inf")
         self._due = asyncio.Event()
         self._closing = False
-        self.lifecycle = self._recall_gpus()
+        self.gpus = GpuWatch(hardware, journal, telemetry, self.clock, self._holding)
         self._recall_jobs()
         self.loop.add_reader(runs.fileno(), self._on_runs)
         self._ticking = self.loop.create_task(self._tick_for_ever())
@@ -174,15 +169,17 @@ class NodeCluster:
 
     def drain(self, uuid: str, reason: str) -> None:
         """Let a GPU take no new work from now on; what runs on it goes on."""
-        self.lifecycle.drained[uuid] = reason
+        self.gpus.drain(uuid, reason)
         self.look()
 
     def resume(self, uuid: str) -> None:
         """Undo `drain`, forget the errors of a GPU that was repaired, and let it be accepted anew."""
-        self.lifecycle.drained.pop(uuid, None)
-        self.lifecycle.verify(uuid)
-        self.telemetry.acknowledge(uuid)
-        self.journal.ledger.set_gpu(uuid, GpuState.UNVERIFIED, "resumed", self.clock.wall())
+        self.gpus.resume(uuid)
+        self.look()
+
+    def verify(self) -> None:
+        """Let all GPUs on which nothing runs pass their acceptance once more."""
+        self.gpus.verify()
         self.look()
 
     def decide(self) -> None:
@@ -200,7 +197,7 @@ class NodeCluster:
         self._ticking.cancel()
         self.loop.run_until_complete(asyncio.gather(self._ticking, return_exceptions=True))
         with suppress(JournalError):
-            self._write_use()
+            self.gpus.write_use()
         self.loop.remove_reader(self.runs.fileno())
 
     def examples(self) -> list[Snapshot]:
@@ -217,7 +214,7 @@ class NodeCluster:
 
     def unavailable(self) -> list[str]:
         """Return which GPUs take no new work now, and why, a sentence each."""
-        status = self.lifecycle.status
+        status = self.gpus.status
         out = {uuid: f"{status[uuid].state}: {status[uuid].reason}" for uuid in status if not status[uuid].takes_work}
         soon, moving = self._kept_free(self.clock.wall()), {uuid for uuids in self._targets.values() for uuid in uuids}
         ahead = dict.fromkeys(soon, "reserved soon: a job that waits would run into it")
@@ -227,7 +224,7 @@ class NodeCluster:
 
     def gpu_of(self, uuid: str) -> GpuStatus:
         """Return the state of a GPU."""
-        return self.lifecycle.status[uuid]
+        return self.gpus.status[uuid]
 
     # The Cluster protocol ---------------------------------------------------------------------------------------
 
@@ -293,15 +290,14 @@ class NodeCluster:
         Raises:
             IllegalAction: one of them takes no work any more.
         """
-        asked = [device.processes_at for device in self.telemetry.latest().devices if device.identity.uuid in uuids]
-        if not all(at is not None and self.clock.monotonic() - at < PROCESSES_AGE_S for at in asked):
+        if not self.gpus.processes_are_newer(uuids, PROCESSES_AGE_S):
             try:
                 self.telemetry.refresh(PROCESSES_AGE_S)
             except DeviceError as error:
                 raise IllegalAction(f"job {job} is not started blindly: {error}") from error
         self.look()
         for uuid in uuids:
-            status = self.lifecycle.status[uuid]
+            status = self.gpus.status[uuid]
             if not status.takes_work:
                 number = self.hardware.number_of(uuid)
                 raise IllegalAction(f"job {job}: GPU {number} is {status.state} now: {status.reason}")
@@ -355,27 +351,13 @@ class NodeCluster:
         return RunningJob(row, min(started, self.time), tuple(map(self.hardware.number_of, run.gpu_uuids)))
 
     def _gpu_view(self, wall: float) -> GpuView:
-        status = self.lifecycle.status
+        status = self.gpus.status
         out = {number for number, uuid in enumerate(self.hardware.uuids) if not status[uuid].takes_work}
         out |= {self.hardware.number_of(uuid) for uuid in self._kept_free(wall)}
         partly = [run for run in self._holding.values() if not self._is_whole(run)]
         kept = {uuid for uuids in (*self._targets.values(), *(run.gpu_uuids for run in partly)) for uuid in uuids}
         out |= {number for number, uuid in enumerate(self.hardware.uuids) if uuid in kept}
-        return GpuView(frozenset(out), self._power_limits())
-
-    def _power_limits(self) -> Mapping[int, int]:
-        """Limits that differ from the group's own, within the card's range."""
-        found = {}
-        for device in self.telemetry.latest().devices:
-            uuid, limit = device.identity.uuid, device.raw.power_limit_mw
-            if limit is None or uuid not in self.hardware.uuids:
-                continue
-            number = self.hardware.number_of(uuid)
-            group = self.hardware.cluster.group_of(number)
-            lowest, highest = group.gpu.min_power_limit_w * 1e3, group.gpu.max_power_limit_w * 1e3
-            if lowest <= limit <= highest and limit != round(group.limit_w * 1e3):
-                found[number] = limit
-        return found
+        return GpuView(frozenset(out), self.gpus.power_limits_mw())
 
     def _kept_free(self, wall: float) -> set[str]:
         """GPUs that are kept for somebody now, or soon."""
@@ -391,7 +373,7 @@ class NodeCluster:
                     uuid
                     for uuid in reservation.gpu_uuids
                     if uuid in self.hardware.uuids
-                    and self.lifecycle.status[uuid].state is GpuState.RESERVED
+                    and self.gpus.status[uuid].state is GpuState.RESERVED
                     and not any(uuid in run.gpu_uuids for run in self._holding.values())
                 )[: max(record.request.gpu_milli // 1000, 1)]
                 if record.id in self._holding or record.request.begin_time > wall or not self._suits(record, uuids):
@@ -412,15 +394,6 @@ class NodeCluster:
             return False
         return True
 
-    def _recall_gpus(self) -> Lifecycle:
-        known = self.journal.ledger.gpus()
-        cluster = self.hardware.cluster
-        memory = {uuid: cluster.group_of(gpu).gpu.memory_gib for gpu, uuid in enumerate(self.hardware.uuids)}
-        never = (GpuState.UNVERIFIED, GpuState.LOST, GpuState.UNHEALTHY)
-        accepted = [uuid for uuid, record in known.items() if record.state not in never]
-        drained = {uuid: record.reason or "" for uuid, record in known.items() if record.state == GpuState.DRAINED}
-        return Lifecycle(memory, accepted, {uuid: why for uuid, why in drained.items() if uuid in memory})
-
     def _recall_jobs(self) -> None:
         for event in self.runs.adopt():
             _log.info("found job %d: %s", event.job, event.kind)
@@ -430,11 +403,7 @@ class NodeCluster:
             self._take_in(record)
         for run in self.journal.holding():
             self._holding[run.job] = run
-            self._meter.begin(run)
-        held = {uuid for run in self._holding.values() for uuid in run.gpu_uuids}
-        for uuid, gpu in self.journal.ledger.gpus().items():
-            if gpu.state in (GpuState.ALLOCATED, GpuState.RELEASING) and uuid not in held:
-                self.lifecycle.release(uuid, self.clock.monotonic())
+        self.gpus.recall()
         self.telemetry.wake()
         self.look()
         self._due.set()
@@ -481,11 +450,7 @@ class NodeCluster:
             return
         if before is not None and before.run == event.run:
             del self._holding[event.job]
-            for uuid in before.gpu_uuids:
-                if not any(uuid in run.gpu_uuids for run in self._holding.values()):
-                    self.lifecycle.release(uuid, self.clock.monotonic())
-            self.telemetry.wake()
-            use = self._meter.end(event.job, event.run)
+            use = self.gpus.release(before)
             with suppress(JournalError):  # what is known since the last time is lost, and nothing else
                 self.journal.set_run_usage(event.job, event.run, round(use.energy_mj), use.peak_memory_mib)
         if event.state is JobState.DONE:
@@ -500,7 +465,7 @@ class NodeCluster:
             known = self._jobs.get(job)
             if known is None or known.record.state is not JobState.WAITING or job in self._holding:
                 continue
-            states = [self.lifecycle.status[uuid] for uuid in uuids]
+            states = [self.gpus.status[uuid] for uuid in uuids]
             if all(status.takes_work for status in states):
                 del self._targets[job]
                 self._start(job, uuids)
@@ -522,47 +487,18 @@ class NodeCluster:
         self.look()
         if self.power is not None:
             self.power.renew(self.clock.monotonic())
-        if self.clock.monotonic() - self._metered_at > METERING_S:
-            self._write_use()
+        if self.clock.monotonic() - self.gpus.written_at > METERING_S:
+            self.gpus.write_use()
         wall, since = self.clock.wall(), self.clock.monotonic() - self._decided_at
         waiting = [record.request for record in self.waiting()]
         begun = any(wall - TICK_S - 1.0 < request.begin_time <= wall for request in waiting)
         if begun or (waiting and since >= self.rules.timer_s):
             self.decide()
 
-    def _write_use(self) -> None:
-        """Let the journal know what the runs have used so far, should this daemon not see their ends."""
-        self._metered_at = self.clock.monotonic()
-        with self.journal.transaction():
-            for run in self._holding.values():
-                use = self._meter.of(run.job, run.run)
-                self.journal.set_run_usage(run.job, run.run, round(use.energy_mj), use.peak_memory_mib)
-
     def look(self) -> None:
         """Work out the states of the GPUs; where one changed, that is a decision point."""
-        snapshot, wall = self.telemetry.latest(), self.clock.wall()
-        self._ownership.expect(self._holding.values())
-        self._meter.add(snapshot, self._holding.values(), self._ownership.run_of)
-        for status in self._changed(snapshot, wall):
-            self._unwritten[status.uuid] = status
-            _log.info("GPU %s is %s%s", status.uuid, status.state, status.reason and f": {status.reason}")
-        if not self._unwritten:
-            return
-        self._arrive()
-        self.decide()
-        with self.journal.transaction():
-            for status in self._unwritten.values():
-                # Of a drained one only what the operator said: that is read again by the next daemon.
-                reason = self.lifecycle.drained.get(status.uuid, status.reason)
-                self.journal.ledger.set_gpu(status.uuid, status.state, reason, status.since)
-        self._unwritten.clear()
-        self.on_change()
-
-    def _changed(self, snapshot: TelemetrySnapshot, wall: float) -> list[GpuStatus]:
-        devices = {device.identity.uuid: device for device in snapshot.devices}
-        held = {uuid for run in self._holding.values() for uuid in run.gpu_uuids}
-        reserved = reasons(self.journal.ledger, wall)
-        return self.lifecycle.update(devices, held, reserved, self._is_ours, wall, snapshot.monotonic_s)
-
-    def _is_ours(self, pid: int) -> bool:
-        return self._ownership.run_of(pid) is not None
+        if self.gpus.look():
+            self._arrive()
+            self.decide()
+            self.gpus.write()
+            self.on_change()

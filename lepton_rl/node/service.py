@@ -17,7 +17,6 @@ from lepton_rl.node.explain import explain
 from lepton_rl.node.guard import Guard, Verdict
 from lepton_rl.node.jobs import FINAL, JobRecord, JobState, RunRecord, StopHow
 from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
-from lepton_rl.node.lifecycle import GpuState
 from lepton_rl.node.promotion import Promotion
 
 _log = logging.getLogger(__name__)
@@ -296,10 +295,7 @@ class Service:
         return {"gpu": uuid, "state": status.state, "reason": status.reason}
 
     def _verify(self, caller: Caller, message: m.Verify) -> list[dict[str, Any]]:
-        for uuid in self._cluster.hardware.uuids:
-            if self._cluster.gpu_of(uuid).state in (GpuState.UNVERIFIED, GpuState.AVAILABLE):
-                self._cluster.lifecycle.verify(uuid)
-        self._cluster.look()
+        self._cluster.verify()
         return [asdict(self._cluster.gpu_of(uuid)) for uuid in self._cluster.hardware.uuids]
 
     def _reserve(self, caller: Caller, message: m.Reserve) -> dict[str, Any]:

@@ -7,7 +7,7 @@ is wanted. A GPU at its throttle temperature draws no more than what holds it th
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import stir
+from lepton_rl.core.allocation import stir, touch
 from lepton_rl.core.arrays import Floats, Ints32, Ints64
 from lepton_rl.core.hardware.power_limit import speed_under_limit
 from lepton_rl.core.hardware.tables import (
@@ -21,12 +21,11 @@ from lepton_rl.core.hardware.tables import (
     TIME_CONSTANT_S,
     Hardware,
 )
-from lepton_rl.core.hardware.thermal import seconds_to_temperature, temperature_after_c
+from lepton_rl.core.hardware.thermal import seconds_to_temperature
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.power import drawn_uw, left_by_limit
 
 _speed_under_limit = inlined(speed_under_limit)
-_temperature_after_c = inlined(temperature_after_c)
 _seconds_to_temperature = inlined(seconds_to_temperature)
 
 
@@ -91,20 +90,57 @@ def _forget_hot_at(gpus: Ints32, clock: Floats) -> None:
 
 
 @inlined
+def node_heat(figure: int, gpus: Ints32, nodes: Ints32) -> int:
+    """Where one of the NODE_HEAT_ROWS begins in the clock."""
+    return int(heat_row(gpus.shape[0], gpus) + figure * nodes.shape[0])
+
+
+@inlined
+def _left_of(node: int, gpus: Ints32, nodes: Ints32, clock: Floats, now: float) -> float:
+    """Part that is left now of what the GPUs of a node, all of one type, were above their steady temperatures."""
+    passed = now - clock[node_heat(L.COUNTED_AT, gpus, nodes) + node]
+    return float(np.exp(passed * clock[node_heat(L.DECAY, gpus, nodes) + node]))
+
+
+@inlined
 def temperature(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats, now: float) -> float:
     """Temperature of a GPU at a time at which its draw has not changed since, degrees Celsius."""
     if hw is None:
         return np.nan
     row = heat_row(gpu, gpus)
-    figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
+    node = int(gpus[gpu, L.NODE])
     if clock[row + L.NOT_DRAWN] > 0.0 or clock[_hot_at(gpu)] <= now:
-        return float(figures[THROTTLE_C])
-    if clock[row + L.WARM_SINCE] == now:  # the exponential of 0 seconds would round
-        return float(clock[row + L.TEMPERATURE])
-    return _temperature_after_c(
-        clock[row + L.TEMPERATURE], clock[row + L.DRAWING], now - clock[row + L.WARM_SINCE], hw.inlet_c,
-        figures[C_PER_W], figures[TIME_CONSTANT_S],
-    )  # fmt: skip
+        return float(hw.heat[nodes[node, L.TYPE], THROTTLE_C])
+    if clock[node_heat(L.COUNTED_AT, gpus, nodes) + node] == now:  # what is added up below would round
+        return float(clock[row + L.DEGREES])
+    above = clock[row + L.DEGREES] - clock[row + L.STEADY]
+    return float(clock[row + L.STEADY] + above * _left_of(node, gpus, nodes, clock, now))
+
+
+@inlined
+def _count_to_now(node: int, gpus: Ints32, nodes: Ints32, clock: Floats) -> None:
+    """Let a node's GPUs cool or warm up to now: one exponential for all of them."""
+    at = node_heat(L.COUNTED_AT, gpus, nodes) + node
+    if clock[at] != clock[L.NOW]:
+        left = _left_of(node, gpus, nodes, clock, clock[L.NOW])
+        clock[at] = clock[L.NOW]
+        for gpu in range(nodes[node, L.FIRST], nodes[node, L.FIRST] + nodes[node, L.COUNT]):
+            row = heat_row(gpu, gpus)
+            clock[row + L.DEGREES] = clock[row + L.STEADY] + (clock[row + L.DEGREES] - clock[row + L.STEADY]) * left
+
+
+@inlined
+def sum_heat(node: int, gpus: Ints32, nodes: Ints32, clock: Floats) -> float:
+    """Sum up for observers what a node's temperatures come from; return the microwatts that its GPUs hold back."""
+    steady, above, not_drawn = 0.0, 0.0, 0.0
+    for gpu in range(nodes[node, L.FIRST], nodes[node, L.FIRST] + nodes[node, L.COUNT]):
+        row = heat_row(gpu, gpus)
+        steady += clock[row + L.STEADY]
+        above += clock[row + L.DEGREES] - clock[row + L.STEADY]
+        not_drawn += clock[row + L.NOT_DRAWN]
+    clock[node_heat(L.STEADY_SUM, gpus, nodes) + node] = steady
+    clock[node_heat(L.ABOVE_SUM, gpus, nodes) + node] = above
+    return not_drawn
 
 
 @njit
@@ -129,9 +165,10 @@ def take_temperatures(degrees: Floats, gpus: Ints32, nodes: Ints32, hw: Hardware
         figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
         natural_uw = drawn_uw(gpu, gpus, nodes, hw)
         hot = degrees[gpu] >= figures[THROTTLE_C] and natural_uw * 1e-6 > figures[HOLD_W]
-        clock[row + L.TEMPERATURE] = degrees[gpu]
-        clock[row + L.WARM_SINCE] = clock[L.NOW]
         clock[row + L.NOT_DRAWN] = np.rint(natural_uw - figures[HOLD_W] * 1e6) if hot else 0.0
+        clock[row + L.STEADY] = figures[THROTTLE_C] if hot else hw.inlet_c + figures[C_PER_W] * natural_uw * 1e-6
+        clock[row + L.DEGREES] = degrees[gpu]
+        clock[node_heat(L.COUNTED_AT, gpus, nodes) + gpus[gpu, L.NODE]] = clock[L.NOW]
     _forget_hot_at(gpus, clock)
 
 
@@ -142,26 +179,29 @@ def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, cl
         return
     now = clock[L.NOW]
     row = heat_row(gpu, gpus)
-    kind = nodes[gpus[gpu, L.NODE], L.TYPE]
+    node = int(gpus[gpu, L.NODE])
+    kind = nodes[node, L.TYPE]
     figures = hw.heat[kind]
-    degrees = temperature(gpu, gpus, nodes, hw, clock, now)
+    _count_to_now(node, gpus, nodes, clock)
+    was_hot = clock[row + L.NOT_DRAWN] > 0.0
+    reached = was_hot or clock[_hot_at(gpu)] <= now
+    degrees = figures[THROTTLE_C] if reached else clock[row + L.DEGREES]
     natural_uw = drawn_uw(gpu, gpus, nodes, hw)
     natural = natural_uw * 1e-6
     hold = figures[HOLD_W]
     hot = degrees >= figures[THROTTLE_C] and natural > hold
     not_drawn = np.rint(natural_uw - hold * 1e6) if hot else 0.0
     totals[L.HELD_BACK] += int(not_drawn - clock[row + L.NOT_DRAWN])
-    was_hot = clock[row + L.NOT_DRAWN] > 0.0
-    clock[row + L.TEMPERATURE] = degrees
-    clock[row + L.WARM_SINCE] = now
-    clock[row + L.DRAWING] = hold if hot else natural
     clock[row + L.NOT_DRAWN] = not_drawn
+    clock[row + L.STEADY] = figures[THROTTLE_C] if hot else hw.inlet_c + figures[C_PER_W] * natural
+    clock[row + L.DEGREES] = degrees
     hot_at = np.inf
     if not hot and natural > hold:
         hot_at = now + _seconds_to_temperature(
             degrees, figures[THROTTLE_C], natural, hw.inlet_c, figures[C_PER_W], figures[TIME_CONSTANT_S]
         )
     _set_hot_at(gpu, hot_at, gpus, clock)
+    touch(node, totals)
     if hot or was_hot:
         left = left_by_limit(gpu, gpus, nodes, hw)
         if hot:
@@ -197,7 +237,9 @@ def start_cold(gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats) -> None
         figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
         row = heat_row(gpu, gpus)
         watts = drawn_uw(gpu, gpus, nodes, hw) * 1e-6
-        clock[row + L.TEMPERATURE] = hw.inlet_c + figures[C_PER_W] * watts
-        clock[row + L.WARM_SINCE] = clock[L.NOW]
-        clock[row + L.DRAWING] = watts
+        clock[row + L.STEADY] = hw.inlet_c + figures[C_PER_W] * watts
+        clock[row + L.DEGREES] = clock[row + L.STEADY]
         clock[row + L.NOT_DRAWN] = 0.0
+    for node in range(nodes.shape[0]):
+        clock[node_heat(L.COUNTED_AT, gpus, nodes) + node] = clock[L.NOW]
+        clock[node_heat(L.DECAY, gpus, nodes) + node] = -1.0 / hw.heat[nodes[node, L.TYPE], TIME_CONSTANT_S]

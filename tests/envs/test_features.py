@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lepton_rl.core import ClusterSpec, Placement, Start
 from lepton_rl.envs import Codec
 from lepton_rl.envs.codec import WINDOW_KEYS, Observation
-from lepton_rl.envs.fast_log import fast_log
+from lepton_rl.envs.fast_math import fast_log
 from lepton_rl.envs.features import CONTEXT_FEATURES, FEATURES, FULL_FEATURES
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace

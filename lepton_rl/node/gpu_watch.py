@@ -1,0 +1,150 @@
+"""What the GPUs of a node are doing, from telemetry: states, strangers' processes, power limits, what runs use."""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from lepton_rl.devices import Telemetry
+from lepton_rl.node.clock import Clock
+from lepton_rl.node.hardware import NodeHardware
+from lepton_rl.node.jobs import RunRecord
+from lepton_rl.node.journal import Journal
+from lepton_rl.node.lifecycle import GpuState, GpuStatus, Lifecycle
+from lepton_rl.node.metering import RunMeter, RunUse
+from lepton_rl.node.ownership import Ownership
+from lepton_rl.node.reservations import reasons
+
+_log = logging.getLogger(__name__)
+
+
+class GpuWatch:
+    """Follows a node's GPUs and lets the journal know.
+
+    Args:
+        hardware: the GPUs.
+        journal: keeps their states, and what runs use.
+        telemetry: the readings.
+        clock: the machine's clocks.
+        holding: the runs that hold GPUs now, orphans of lost jobs too, by job; read at every look.
+    """
+
+    def __init__(
+        self,
+        hardware: NodeHardware,
+        journal: Journal,
+        telemetry: Telemetry,
+        clock: Clock,
+        holding: Mapping[int, RunRecord],
+    ) -> None:
+        self._hardware, self._journal, self._telemetry, self._clock = hardware, journal, telemetry, clock
+        self._holding = holding
+        self._lifecycle = _recalled(hardware, journal)
+        self._unwritten: dict[str, GpuStatus] = {}
+        self._ownership = Ownership(journal.node_id)
+        self._meter = RunMeter()
+        self.written_at = 0.0
+        """When `write_use` last did, seconds of the monotonic clock."""
+
+    @property
+    def status(self) -> Mapping[str, GpuStatus]:
+        """Each GPU's state, by UUID."""
+        return self._lifecycle.status
+
+    def held(self) -> set[str]:
+        """Return the UUIDs of the GPUs that runs hold."""
+        return {uuid for run in self._holding.values() for uuid in run.gpu_uuids}
+
+    def recall(self) -> None:
+        """Go on from what the journal has: what runs have used, and which GPUs were let go of while nobody looked."""
+        for run in self._holding.values():
+            self._meter.begin(run)
+        held = self.held()
+        for uuid, gpu in self._journal.ledger.gpus().items():
+            if gpu.state in (GpuState.ALLOCATED, GpuState.RELEASING) and uuid not in held:
+                self._lifecycle.release(uuid, self._clock.monotonic())
+
+    def drain(self, uuid: str, reason: str) -> None:
+        """Let a GPU take no new work from the next look on."""
+        self._lifecycle.drained[uuid] = reason
+
+    def resume(self, uuid: str) -> None:
+        """Undo `drain`, forget the errors of a GPU that was repaired, and let it be accepted anew."""
+        self._lifecycle.drained.pop(uuid, None)
+        self._lifecycle.verify(uuid)
+        self._telemetry.acknowledge(uuid)
+        self._journal.ledger.set_gpu(uuid, GpuState.UNVERIFIED, "resumed", self._clock.wall())
+
+    def verify(self) -> None:
+        """Let all GPUs on which nothing runs pass their acceptance once more, at the next look."""
+        for uuid, status in self.status.items():
+            if status.state in (GpuState.UNVERIFIED, GpuState.AVAILABLE):
+                self._lifecycle.verify(uuid)
+
+    def release(self, run: RunRecord) -> RunUse:
+        """Take in that a run has let go of its GPUs; return what it has used."""
+        for uuid in set(run.gpu_uuids) - self.held():
+            self._lifecycle.release(uuid, self._clock.monotonic())
+        self._telemetry.wake()
+        return self._meter.end(run.job, run.run)
+
+    def look(self) -> bool:
+        """Work out the states of the GPUs; return whether one has changed that `write` has not written."""
+        snapshot, wall = self._telemetry.latest(), self._clock.wall()
+        self._ownership.expect(self._holding.values())
+        self._meter.add(snapshot, self._holding.values(), self._ownership.run_of)
+        devices = {device.identity.uuid: device for device in snapshot.devices}
+        reserved = reasons(self._journal.ledger, wall)
+        changed = self._lifecycle.update(devices, self.held(), reserved, self._is_ours, wall, snapshot.monotonic_s)
+        for status in changed:
+            self._unwritten[status.uuid] = status
+            _log.info("GPU %s is %s%s", status.uuid, status.state, status.reason and f": {status.reason}")
+        return bool(self._unwritten)
+
+    def write(self) -> None:
+        """Let the journal know the states that have changed."""
+        with self._journal.transaction():
+            for status in self._unwritten.values():
+                # Of a drained one only what the operator said: that is read again by the next daemon.
+                reason = self._lifecycle.drained.get(status.uuid, status.reason)
+                self._journal.ledger.set_gpu(status.uuid, status.state, reason, status.since)
+        self._unwritten.clear()
+
+    def write_use(self) -> None:
+        """Let the journal know what the runs have used so far, should this daemon not see their ends."""
+        self.written_at = self._clock.monotonic()
+        with self._journal.transaction():
+            for run in self._holding.values():
+                use = self._meter.of(run.job, run.run)
+                self._journal.set_run_usage(run.job, run.run, round(use.energy_mj), use.peak_memory_mib)
+
+    def processes_are_newer(self, uuids: Iterable[str], age_s: float) -> bool:
+        """Whether the processes on all of these GPUs were listed less than `age_s` ago."""
+        listed = {device.identity.uuid: device.processes_at for device in self._telemetry.latest().devices}
+        now = self._clock.monotonic()
+        return all((at := listed.get(uuid)) is not None and now - at < age_s for uuid in uuids)
+
+    def power_limits_mw(self) -> dict[int, int]:
+        """Return the limits that differ from the group's own, within the card's range, by number of the GPU."""
+        found = {}
+        for device in self._telemetry.latest().devices:
+            uuid, limit = device.identity.uuid, device.raw.power_limit_mw
+            if limit is None or uuid not in self._hardware.uuids:
+                continue
+            number = self._hardware.number_of(uuid)
+            group = self._hardware.cluster.group_of(number)
+            lowest, highest = group.gpu.min_power_limit_w * 1e3, group.gpu.max_power_limit_w * 1e3
+            if lowest <= limit <= highest and limit != round(group.limit_w * 1e3):
+                found[number] = limit
+        return found
+
+    def _is_ours(self, pid: int) -> bool:
+        return self._ownership.run_of(pid) is not None
+
+
+def _recalled(hardware: NodeHardware, journal: Journal) -> Lifecycle:
+    """The states as the journal has them."""
+    known = journal.ledger.gpus()
+    memory = {uuid: hardware.cluster.group_of(gpu).gpu.memory_gib for gpu, uuid in enumerate(hardware.uuids)}
+    never = (GpuState.UNVERIFIED, GpuState.LOST, GpuState.UNHEALTHY)
+    accepted = [uuid for uuid, record in known.items() if record.state not in never]
+    drained = {uuid: record.reason or "" for uuid, record in known.items() if record.state == GpuState.DRAINED}
+    return Lifecycle(memory, accepted, {uuid: why for uuid, why in drained.items() if uuid in memory})
