@@ -1,0 +1,273 @@
+"""Rollouts of the on-policy algorithms, and how they reach the device: on the host until they are asked for, or there.
+
+Minibatches are those of Stable-Baselines3's own buffers, number for number. The mask is not stored a second time: our
+policies read it from the observation.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer, MaskableDictRolloutBufferSamples
+from stable_baselines3.common.buffers import DictRolloutBuffer
+from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
+from torch import Tensor
+
+from lepton_rl.agents.sb3.transfer import Arrays, Packing, Shapes, Tensors, Transfer
+from lepton_rl.core.arrays import Ints64
+from lepton_rl.errors import ConfigError
+
+ADVANTAGE_CLIP = 5.0
+
+
+class Storage(Protocol):
+    """Where a rollout's observations lie, by step and environment."""
+
+    def write(self, step: int, observation: Arrays) -> Tensors:
+        """Keep one step's observation, entries (envs, ...), and return it on the device."""
+
+    def batches(self, orders: Sequence[Ints64], beside: Arrays, fresh: bool) -> Iterator[Tensors]:
+        """Yield the rows of each order on the device.
+
+        Args:
+            orders: rows, counted over the environments of each step.
+            beside: further arrays by row, (rows,).
+            fresh: whether `beside` is new since the last call.
+        """
+
+
+class HostStorage:
+    """Observations in host memory; each minibatch is gathered there and sent as one block."""
+
+    def __init__(self, transfer: Transfer, steps: int, envs: int, shapes: Shapes) -> None:
+        self._transfer = transfer
+        self._arrays = {name: np.empty((steps, envs, *shape), dtype) for name, (shape, dtype) in shapes.items()}
+        self.nbytes = sum(array.nbytes for array in self._arrays.values())
+
+    def write(self, step: int, observation: Arrays) -> Tensors:
+        """See `Storage`."""
+        for name, array in self._arrays.items():
+            array[step] = observation[name]
+        return self._transfer.send({name: array[step] for name, array in self._arrays.items()})
+
+    def batches(self, orders: Sequence[Ints64], beside: Arrays, fresh: bool) -> Iterator[Tensors]:
+        """See `Storage`."""
+        flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in self._arrays.items()} | beside
+
+        def gather(order: Ints64, room: Arrays) -> None:
+            for name, array in flat.items():
+                # the rows are valid; with mode "raise" NumPy would gather into a buffer of its own first
+                np.take(array, order, 0, room[name][: len(order)], "clip")
+
+        longest = max(map(len, orders))
+        sender = self._transfer.sender(
+            {name: ((longest, *array.shape[1:]), array.dtype) for name, array in flat.items()}
+        )  # fmt: skip
+        for order, block in zip(orders, sender.batches(orders, gather), strict=True):
+            yield {name: tensor[: len(order)] for name, tensor in block.items()}
+
+
+class DeviceStorage:
+    """Observations on the device: each step is sent to its place there once, minibatches are gathered there."""
+
+    def __init__(self, transfer: Transfer, steps: int, envs: int, shapes: Shapes) -> None:
+        self._transfer = transfer
+        self._envs = envs
+        self._sender = transfer.sender({name: ((envs, *shape), dtype) for name, (shape, dtype) in shapes.items()})
+        self.nbytes = steps * self._sender.packing.size
+        try:
+            self._blocks = torch.empty((steps, self._sender.packing.size), dtype=torch.uint8, device=transfer.device)
+        except RuntimeError as error:  # torch raises a class of its own for CUDA, this one for a CPU
+            raise ConfigError(
+                f"a rollout of {steps} steps in {envs} environments takes {self.nbytes / 2**30:.1f} GiB, which "
+                f"{transfer.device} does not have free; use training.rollout_on=host, or lower agent.n_steps"
+            ) from error
+        self._views = self._sender.packing.tensors(self._blocks)
+        self._beside: Tensors = {}
+
+    def write(self, step: int, observation: Arrays) -> Tensors:
+        """See `Storage`."""
+        return self._sender.send(observation, self._blocks[step])
+
+    def batches(self, orders: Sequence[Ints64], beside: Arrays, fresh: bool) -> Iterator[Tensors]:
+        """See `Storage`."""
+        if fresh:
+            self._beside = {name: tensor.clone() for name, tensor in self._transfer.send(beside).items()}
+        rows = self._transfer.send({"rows": np.concatenate(orders)})["rows"]
+        for part in rows.split([len(order) for order in orders]):
+            step, env = part // self._envs, part % self._envs
+            observations = {name: view[step, env] for name, view in self._views.items()}
+            yield observations | {name: values[part] for name, values in self._beside.items()}
+
+
+def _tame(advantages: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Centre advantages, divide by their mean size and clip: dividing by the standard deviation of a heavy tail
+    would crush the ordinary steps."""
+    centred = advantages - advantages.mean()
+    tamed: NDArray[np.float32] = np.clip(centred / (np.abs(centred).mean() + 1e-8), -ADVANTAGE_CLIP, ADVANTAGE_CLIP)
+    return tamed
+
+
+class _Rollout:
+    """What both rollout buffers share; `show` comes before a step, `add` behind it.
+
+    Args:
+        arguments: as SB3's buffers have them.
+        on_device: keep the observations on the device.
+    """
+
+    # Set by SB3's constructors.
+    buffer_size: int
+    n_envs: int
+    device: torch.device
+    observation_space: Any
+    obs_shape: dict[str, tuple[int, ...]]
+
+    def __init__(self, *arguments: Any, on_device: bool = False, **named: Any) -> None:
+        self._on_device = on_device
+        self._storage: HostStorage | DeviceStorage | None = None
+        super().__init__(*arguments, **named)
+
+    def _make(self) -> None:
+        """Make room, once the base class knows the sizes."""
+        shapes = {name: (self.obs_shape[name], space.dtype) for name, space in self.observation_space.spaces.items()}
+        self.transfer = Transfer(self.device)
+        kind = DeviceStorage if self._on_device else HostStorage
+        self._storage = kind(self.transfer, self.buffer_size, self.n_envs, shapes)
+        self._outputs = torch.zeros((2, self.buffer_size, self.n_envs), device=self.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the observations."""
+        assert self._storage is not None
+        return self._storage.nbytes
+
+    def reset(self) -> None:
+        """Begin a rollout; its room stays."""
+        if self._storage is None:
+            self._make()
+        shape = (self.buffer_size, self.n_envs)
+        self.actions = np.zeros(shape, np.int64)
+        self.rewards, self.episode_starts, self.advantages, self.returns, self.values, self.log_probs = (
+            np.zeros(shape, np.float32) for _ in range(6)
+        )
+        self._shown: Any = None
+        self.generator_ready = self.full = False
+        self.pos = 0
+
+    def show(self, observation: Arrays) -> Tensors:
+        """Keep the observation of the coming step and return it on the device."""
+        assert self._storage is not None
+        self._shown = observation
+        return self._storage.write(self.pos, observation)
+
+    def add(
+        self,
+        obs: Arrays,
+        action: NDArray[Any],
+        reward: NDArray[np.float32],
+        episode_start: NDArray[Any],
+        value: Tensor,
+        log_prob: Tensor,
+        action_masks: NDArray[Any] | None = None,
+    ) -> None:
+        """Keep what came of a step; values and log probabilities stay on the device until the rollout ends."""
+        if self._shown is not obs:
+            self.show(obs)
+        self._shown = None
+        self.actions[self.pos] = action.reshape(-1)
+        self.rewards[self.pos] = reward
+        self.episode_starts[self.pos] = episode_start
+        self._outputs[0, self.pos] = value.detach().reshape(-1)
+        self._outputs[1, self.pos] = log_prob.detach().reshape(-1)
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    def compute_returns_and_advantage(self, last_values: Tensor, dones: NDArray[Any]) -> None:
+        """Compute as SB3 does, then tame the advantages; the returns stay as they are."""
+        fetched = self.transfer.fetch({"outputs": self._outputs, "last": last_values})
+        self.values, self.log_probs = (array.copy() for array in fetched["outputs"])
+        super().compute_returns_and_advantage(torch.from_numpy(fetched["last"]), dones)  # type: ignore[misc]
+        self.advantages = _tame(self.advantages)
+
+    def get(self, batch_size: int | None = None) -> Iterator[Any]:
+        """Yield minibatches in random order, all rows at once without a size.
+
+        One stays as it is until the next is asked for.
+        """
+        assert self.full
+        assert self._storage is not None
+        rows = self.buffer_size * self.n_envs
+        # SB3 counts over the steps of each environment
+        env, step = np.divmod(np.random.permutation(rows), self.buffer_size)  # noqa: NPY002 - SB3's global generator
+        order = step * self.n_envs + env
+        size = batch_size or rows
+        beside = {
+            name: getattr(self, name).reshape(-1)
+            for name in ("actions", "values", "log_probs", "advantages", "returns")
+        }
+        orders = [order[first : first + size] for first in range(0, rows, size)]
+        batches = self._storage.batches(orders, beside, not self.generator_ready)
+        self.generator_ready = True
+        for batch in batches:
+            yield self._samples(batch)
+
+    def _samples(self, batch: Tensors) -> Any:
+        named = [batch.pop(name) for name in ("actions", "values", "log_probs", "advantages", "returns")]
+        return DictRolloutBufferSamples(batch, *named)
+
+
+class RolloutBuffer(_Rollout, DictRolloutBuffer):  # type: ignore[misc]
+    """Rollouts with tamed advantages."""
+
+
+class MaskableBuffer(_Rollout, MaskableDictRolloutBuffer):  # type: ignore[misc]
+    """Rollouts with masks and tamed advantages."""
+
+    def _samples(self, batch: Tensors) -> Any:
+        return MaskableDictRolloutBufferSamples(*super()._samples(batch), batch["action_mask"])
+
+
+class Collecting:
+    """`collect_rollouts` of PPO, A2C and MaskablePPO with one copy to the device for a step, and one back: the actions.
+
+    It does without what our environments never need: bootstrapping behind a truncated episode, noise that depends on
+    the state, actions that are no numbers.
+    """
+
+    policy: Any
+    action_space: spaces.Discrete
+    num_timesteps: int
+    _last_obs: Any
+    _last_episode_starts: Any
+    _update_info_buffer: Any
+
+    def collect_rollouts(
+        self, env: Any, callback: Any, rollout_buffer: Any, n_rollout_steps: int, use_masking: bool = True
+    ) -> bool:
+        """Fill the buffer with steps of the current policy; return False where the callback ends the training."""
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        transfer = rollout_buffer.transfer
+        callback.on_rollout_start()
+        for _ in range(n_rollout_steps):
+            with torch.no_grad():
+                chosen, values, log_probs = self.policy(rollout_buffer.show(self._last_obs))
+            actions = transfer.fetch({"actions": chosen})["actions"]
+            new_obs, rewards, dones, infos = env.step(actions)
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            self._update_info_buffer(infos, dones)
+            rollout_buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)
+            self._last_obs, self._last_episode_starts = new_obs, dones
+        with torch.no_grad():
+            values = self.policy.predict_values(transfer.send(new_obs))
+        rollout_buffer.compute_returns_and_advantage(values, dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
