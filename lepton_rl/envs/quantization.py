@@ -116,13 +116,13 @@ class Quantization:
     def space(self, space: spaces.Dict) -> spaces.Dict:
         """Return the space of encoded observations."""
         entries: dict[str, spaces.Space[Any]] = dict(space.spaces)
-        for name, (low, high) in self.ranges.items():
+        for name, limits in self.ranges.items():
             shape = entries[name].shape or ()
-            entries[name] = (
-                spaces.Box(0, LEVELS, shape, np.uint8) if self.dtype == "uint8" else
-                spaces.Box(np.broadcast_to(low, shape).astype(np.float16), np.broadcast_to(high, shape).astype(np.float16),
-                           shape, np.float16)
-            )  # fmt: skip
+            if self.dtype == "uint8":
+                entries[name] = spaces.Box(0, LEVELS, shape, np.uint8)
+            else:
+                low, high = (np.broadcast_to(limit, shape).astype(np.float16) for limit in limits)
+                entries[name] = spaces.Box(low, high, shape, np.float16)
         return spaces.Dict(entries)
 
     def describe(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def quantization_for(dtype: str, codec: Codec, cluster: ClusterSpec) -> Quantiza
 
 def _levels(low: Singles, high: Singles) -> tuple[Singles, Singles]:
     """Return (zero, step): the level of 0, a whole number, and the distance of two levels."""
-    below, above = -np.minimum(low, 0).astype(np.float64), np.maximum(high, 0).astype(np.float64)
+    below, above = np.maximum(-low, 0).astype(np.float64), np.maximum(high, 0).astype(np.float64)
     zero = np.rint(LEVELS * below / (below + above))
     zero = np.clip(zero, below > 0, LEVELS - (above > 0))
     step = np.maximum(below / np.maximum(zero, 1), above / np.maximum(LEVELS - zero, 1))

@@ -23,7 +23,9 @@ class ReplayBuffer(DictReplayBuffer):
         """Return the array as a tensor on the host: `_get_samples` sends all of them together."""
         return torch.from_numpy(np.ascontiguousarray(array))
 
-    def _get_samples(self, batch_inds: NDArray[Any], env: Any = None) -> DictReplayBufferSamples:
+    def _get_samples(  # type: ignore[override]
+        self, batch_inds: NDArray[Any], env: Any = None
+    ) -> DictReplayBufferSamples:
         sample = super()._get_samples(batch_inds, env)
         here = {
             **{f"observations.{name}": tensor for name, tensor in sample.observations.items()},

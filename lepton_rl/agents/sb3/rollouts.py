@@ -16,11 +16,13 @@ from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
 from torch import Tensor
 
-from lepton_rl.agents.sb3.transfer import Arrays, Packing, Shapes, Tensors, Transfer
+from lepton_rl.agents.sb3.transfer import Arrays, Shapes, Tensors, Transfer
 from lepton_rl.core.arrays import Ints64
 from lepton_rl.errors import ConfigError
 
 ADVANTAGE_CLIP = 5.0
+_BESIDE = ("actions", "values", "log_probs", "advantages", "returns")
+"""What SB3's minibatches have behind the observations, in this order."""
 
 
 class Storage(Protocol):
@@ -97,7 +99,7 @@ class DeviceStorage:
         if fresh:
             self._beside = {name: tensor.clone() for name, tensor in self._transfer.send(beside).items()}
         rows = self._transfer.send({"rows": np.concatenate(orders)})["rows"]
-        for part in rows.split([len(order) for order in orders]):
+        for part in torch.split(rows, [len(order) for order in orders]):
             step, env = part // self._envs, part % self._envs
             observations = {name: view[step, env] for name, view in self._views.items()}
             yield observations | {name: values[part] for name, values in self._beside.items()}
@@ -205,10 +207,7 @@ class _Rollout:
         env, step = np.divmod(np.random.permutation(rows), self.buffer_size)  # noqa: NPY002 - SB3's global generator
         order = step * self.n_envs + env
         size = batch_size or rows
-        beside = {
-            name: getattr(self, name).reshape(-1)
-            for name in ("actions", "values", "log_probs", "advantages", "returns")
-        }
+        beside = {name: getattr(self, name).reshape(-1) for name in _BESIDE}
         orders = [order[first : first + size] for first in range(0, rows, size)]
         batches = self._storage.batches(orders, beside, not self.generator_ready)
         self.generator_ready = True
@@ -216,8 +215,7 @@ class _Rollout:
             yield self._samples(batch)
 
     def _samples(self, batch: Tensors) -> Any:
-        named = [batch.pop(name) for name in ("actions", "values", "log_probs", "advantages", "returns")]
-        return DictRolloutBufferSamples(batch, *named)
+        return DictRolloutBufferSamples(batch, *(batch.pop(name) for name in _BESIDE))
 
 
 class RolloutBuffer(_Rollout, DictRolloutBuffer):  # type: ignore[misc]
@@ -228,7 +226,8 @@ class MaskableBuffer(_Rollout, MaskableDictRolloutBuffer):  # type: ignore[misc]
     """Rollouts with masks and tamed advantages."""
 
     def _samples(self, batch: Tensors) -> Any:
-        return MaskableDictRolloutBufferSamples(*super()._samples(batch), batch["action_mask"])
+        beside = [batch.pop(name) for name in _BESIDE]
+        return MaskableDictRolloutBufferSamples(batch, *beside, action_masks=batch["action_mask"])
 
 
 class Collecting:

@@ -86,7 +86,7 @@ class _Slot:
         self.host = torch.empty(packing.size, dtype=torch.uint8, pin_memory=cuda)
         self.there = torch.empty(packing.size, dtype=torch.uint8, device=device) if cuda else self.host
         self.room = packing.arrays(self.host)
-        self.copied = torch.cuda.Event() if cuda else None
+        self.copied = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
 
 
 class Sender:
@@ -108,7 +108,7 @@ class Sender:
         self.sent_bytes = 0
         self._slots: list[_Slot] = []
         self._turn = 0
-        self._stream = torch.cuda.Stream(device) if is_cuda(device) else None
+        self._stream = torch.cuda.Stream(device) if is_cuda(device) else None  # type: ignore[no-untyped-call]
 
     def send(self, arrays: Mapping[str, NDArray[Any]], into: Tensor | None = None) -> Tensors:
         """Copy arrays to the device, at once, and return them there; a CPU's tensors share their memory.
@@ -216,7 +216,7 @@ class Transfer:
         for name, target in packing.tensors(there).items():
             target.copy_(tensors[name].detach())
         host.copy_(there, non_blocking=True)
-        arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record(torch.cuda.current_stream(self.device))
         arrived.synchronize()
         self.fetched_bytes += packing.size
