@@ -152,7 +152,7 @@ def test_a_damaged_quantization_is_refused(trace: Trace, tmp_path: Path) -> None
     file = tmp_path / "bundle.json"
     whole = json.loads(file.read_text())
     ranges = whole["quantization"]["ranges"]
-    wrong = {
+    wrong: dict[str, dict[str, Any]] = {
         "its quantization of 'context' is not that": {"ranges": {**ranges, "context": [0, 1]}},
         "its quantization of 'load' is not that": {"ranges": {k: v for k, v in ranges.items() if k != "load"}},
         "its quantization of 'stray' is not that": {"ranges": {**ranges, "stray": [0, 1]}},
@@ -164,7 +164,8 @@ def test_a_damaged_quantization_is_refused(trace: Trace, tmp_path: Path) -> None
         file.write_text(json.dumps({**whole, "quantization": {**whole["quantization"], **change}}))
         with pytest.raises(BundleError, match=match):
             load_bundle(tmp_path)
-    for broken in ("uint8", [], {"dtype": "uint8"}):
+    not_said: list[Any] = ["uint8", [], {"dtype": "uint8"}]
+    for broken in not_said:
         file.write_text(json.dumps({**whole, "quantization": broken}))
         with pytest.raises(BundleError, match="damaged"):
             load_bundle(tmp_path)

@@ -52,6 +52,8 @@ def tamed(base: Any) -> Any:
     """Stable-Baselines3's own buffer with advantages as we want them: centred, over their mean size, within 5."""
 
     class Tamed(base):  # type: ignore[misc]
+        advantages: Any
+
         def compute_returns_and_advantage(self, last_values: Any, dones: Any) -> None:
             super().compute_returns_and_advantage(last_values, dones)
             centred = self.advantages - self.advantages.mean()
@@ -114,7 +116,14 @@ def test_a_rollout_on_the_device_trains_alike(name: AlgorithmName, dtype: str, d
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_stock_algorithms_can_fill_our_buffers(on_device: bool) -> None:
-    kwargs = {"seed": 5, "n_steps": 20, "batch_size": 16, "n_epochs": 2, "device": "cpu", "normalize_advantage": False}
+    kwargs: dict[str, Any] = {
+        "seed": 5,
+        "n_steps": 20,
+        "batch_size": 16,
+        "n_epochs": 2,
+        "device": "cpu",
+        "normalize_advantage": False,
+    }
     theirs = trained(
         MaskablePPO(
             MaskableSchedulingPolicy, make_env(), rollout_buffer_class=tamed(MaskableDictRolloutBuffer), **kwargs

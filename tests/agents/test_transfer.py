@@ -42,7 +42,7 @@ def test_arrays_in_a_block_neither_overlap_nor_leave_it(
     block = torch.zeros((steps, packing.size), dtype=torch.uint8)
     arrays = packing.arrays(block)
     rng = np.random.default_rng(0)
-    expected = {}
+    expected: Arrays = {}
     for name, array in arrays.items():
         shape, dtype = layout[name]
         assert array.shape == (steps, *shape)

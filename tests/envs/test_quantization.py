@@ -98,8 +98,8 @@ def test_observations_lie_within_the_documented_ranges(features: str, key: str, 
             np.testing.assert_array_equal(left["queue"][..., 5], observation["queue"][..., 5])
         masks = batch.masks
         batch.step(np.array([rng.choice(np.flatnonzero(mask)) for mask in masks], np.int64))
-        for env in np.flatnonzero(batch.terminated):
-            batch.reset(int(env), (0, 0))
+        for ended in np.flatnonzero(batch.terminated):
+            batch.reset(int(ended), (0, 0))
 
 
 def test_it_is_the_same_after_a_journey_through_a_bundle() -> None:

@@ -200,9 +200,14 @@ class _WithNetwork:
             name: np.ascontiguousarray(array).reshape(-1, *self.observation_space[name].shape)
             for name, array in observation.items()
         }
+        return self.transfer.send(arrays), many
+
+    @property
+    def transfer(self) -> Transfer:
+        """The way to the device that the weights are on."""
         if self._transfer is None or self._transfer.device != self.device:
             self._transfer = Transfer(self.device)
-        return self._transfer.send(arrays), many
+        return self._transfer
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), **self._network_settings}  # type: ignore[misc]
@@ -284,6 +289,17 @@ class _SchedulingQNetwork(QNetwork):
 
 class QSchedulingPolicy(_WithNetwork, DQNPolicy):
     """For DQN: the logits of the network are the values of the actions."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        """Return (the best action of each observation, `state`); DQN chooses so in training, too."""
+        self.set_training_mode(False)
+        shown, many = self.obs_to_tensor(observation)
+        with torch.no_grad():
+            best = self._predict(shown, deterministic)
+        actions = self.transfer.fetch({"actions": best})["actions"].copy()
+        return actions if many else actions[0], state
 
     def make_q_net(self) -> QNetwork:
         """Return one Q network."""

@@ -226,8 +226,8 @@ class MaskableBuffer(_Rollout, MaskableDictRolloutBuffer):  # type: ignore[misc]
     """Rollouts with masks and tamed advantages."""
 
     def _samples(self, batch: Tensors) -> Any:
-        beside = [batch.pop(name) for name in _BESIDE]
-        return MaskableDictRolloutBufferSamples(batch, *beside, action_masks=batch["action_mask"])
+        sample = super()._samples(batch)
+        return MaskableDictRolloutBufferSamples(**sample._asdict(), action_masks=batch["action_mask"])
 
 
 class Collecting:
