@@ -36,7 +36,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 
 
 def feature_ranges(codec: Codec, cluster: ClusterSpec) -> Ranges:
-    """Return the range of each float32 entry of the codec's observation; what lies beyond is taken for its end."""
+    """Return the range of each float32 entry of the codec's observation; uint8 takes what lies beyond for its end."""
     named = {"queue": codec.feature_names, "context": tuple(CONTEXT_FEATURES)}
     ranges = {}
     for entry in codec.shapes(cluster):
@@ -84,15 +84,14 @@ class Quantization:
     def _encoded(self, name: str, array: Any) -> Any:
         if name not in self.ranges:
             return array
-        low, high = self.ranges[name]
-        within = np.clip(array, low, high)
         if self.dtype == "float16":
-            return within.astype(np.float16)
+            return array.astype(np.float16)
         zero, step = self.levels[name]
-        levels = within / step
+        levels = array / step
         np.rint(levels, out=levels)
-        levels += (levels == 0) & (within > 0)
+        np.maximum(levels, np.where(array > 0, np.float32(1), -zero), out=levels)
         levels += zero
+        np.minimum(levels, LEVELS, out=levels)
         return levels.astype(np.uint8)
 
     def decode(self, observation: Observation) -> Observation:
