@@ -97,10 +97,9 @@ def transfers(quick: bool) -> Iterator[Row]:
               file=sys.stderr)  # fmt: skip
     n_steps = BATCH // ENVS if quick else N_STEPS
     stock = Side("stock SB3", "float32", False, device, n_steps)
-    places = (False, True) if device == "cuda" or quick else (False,)
     ours = [
         Side(f"{dtype}, rollout on the {'device' if on_device else 'host'}", dtype, on_device, device, n_steps)
-        for on_device in places for dtype in OBSERVATION_DTYPES
+        for on_device in (False, True) for dtype in OBSERVATION_DTYPES
     ]  # fmt: skip
     for _ in range(2 if quick else 4):  # the first turn warms up
         for side in (stock, *ours):

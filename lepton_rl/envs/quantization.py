@@ -4,12 +4,14 @@ What is stored and sent is the encoded observation; a network reads the decoded 
 float32 arithmetic in NumPy and in torch, so that a trained policy decides on the very numbers that it learnt on.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from lepton_rl.core.arrays import Singles
 from lepton_rl.core.cluster import ClusterSpec
@@ -65,6 +67,7 @@ class Quantization:
     ranges: Ranges
     levels: Mapping[str, tuple[Singles, Singles]] = field(init=False)
     """uint8: (zero, step) of each entry, float32; nothing for float16."""
+    _known: dict[Any, tuple[Singles, Singles]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float16", "uint8"):
@@ -84,15 +87,7 @@ class Quantization:
     def _encoded(self, name: str, array: Any) -> Any:
         if name not in self.ranges:
             return array
-        if self.dtype == "float16":
-            return array.astype(np.float16)
-        zero, step = self.levels[name]
-        levels = array / step
-        np.rint(levels, out=levels)
-        np.maximum(levels, np.where(array > 0, np.float32(1), -zero), out=levels)
-        levels += zero
-        np.minimum(levels, LEVELS, out=levels)
-        return levels.astype(np.uint8)
+        return array.astype(np.float16) if self.dtype == "float16" else _to_levels(array, *self.levels[name])
 
     def decode(self, observation: Observation) -> Observation:
         """Return what the encoded entries stand for, float32, and the others themselves."""
@@ -101,16 +96,34 @@ class Quantization:
     def _decoded(self, name: str, array: Any) -> Any:
         if name not in self.ranges:
             return array
-        values = array.astype(np.float32)
-        if name in self.levels:
-            zero, step = self.levels[name]
-            values -= zero
-            values *= step
-        return values
+        return array.astype(np.float32) if self.dtype == "float16" else _from_levels(array, *self.levels[name])
 
     def rounded(self, observation: Observation) -> Observation:
-        """Return the observation as a network reads it after it was stored."""
-        return self.decode(self.encode(observation))
+        """Return the observation as a network reads it after it was stored: what `decode` makes of `encode`.
+
+        All entries are rounded in one go, since a policy on a node does so for each choice.
+        """
+        parts = tuple((name, array.shape) for name, array in observation.items() if name in self.ranges)
+        flat = np.concatenate([observation[name].ravel() for name, _ in parts])
+        if self.dtype == "float16":
+            values = flat.astype(np.float16).astype(np.float32)
+        else:
+            tables = self._tables(parts)
+            values = _from_levels(_to_levels(flat, *tables), *tables)
+        left, first = dict(observation), 0
+        for name, shape in parts:
+            size = math.prod(shape)
+            left[name] = values[first : first + size].reshape(shape)
+            first += size
+        return left
+
+    def _tables(self, parts: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[Singles, Singles]:
+        """Return zero and step for each number of these entries, one behind the other."""
+        if parts not in self._known:
+            both = [[np.broadcast_to(table, shape).ravel() for table in self.levels[name]] for name, shape in parts]
+            zeros, steps = (np.concatenate(tables) for tables in zip(*both, strict=True))
+            self._known[parts] = (zeros, steps)
+        return self._known[parts]
 
     def space(self, space: spaces.Dict) -> spaces.Dict:
         """Return the space of encoded observations."""
@@ -150,6 +163,22 @@ def quantization_for(dtype: str, codec: Codec, cluster: ClusterSpec) -> Quantiza
         ConfigError: the dtype is unknown.
     """
     return None if dtype == "float32" else Quantization(dtype, feature_ranges(codec, cluster))
+
+
+def _to_levels(values: Singles, zero: Singles, step: Singles) -> NDArray[np.uint8]:
+    levels = values / step
+    np.rint(levels, out=levels)
+    np.maximum(levels, np.where(values > 0, np.float32(1), -zero), out=levels)
+    levels += zero
+    np.minimum(levels, LEVELS, out=levels)
+    return levels.astype(np.uint8)
+
+
+def _from_levels(levels: NDArray[np.uint8], zero: Singles, step: Singles) -> Singles:
+    values = levels.astype(np.float32)
+    values -= zero
+    values *= step
+    return values
 
 
 def _levels(low: Singles, high: Singles) -> tuple[Singles, Singles]:

@@ -94,6 +94,9 @@ def test_observations_lie_within_the_documented_ranges(features: str, key: str, 
             encoded = kind.encode(observation)
             assert kind.space(codec.observation_space(TYPED)).contains({name: a[0] for name, a in encoded.items()})
             left = kind.decode(encoded)
+            rounded = kind.rounded(observation)
+            assert rounded.keys() == left.keys()
+            assert all(np.array_equal(rounded[name], left[name]) for name in left)
             np.testing.assert_array_equal(left["queue"][..., 1] > 0, observation["queue"][..., 1] > 0)
             np.testing.assert_array_equal(left["queue"][..., 5], observation["queue"][..., 5])
         masks = batch.masks
