@@ -1,5 +1,6 @@
 """Rollouts: the trainings that Stable-Baselines3's own classes do, weight for weight, from fewer copies."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,19 @@ def test_stock_algorithms_can_fill_our_buffers(on_device: bool) -> None:
         rollout_buffer_kwargs={"on_device": on_device}, **kwargs,
     )  # fmt: skip
     assert_equal(theirs, trained(ours))
+
+
+def test_stable_baselines3_loads_what_it_saved(tmp_path: Path) -> None:
+    env = make_env("uint8")
+    ours = trained(make_algorithm("maskable_ppo", env, SETTINGS["maskable_ppo"], {"width": 8}, 5, "cpu", None))
+    ours.save(tmp_path / "model.zip")
+    again = MaskablePPO.load(tmp_path / "model.zip", device="cpu")
+    assert_equal(ours, again)
+    observation: Any = env.reset()
+    assert observation["queue"].dtype == np.uint8
+    np.testing.assert_array_equal(
+        again.predict(observation, deterministic=True)[0], ours.predict(observation, deterministic=True)[0]
+    )
 
 
 def test_what_is_stored_takes_a_quarter_as_levels() -> None:
