@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import commands, decisions, environments, hardware, node, report, traces, training
+from benchmarks import commands, decisions, environments, hardware, node, report, traces, training, transfers
 from benchmarks.rows import Row
 
-# Training is last: it loads torch, which a decision is measured without.
+# Training and transfers are last: they load torch, which a decision is measured without.
 BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "vector-env": environments.vector_env,
     "nodes": environments.growth_with_nodes,
@@ -22,7 +22,9 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "decision": decisions.one_decision,
     "node": node.daemon,
     "training": training.training,
+    "transfers": transfers.transfers,
 }
+NEED_TORCH = ("training", "transfers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,8 +58,8 @@ def _measure(names: Sequence[str], quick: bool) -> dict[str, list[Row]]:
     for name in BENCHMARKS:
         if name not in names:
             continue
-        if name == "training" and find_spec("sb3_contrib") is None:
-            print("training is left out: it needs pip install 'lepton-rl[train]'", file=sys.stderr)
+        if name in NEED_TORCH and find_spec("sb3_contrib") is None:
+            print(f"{name} is left out: it needs pip install 'lepton-rl[train]'", file=sys.stderr)
             continue
         began = time.perf_counter()
         print(f"{name} ...", end="", file=sys.stderr, flush=True)

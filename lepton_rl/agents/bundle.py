@@ -23,6 +23,7 @@ from lepton_rl.core.cluster import ClusterSpec, cluster_from_description, descri
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.envs.codec import Codec, Decision, Observation, as_preferences, node_groups
 from lepton_rl.envs.features import CONTEXT_FEATURES
+from lepton_rl.envs.quantization import Quantization, feature_ranges
 from lepton_rl.errors import BundleError, ConfigError
 
 FORMAT = 1
@@ -32,6 +33,8 @@ BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.npz"
 RANGE_KEY = "observation_range"
 """Under it a bundle keeps the least and the greatest of each feature that its training saw."""
+QUANTIZATION_KEY = "quantization"
+"""Under it a bundle says in how many bytes its network's observations were stored; without it, as float32."""
 _MARGIN, _LEAST_MARGIN = 0.5, 0.25
 
 
@@ -75,6 +78,7 @@ class LearnedPolicy:
         preferences: Weights of the objective's components, for a network trained on them; none are equal ones.
         about: Everything else that the bundle says.
         name: In tables and errors.
+        quantization: How observations were stored in training: the network reads what that left of them.
     """
 
     codec: Codec
@@ -86,6 +90,7 @@ class LearnedPolicy:
     preferences: Sequence[float] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     name: str = "learned"
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_generator", np.random.default_rng(self.seed))
@@ -181,7 +186,7 @@ class LearnedPolicy:
     def choose(self, observation: Observation) -> int:
         """Return the action for one observation."""
         compute: Forward = self._forward  # type: ignore[attr-defined]
-        values = compute(observation)
+        values = compute(observation if self.quantization is None else self.quantization.rounded(observation))
         if not self.sample:
             return int(values.argmax())
         generator: np.random.Generator = self._generator  # type: ignore[attr-defined]
@@ -230,6 +235,7 @@ def save_bundle(folder: Path, policy: LearnedPolicy, about: Mapping[str, Any]) -
         "network": policy.network,
         "cluster": describe_cluster(policy.cluster),
         "sample": policy.sample,
+        **({} if policy.quantization is None else {QUANTIZATION_KEY: policy.quantization.describe()}),
         **about,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -273,6 +279,7 @@ def load_bundle(path: Path | str, seed: int = 0, preferences: Sequence[float] | 
         with np.load(BytesIO(archive_bytes), allow_pickle=False) as archive:
             weights = {name: np.asarray(archive[name], np.float32) for name in archive.files}
         _check_weights(place, about["network"], weights, codec, cluster)
+        quantization = _quantization(about.get(QUANTIZATION_KEY), codec, cluster)
     except FileNotFoundError:
         raise BundleError(
             f"{path}: no policy bundle here (a bundle is a folder with {BUNDLE_FILE} and {WEIGHTS_FILE})"
@@ -289,7 +296,25 @@ def load_bundle(path: Path | str, seed: int = 0, preferences: Sequence[float] | 
         preferences,
         about,
         bundle_name(path),
+        quantization,
     )
+
+
+def _quantization(said: Any, codec: Codec, cluster: ClusterSpec) -> Quantization | None:
+    """Return how a bundle's observations are quantized.
+
+    Raises:
+        ConfigError: it cannot be done, or not for what this codec shows.
+    """
+    if said is None:
+        return None
+    quantization = Quantization.from_description(said)
+    expected = feature_ranges(codec, cluster)
+    for name in sorted(expected.keys() | quantization.ranges.keys()):
+        pair = quantization.ranges.get(name)
+        if name not in expected or pair is None or pair[0].shape != expected[name][0].shape:
+            raise ConfigError(f"its {QUANTIZATION_KEY} of {name!r} is not that of its codec")
+    return quantization
 
 
 def _check_weights(

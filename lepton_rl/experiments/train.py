@@ -15,6 +15,7 @@ from lepton_rl.agents.sb3 import CHECKPOINT_FILE, mode_of
 from lepton_rl.core import ClusterSpec
 from lepton_rl.core.atomic import replacing
 from lepton_rl.envs import EnvironmentBatch, Episodes
+from lepton_rl.envs.quantization import Quantization, quantization_for
 from lepton_rl.errors import ConfigError, missing_extra
 from lepton_rl.experiments.config import seed_for
 from lepton_rl.experiments.episode_length import check_lengths
@@ -49,6 +50,7 @@ class _Setup:
     validation: EnvironmentBatch
     windows: Sequence[tuple[int, int]]
     sources: Sequence[Trace]
+    quantization: Quantization | None
 
 
 def train(
@@ -134,7 +136,8 @@ def _prepare(config: TrainConfig, strict: bool) -> _Setup:
     )
     generator = np.random.default_rng(seed_for(config.seed, "windows"))
     windows = [validation_episodes.draw(generator) for _ in range(count)]
-    return _Setup(cluster, batch, validation, windows, sources)
+    quantization = quantization_for(config.training.observation_dtype, codec, cluster)
+    return _Setup(cluster, batch, validation, windows, sources, quantization)
 
 
 def _workloads(config: TrainConfig) -> tuple[Trace, Trace | None]:
@@ -229,9 +232,12 @@ class _Training:
         agent = self.config.agent
         # SB3 takes a number of 32 bits, and seeds the environments with it, too
         seed = int(seed_for(self.config.seed, "learner").generate_state(1)[0])
-        env = BatchVecEnv(self.setup.train, seed, agent.reward_scale)
+        env = BatchVecEnv(self.setup.train, seed, agent.reward_scale, self.setup.quantization)
+        settings = agent.algorithm_settings()
+        if agent.algorithm != "dqn":
+            settings["rollout_buffer_kwargs"] = {"on_device": self.config.training.rollout_on == "device"}
         model = make_algorithm(
-            agent.algorithm, env, agent.algorithm_settings(), agent.network_settings(), seed, self.device,
+            agent.algorithm, env, settings, agent.network_settings(), seed, self.device,
             str(self.folder.path / TENSORBOARD_FOLDER),
         )  # fmt: skip
         return model, env
@@ -250,8 +256,9 @@ class _Training:
         if best.weights is None:
             return
         policy = LearnedPolicy(
-            self.setup.train.codec, config.agent.network, best.weights, self.setup.train.cluster, best.sample
-        )
+            self.setup.train.codec, config.agent.network, best.weights, self.setup.train.cluster, best.sample,
+            quantization=self.setup.quantization,
+        )  # fmt: skip
         ranges = {name: [low.tolist(), high.tolist()] for name, (low, high) in best.ranges.items()}
         about = {
             "algorithm": config.agent.algorithm,

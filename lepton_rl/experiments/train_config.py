@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from lepton_rl.agents.network import NetworkName
 from lepton_rl.agents.sb3 import AlgorithmName
 from lepton_rl.envs import Codec, Objective
+from lepton_rl.envs.quantization import ObservationDtype
 from lepton_rl.experiments.config import MOST_JOBS, ClusterConfig, RunName, WorkloadConfig
 from lepton_rl.experiments.loader import Section, or_value_error
 
@@ -174,6 +175,10 @@ class TrainingConfig(Section):
     checkpoint_every: int = Field(100_000, ge=1, description="steps between checkpoints")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch computes")
     threads: int = Field(1, ge=1, le=1024, description="threads of torch; one is fastest on shared cores")
+    observation_dtype: ObservationDtype = Field(
+        "float32", description="how observations are stored and sent to the device"
+    )
+    rollout_on: Literal["host", "device"] = Field("host", description="where a rollout's observations lie (not dqn)")
 
 
 class ValidationConfig(Section):
@@ -212,6 +217,12 @@ class TrainConfig(Section):
                 f"a rollout of agent.n_steps={n_steps} in training.environments={environments} is too large to be "
                 f"held: together they make {_MOST_ROLLOUT:,} steps at most"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_rollouts(self) -> Self:
+        if self.agent.algorithm == "dqn" and self.training.rollout_on == "device":
+            raise ValueError("dqn has no rollouts: its replayed steps stay on the host; leave out training.rollout_on")
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from lepton_rl.agents.sb3.evaluation import network_weights
 from lepton_rl.agents.sb3.vec_env import BatchVecEnv
 from lepton_rl.core import ClusterSpec
 from lepton_rl.envs import Codec, EnvironmentBatch, Episodes, Objective
+from lepton_rl.envs.quantization import OBSERVATION_DTYPES, Quantization, quantization_for
 from lepton_rl.errors import BundleError
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace, gpu_cluster
@@ -37,12 +38,14 @@ def make_batch(trace: Trace, count: int = 1, jobs: int = 100, codec: Codec = COD
     return EnvironmentBatch(Episodes([trace], jobs), CLUSTER, codec, Objective(), count)
 
 
-def shaken_model(algorithm: AlgorithmName, network: str, trace: Trace):  # type: ignore[no-untyped-def]
+def shaken_model(  # type: ignore[no-untyped-def]
+    algorithm: AlgorithmName, network: str, trace: Trace, quantization: Quantization | None = None
+):
     """An algorithm whose weights are far from the uniform policy that training starts from."""
     import torch
 
     small = {"dqn": {"buffer_size": 100}, "a2c": {}}.get(algorithm, {"n_steps": 16, "batch_size": 16})
-    env = BatchVecEnv(make_batch(trace, 2), seed=0)
+    env = BatchVecEnv(make_batch(trace, 2), seed=0, quantization=quantization)
     model = make_algorithm(algorithm, env, small, {"network": network}, 0, "cpu", None)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -52,24 +55,28 @@ def shaken_model(algorithm: AlgorithmName, network: str, trace: Trace):  # type:
 
 
 def bundle_of(model, network: str, folder: Path) -> LearnedPolicy:  # type: ignore[no-untyped-def]
-    policy = LearnedPolicy(CODEC, network, network_weights(model), CLUSTER)
+    quantization = model.get_env().quantization
+    policy = LearnedPolicy(CODEC, network, network_weights(model), CLUSTER, quantization=quantization)
     save_bundle(folder, policy, {"algorithm": "test"})
     return load_bundle(folder)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("dtype", OBSERVATION_DTYPES)
 def test_a_bundle_chooses_what_sb3_predicts(
-    algorithm: AlgorithmName, network: str, trace: Trace, tmp_path: Path
+    algorithm: AlgorithmName, network: str, dtype: str, trace: Trace, tmp_path: Path
 ) -> None:
-    model = shaken_model(algorithm, network, trace)
+    quantization = quantization_for(dtype, CODEC, CLUSTER)
+    model = shaken_model(algorithm, network, trace, quantization)
     policy = bundle_of(model, network, tmp_path)
     batch = make_batch(trace)
     batch.reset(0, (0, 50))
     waits = 0
     while True:
         observation = {name: array.copy() for name, array in batch.observation().items()}
-        predicted, _ = model.predict(observation, deterministic=True)
+        stored = observation if quantization is None else quantization.encode(observation)
+        predicted, _ = model.predict(stored, deterministic=True)
         chosen = policy.choose({name: array[0] for name, array in observation.items()})
         assert chosen == int(predicted[0])
         waits += chosen == CODEC.window
@@ -137,6 +144,31 @@ def test_an_mlp_refuses_another_number_of_nodes(trace: Trace, tmp_path: Path) ->
     policy = bundle_of(shaken_model("maskable_ppo", "mlp", trace), "mlp", tmp_path)
     with pytest.raises(BundleError, match=r"trained on 2 x 4 GPUs and cannot read 4 x 2 GPUs"):
         run_policy(policy, trace.window(0, 50), ClusterSpec(nodes=4, gpus_per_node=2))
+
+
+def test_a_damaged_quantization_is_refused(trace: Trace, tmp_path: Path) -> None:
+    kind = quantization_for("uint8", CODEC, CLUSTER)
+    bundle_of(shaken_model("a2c", "deepsets", trace, kind), "deepsets", tmp_path)
+    file = tmp_path / "bundle.json"
+    whole = json.loads(file.read_text())
+    ranges = whole["quantization"]["ranges"]
+    wrong: dict[str, dict[str, Any]] = {
+        "its quantization of 'context' is not that": {"ranges": {**ranges, "context": [0, 1]}},
+        "its quantization of 'load' is not that": {"ranges": {k: v for k, v in ranges.items() if k != "load"}},
+        "its quantization of 'stray' is not that": {"ranges": {**ranges, "stray": [0, 1]}},
+        "cannot be stored as 'int4'": {"dtype": "int4"},
+        "it lies within 1 to 0": {"ranges": {**ranges, "load": [1, 0]}},
+        "damaged": {"ranges": 3},
+    }
+    for match, change in wrong.items():
+        file.write_text(json.dumps({**whole, "quantization": {**whole["quantization"], **change}}))
+        with pytest.raises(BundleError, match=match):
+            load_bundle(tmp_path)
+    not_said: list[Any] = ["uint8", [], {"dtype": "uint8"}]
+    for broken in not_said:
+        file.write_text(json.dumps({**whole, "quantization": broken}))
+        with pytest.raises(BundleError, match="damaged"):
+            load_bundle(tmp_path)
 
 
 def test_a_zipped_bundle_is_the_same_bundle(trace: Trace, tmp_path: Path) -> None:

@@ -54,12 +54,20 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize(
+    ("agent", "options"),
+    [
+        *((agent, ()) for agent in AGENTS),
+        ("maskable_ppo", ("training.observation_dtype=float16", "training.rollout_on=device")),
+        ("maskable_ppo", ("training.observation_dtype=uint8",)),
+        ("dqn", ("training.observation_dtype=uint8",)),
+    ],
+)
 def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(
-    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent: str, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_experiment(tmp_path, agent)
-    train(file, out=tmp_path / "whole")
+    train(file, options, out=tmp_path / "whole")
     save = training.TrainingCallback.save
 
     def save_and_die(self: training.TrainingCallback) -> None:
@@ -69,10 +77,10 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(
 
     monkeypatch.setattr(training.TrainingCallback, "save", save_and_die)
     with pytest.raises(Killed):
-        train(file, out=tmp_path / "broken")
+        train(file, options, out=tmp_path / "broken")
     monkeypatch.undo()
     assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=False)["counters"]["num_timesteps"] < 1200
-    train(file, out=tmp_path / "broken", resume=True)
+    train(file, options, out=tmp_path / "broken", resume=True)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
@@ -137,6 +145,44 @@ def test_folders_are_not_overwritten_or_mixed(tmp_path: Path) -> None:
 def test_settings_of_another_algorithm_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a2c does not read clip_range"):
         train(write_experiment(tmp_path, "a2c"), ["agent.clip_range=0.2"], out=tmp_path / "run")
+
+
+def test_observations_in_fewer_bytes_are_said_in_the_bundle(tmp_path: Path) -> None:
+    file, short = write_experiment(tmp_path), "training.total_steps=200"
+    plain = train(file, [short], out=tmp_path / "plain")
+    assert "quantization" not in json.loads((plain / "bundle" / "bundle.json").read_text())
+    folder = train(file, [short, "training.observation_dtype=uint8"], out=tmp_path / "run")
+    assert json.loads((folder / "bundle" / "bundle.json").read_text())["quantization"]["dtype"] == "uint8"
+    trace = tmp_path / "jobs.csv"
+    trace.write_text("submit_time,run_time,gpus\n" + "".join(f"{job},{50 + job},1\n" for job in range(20)))
+    assert main(["evaluate", str(folder), "--trace", str(trace), "--against", "saf"]) == 0
+
+
+def test_a_rollout_on_the_device_trains_as_one_on_the_host(tmp_path: Path) -> None:
+    file, short = write_experiment(tmp_path), "training.total_steps=400"
+    first = weights(train(file, [short], out=tmp_path / "host"))
+    second = weights(train(file, [short, "training.rollout_on=device"], out=tmp_path / "device"))
+    assert all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
+
+
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        (
+            "training.observation_dtype=unit8",
+            "training.observation_dtype: 'unit8' is not one of 'float32', 'float16' or 'uint8'; did you mean 'uint8'",
+        ),
+        ("training.rollout_on=gpu", "training.rollout_on: 'gpu' is not one of 'host' or 'device'"),
+    ],
+)
+def test_an_unknown_way_of_transfer_is_refused(override: str, match: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=match):
+        train(write_experiment(tmp_path), [override], out=tmp_path / "run")
+
+
+def test_dqn_has_no_rollout_to_keep_on_the_device(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"dqn has no rollouts.*leave out training\.rollout_on"):
+        train(write_experiment(tmp_path, "dqn"), ["training.rollout_on=device"], out=tmp_path / "run")
 
 
 LONG = ("training.total_steps=6000", "training.evaluate_every=2000")

@@ -3,47 +3,29 @@
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
-from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.utils import LinearSchedule
 
 from lepton_rl.agents.sb3 import AlgorithmName
 from lepton_rl.agents.sb3.networks import MaskableSchedulingPolicy, QSchedulingPolicy, SchedulingPolicy
+from lepton_rl.agents.sb3.replay import ReplayBuffer
+from lepton_rl.agents.sb3.rollouts import Collecting, MaskableBuffer, RolloutBuffer
 from lepton_rl.agents.sb3.vec_env import BatchVecEnv
 
-ADVANTAGE_CLIP = 5.0
+
+class CollectingPPO(Collecting, PPO):  # type: ignore[misc]
+    """PPO with one copy each way for a step."""
 
 
-def _tame(advantages: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centre advantages, divide by their mean size and clip: dividing by the standard deviation of a heavy tail
-    would crush the ordinary steps."""
-    centred = advantages - advantages.mean()
-    tamed: NDArray[np.float32] = np.clip(centred / (np.abs(centred).mean() + 1e-8), -ADVANTAGE_CLIP, ADVANTAGE_CLIP)
-    return tamed
+class CollectingA2C(Collecting, A2C):  # type: ignore[misc]
+    """A2C with one copy each way for a step."""
 
 
-class _Tamed:
-    """What both rollout buffers share."""
-
-    advantages: NDArray[np.float32]  # set by SB3's constructors
-
-    def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: NDArray[Any]) -> None:
-        """Compute as SB3 does, then tame the advantages; the returns stay as they are."""
-        super().compute_returns_and_advantage(last_values, dones)  # type: ignore[misc]
-        self.advantages = _tame(self.advantages)
-
-
-class RolloutBuffer(_Tamed, DictRolloutBuffer):
-    """Rollouts with tamed advantages."""
-
-
-class MaskableBuffer(_Tamed, MaskableDictRolloutBuffer):
-    """Rollouts with masks and tamed advantages."""
+class CollectingMaskablePPO(Collecting, MaskablePPO):  # type: ignore[misc]
+    """MaskablePPO with one copy each way for a step."""
 
 
 class MaskedDQN(DQN):
@@ -87,6 +69,8 @@ def make_algorithm(
 ) -> BaseAlgorithm:
     """Return the algorithm `name` with its SB3 keyword arguments and the network's settings.
 
+    Observations that the environments show in fewer bytes are decoded on the device, in front of the network.
+
     `learning_rate` may be a pair (first, last): it then falls linearly over the training. From `seed`, 0 to
     2**32 - 1, SB3 seeds the environments, too.
     """
@@ -96,16 +80,16 @@ def make_algorithm(
         settings["learning_rate"] = LinearSchedule(rate[0], rate[1], 1.0)
     common: dict[str, Any] = {
         "env": env,
-        "policy_kwargs": network,
+        "policy_kwargs": {**network, "features_extractor_kwargs": {"quantization": env.quantization}},
         "seed": seed,
         "device": device,
         "tensorboard_log": tensorboard_log,
         "verbose": 0,
     }
     if name == "dqn":
-        return MaskedDQN(QSchedulingPolicy, **common, **settings)
+        return MaskedDQN(QSchedulingPolicy, replay_buffer_class=ReplayBuffer, **common, **settings)
     on_policy = {"normalize_advantage": False, **common, **settings}
     if name == "maskable_ppo":
-        return MaskablePPO(MaskableSchedulingPolicy, rollout_buffer_class=MaskableBuffer, **on_policy)
-    algorithm = PPO if name == "ppo" else A2C
+        return CollectingMaskablePPO(MaskableSchedulingPolicy, rollout_buffer_class=MaskableBuffer, **on_policy)
+    algorithm = CollectingPPO if name == "ppo" else CollectingA2C
     return algorithm(SchedulingPolicy, rollout_buffer_class=RolloutBuffer, **on_policy)

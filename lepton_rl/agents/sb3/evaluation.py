@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.utils import obs_as_tensor
 
 from lepton_rl.agents.network import Singles
-from lepton_rl.agents.sb3.networks import masked
+from lepton_rl.agents.sb3.networks import Passthrough, masked
+from lepton_rl.agents.sb3.transfer import Transfer
 from lepton_rl.envs.batch import EnvironmentBatch
 from lepton_rl.envs.codec import Observation
 
@@ -34,14 +34,20 @@ def network_of(model: BaseAlgorithm) -> torch.nn.Module:
     return module
 
 
+def _extractor_of(model: BaseAlgorithm) -> Passthrough:
+    """Return what decodes observations in front of the network."""
+    policy: Any = model.policy
+    extractor = (policy.q_net if hasattr(policy, "q_net") else policy).features_extractor
+    assert isinstance(extractor, Passthrough)
+    return extractor
+
+
 def network_weights(model: BaseAlgorithm) -> dict[str, Singles]:
     """Return copies of the arrays that a bundle needs: everything but the critic's."""
     state = network_of(model).state_dict()
-    return {
-        name: tensor.detach().cpu().numpy().astype(np.float32, copy=True)
-        for name, tensor in state.items()
-        if not name.startswith(("critic.", "value."))
-    }
+    actors = {name: tensor for name, tensor in state.items() if not name.startswith(("critic.", "value."))}
+    fetched = Transfer(model.device).fetch(actors)
+    return {name: array.astype(np.float32, copy=True) for name, array in fetched.items()}
 
 
 def evaluate(
@@ -58,17 +64,18 @@ def evaluate(
     generator = np.random.default_rng(seed)
     for env, window in enumerate(windows):
         batch.reset(env, window)
-    network = network_of(model)
+    network, extractor, transfer = network_of(model), _extractor_of(model), Transfer(model.device)
+    quantization = extractor.quantization
     running = np.ones(len(windows), np.bool_)
     infos: list[dict[str, float]] = [{} for _ in windows]
     ranges: dict[str, tuple[Singles, Singles]] = {}
     while running.any():
         observation = batch.observation()
         _widen(ranges, observation)
-        shown: Any = obs_as_tensor(observation, model.device)
+        shown = transfer.send(observation if quantization is None else quantization.encode(observation))
         with torch.no_grad():
-            tensors = {name: tensor.float() for name, tensor in shown.items()}
-            values = masked(network(tensors)[0], tensors).cpu().numpy()
+            tensors = extractor({name: tensor.float() for name, tensor in shown.items()})
+            values = transfer.fetch({"values": masked(network(tensors)[0], tensors)})["values"]
         if sample:
             values = values + generator.gumbel(size=values.shape)
         batch.step(values.argmax(1).astype(np.int64))

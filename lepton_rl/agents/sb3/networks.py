@@ -24,20 +24,33 @@ from lepton_rl.agents.network import (
     VISIBLE_FEATURE,
     pooled_size,
 )
+from lepton_rl.agents.sb3.transfer import Transfer
 from lepton_rl.envs.features import NODE_ENTRIES
+from lepton_rl.envs.quantization import Quantization
 
 Arrays = dict[str, Tensor]
 
 
 class Passthrough(BaseFeaturesExtractor):
-    """Hands the observation on as it is: the networks read its parts by name."""
+    """Hands the observation on, levels decoded where it is stored as such: the networks read its parts by name."""
 
-    def __init__(self, observation_space: spaces.Dict) -> None:
+    def __init__(self, observation_space: spaces.Dict, quantization: Quantization | None = None) -> None:
         super().__init__(observation_space, features_dim=1)
+        self.quantization = quantization
+        levels = {} if quantization is None else quantization.levels
+        self._quantized = tuple(levels)
+        for name, (zero, step) in levels.items():
+            # no part of the weights: the bundle and model.zip keep the quantization itself
+            self.register_buffer(f"zero_{name}", torch.from_numpy(zero.copy()), persistent=False)
+            self.register_buffer(f"step_{name}", torch.from_numpy(step.copy()), persistent=False)
 
     def forward(self, observations: Arrays) -> Arrays:
-        """Return the observation."""
-        return observations
+        """Return the observation in float32, as SB3 hands it over, with levels decoded."""
+        decoded = {
+            name: (observations[name] - getattr(self, f"zero_{name}")) * getattr(self, f"step_{name}")
+            for name in self._quantized if name in observations
+        }  # fmt: skip
+        return {**observations, **decoded} if decoded else observations
 
 
 class MlpNetwork(nn.Module):
@@ -156,6 +169,12 @@ def masked(values: Tensor, observation: Arrays) -> Tensor:
 class _WithNetwork:
     """What all our policies share: the network's settings, and the observation handed on to it whole."""
 
+    # Set by SB3's constructors.
+    observation_space: Any
+    device: Any
+    is_vectorized_observation: Any
+    _transfer: Transfer | None = None
+
     def __init__(
         self,
         observation_space: spaces.Dict,
@@ -174,6 +193,22 @@ class _WithNetwork:
         kwargs.setdefault("features_extractor_class", Passthrough)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)  # type: ignore[call-arg]
 
+    def obs_to_tensor(self, observation: Any) -> tuple[Arrays, bool]:
+        """Return (the observation on the device, sent as one block, whether it has an axis of environments)."""
+        many = self.is_vectorized_observation(observation)
+        arrays = {
+            name: np.ascontiguousarray(array).reshape(-1, *self.observation_space[name].shape)
+            for name, array in observation.items()
+        }
+        return self.transfer.send(arrays), many
+
+    @property
+    def transfer(self) -> Transfer:
+        """The way to the device that the weights are on."""
+        if self._transfer is None or self._transfer.device != self.device:
+            self._transfer = Transfer(self.device)
+        return self._transfer
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), **self._network_settings}  # type: ignore[misc]
 
@@ -182,7 +217,6 @@ class _SchedulingActorCritic(_WithNetwork):
     """What both actor-critic policies share: our network in the place of SB3's extractor, trunk and heads."""
 
     # Set by SB3's constructors.
-    observation_space: Any
     action_space: Any
     action_dist: Any
     optimizer_class: Any
@@ -255,6 +289,17 @@ class _SchedulingQNetwork(QNetwork):
 
 class QSchedulingPolicy(_WithNetwork, DQNPolicy):
     """For DQN: the logits of the network are the values of the actions."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        """Return (the best action of each observation, `state`); DQN chooses so in training, too."""
+        self.set_training_mode(False)
+        shown, many = self.obs_to_tensor(observation)
+        with torch.no_grad():
+            best = self._predict(shown, deterministic)
+        actions = self.transfer.fetch({"actions": best})["actions"].copy()
+        return actions if many else actions[0], state
 
     def make_q_net(self) -> QNetwork:
         """Return one Q network."""

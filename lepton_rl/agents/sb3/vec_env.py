@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from lepton_rl.agents.network import REMAINING
 from lepton_rl.envs.batch import EnvironmentBatch
 from lepton_rl.envs.codec import Observation
+from lepton_rl.envs.quantization import Quantization
 
 
 class BatchVecEnv(VecEnv):
@@ -26,14 +27,24 @@ class BatchVecEnv(VecEnv):
         seed: Root of the random streams that draw episodes, one spawned for each environment. An SB3 algorithm with
             a seed spawns them anew from that.
         reward_scale: Rewards are multiplied by it, to bring the critic's targets to about 1-10.
+        quantization: How observations are stored and sent; None for float32.
     """
 
     render_mode: str | None = None  # read by VecEnv's constructor
 
-    def __init__(self, batch: EnvironmentBatch, seed: int, reward_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        batch: EnvironmentBatch,
+        seed: int,
+        reward_scale: float = 1.0,
+        quantization: Quantization | None = None,
+    ) -> None:
         self.batch = batch
         self.reward_scale = reward_scale
+        self.quantization = quantization
         space = batch.codec.observation_space(batch.cluster)
+        if quantization is not None:
+            space = quantization.space(space)
         space[REMAINING] = spaces.Box(0.0, 1.0, (1,), np.float32)
         super().__init__(batch.count, space, batch.codec.action_space(batch.cluster))
         self._spawn_generators(seed)
@@ -65,7 +76,7 @@ class BatchVecEnv(VecEnv):
     def _final_info(self, env: int) -> dict[str, Any]:
         metrics = self.batch.episode_info(env)
         episode = {"r": metrics["return"], "l": metrics["length"], "t": time.perf_counter() - self._began}
-        terminal = self.batch.observation_of(env)
+        terminal = self._encoded(self.batch.observation_of(env))
         terminal[REMAINING] = self.batch.remaining()[env]
         return {"episode": episode, "episode_metrics": metrics, "terminal_observation": terminal}
 
@@ -73,9 +84,15 @@ class BatchVecEnv(VecEnv):
         rng = self.generators[env]
         self.batch.reset(env, self.batch.episodes.draw(rng), self.batch.draw_preferences(rng))
 
+    def _encoded(self, observation: Observation) -> Observation:
+        return observation if self.quantization is None else self.quantization.encode(observation)
+
     def _observation(self) -> Observation:
+        shown = self.batch.observation()
         # SB3 keeps an observation until after the next step, which overwrites the batch's arrays.
-        observation = {name: array.copy() for name, array in self.batch.observation().items()}
+        observation = {
+            name: array.copy() if array is shown[name] else array for name, array in self._encoded(shown).items()
+        }
         observation[REMAINING] = self.batch.remaining()
         return observation
 
