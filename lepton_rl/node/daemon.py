@@ -35,6 +35,7 @@ from lepton_rl.node.promotion import Promotion, Weighted
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.server import SocketServer
 from lepton_rl.node.service import Caller, Service
+from lepton_rl.node.starter import OwnStarter
 from lepton_rl.node.watch import Watch
 
 _log = logging.getLogger(__name__)
@@ -117,7 +118,8 @@ def run_daemon(setup: NodeSetup) -> None:
         cgroups = Cgroups.find() if os.geteuid() == 0 else None
         for sentence in describe_enforcement(cgroups):
             _log.info("%s", sentence)
-        runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs, cgroups=cgroups))
+        starter = OwnStarter(journal.node_id, cgroups)
+        runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs, starter=starter))
         power = None if setup.power is None else setup.power(devices, setup.state_dir)
         if power is not None:
             open_things.callback(power.close)

@@ -22,6 +22,7 @@ from lepton_rl.node.jobs import JobState, RunRecord, StopHow
 from lepton_rl.node.processes import Process, boot_id, members
 from lepton_rl.node.run_folder import RunFolder
 from lepton_rl.node.runs import Runs
+from lepton_rl.node.starter import OwnStarter
 from tests.node.conftest import Node, drain, shell, until
 
 STUBBORN = "trap '' TERM USR1; echo ready; while :; do sleep 0.02; done"
@@ -557,7 +558,7 @@ def test_a_held_run_cannot_be_locked_again(tmp_path: Path) -> None:
 
 def test_a_run_in_a_control_group_is_limited_and_leaves_none(node: Node, cgroups: Cgroups) -> None:
     node.runs.close()
-    node.runs = Runs(node.folder, node.journal, cgroups=cgroups)
+    node.runs = Runs(node.folder, node.journal, starter=OwnStarter(node.journal.node_id, cgroups))
     job = node.journal.submit(shell("grep ^0: /proc/self/cgroup; exit 3"), 0.0)
     node.runs.launch(job, ["GPU-a"], gpu_minors=[0])
     drain(node.runs)
@@ -568,7 +569,7 @@ def test_a_run_in_a_control_group_is_limited_and_leaves_none(node: Node, cgroups
 
 def test_an_orphan_that_hides_from_all_else_is_found_by_its_control_group(node: Node, cgroups: Cgroups) -> None:
     node.runs.close()
-    node.runs = Runs(node.folder, node.journal, cgroups=cgroups)
+    node.runs = Runs(node.folder, node.journal, starter=OwnStarter(node.journal.node_id, cgroups))
     job = node.start(shell("env -i setsid sh -c 'echo ready; while :; do sleep 0.05; done' & wait"))
     node.wait_for_output(job, "ready")
     node.supervisor(job)
