@@ -8,6 +8,7 @@ import os
 import select
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -21,7 +22,7 @@ from lepton_rl.node.journal import Journal
 from lepton_rl.node.orphans import Orphans
 from lepton_rl.node.processes import Process, boot_id
 from lepton_rl.node.run_folder import RunFolder, Started
-from lepton_rl.node.starter import Begun, OwnStarter, Starter
+from lepton_rl.node.starter import Begun, OwnStarter, Starter, StartRefused
 from lepton_rl.node.supervisors import Supervisors
 
 _START_PATIENCE_S = 5.0  # for supervisors that a former daemon had just started
@@ -88,7 +89,8 @@ class Runs:
         others are closed to the job. The journal must not be in a transaction: the intent would not be durable yet.
 
         Raises:
-            JobError: there is no such job, or the system cannot start it now; it then waits again.
+            JobError: there is no such job, or it cannot be started now and waits again; one that may never run here
+                has failed.
             IllegalTransition: it is not waiting.
             JournalFull: the intent could not be written; nothing was started.
         """
@@ -102,8 +104,12 @@ class Runs:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             self._unsettled[job] = run  # should the journal be full too
             end = RunEnd(ended_time=self._clock.wall(), run_s=0.0, reason=f"could not be started: {reason}")
-            self._journal.end_run(job, run.run, JobState.WAITING, end, outcome=EventKind.NOT_LAUNCHED)
+            to = JobState.FAILED if isinstance(error, StartRefused) else JobState.WAITING
+            self._journal.end_run(job, run.run, to, end, outcome=EventKind.NOT_LAUNCHED)
             del self._unsettled[job]
+            if to is JobState.FAILED:
+                self._tell(EventKind.NOT_LAUNCHED, run)
+                raise JobError(f"job {job} could not be started: {reason}; it has failed") from error
             raise JobError(f"job {job} could not be started: {reason}; it waits again") from error
         return run
 
@@ -303,7 +309,8 @@ class Runs:
         reason = "its supervisor died, so how it ended is not known"
         self._end(EventKind.LOST, run, JobState.LOST, reason, end, orphans=True)
         if run.stop_then is not None and run.job in self._orphans:
-            self.end_orphan(run.job)
+            with suppress(JobError):  # then somebody has to cancel it once more
+                self.end_orphan(run.job)
 
     def _end(
         self, kind: EventKind, run: RunRecord, to: JobState, reason: str | None, end: RunEnd, *, orphans: bool = False

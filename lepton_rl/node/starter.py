@@ -15,7 +15,11 @@ from lepton_rl.node.processes import Process, members, signal_each
 from lepton_rl.node.run_folder import RunFolder
 
 SIGNALS = {StopHow.CHECKPOINT: signal.SIGUSR1, StopHow.STOP: signal.SIGTERM, StopHow.KILL: signal.SIGUSR2}
-_NOBODY = -1  # leads no session
+NOBODY = -1  # leads no session
+
+
+class StartRefused(JobError):
+    """A job may not run here, now or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Starter(Protocol):
         """Prepare a run's folder and start its supervisor; None where that may have happened and the folder tells.
 
         Raises:
-            OSError, JobError: nothing was started, and nothing will be.
+            StartRefused: the job may not run here.
+            OSError, JobError: nothing was started, and nothing will be of this run.
         """
 
     def start_again(self, run: RunRecord, folder: RunFolder, lock: int) -> Begun | None:
@@ -62,7 +67,11 @@ class Starter(Protocol):
         """Return the living processes of a run whose supervisor is dead."""
 
     def end_left(self, run: RunRecord, how: StopHow) -> int:
-        """Signal the processes of a run whose supervisor is dead; return how many there were."""
+        """Signal the processes of a run whose supervisor is dead; return how many there were.
+
+        Raises:
+            JobError: that cannot be done now.
+        """
 
     def give_up(self, folder: RunFolder) -> None:
         """See to it that a run that has not begun, and whose lock we hold, never begins."""
@@ -131,7 +140,7 @@ class OwnStarter:
         return signal_each(self._members(run, sure=True), signal.SIGKILL if how is StopHow.KILL else signal.SIGTERM)
 
     def _members(self, run: RunRecord, *, sure: bool) -> list[Process]:
-        child = Process(run.child_pid or _NOBODY, run.child_ticks or 0, run.boot_id)
+        child = Process(run.child_pid or NOBODY, run.child_ticks or 0, run.boot_id)
         grouped = () if self._cgroups is None else self._cgroups.processes(run_name(run))
         return members(child, f"{MARK}={run_key(self._node_id, run)}", grouped, sure=sure)
 

@@ -582,18 +582,6 @@ def test_an_orphan_that_hides_from_all_else_is_found_by_its_control_group(node: 
     assert not (cgroups.parent / f"{job}.1").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_a_job_runs_as_the_user_who_submitted_it(node: Node) -> None:
-    node.runs.close()
-    node.runs = Runs(node.folder, node.journal, settings=RunSettings(switch_user=True))
-    nobody = node.run_to_end(shell(f"id -u; touch {node.runs.folder(1, 1)}/exit.json", uid=65534))
-    assert (node.runs.folder(nobody, 1) / "stdout").read_text() == "65534\n"
-    assert node.journal.job(nobody).state is JobState.FAILED  # it cannot write how it ended itself
-    unknown = node.journal.submit(shell("true", uid=4_000_000), 0.0)
-    with pytest.raises(JobError, match="user 4000000 is not known to this machine"):
-        node.runs.launch(unknown, ["GPU-a"])
-
-
 def test_a_session_taken_over_by_a_stranger_is_not_signalled() -> None:
     with subprocess.Popen(["sh", "-c", "sleep 1000 & wait"], start_new_session=True) as stranger:
         now = Process.of(stranger.pid)
