@@ -1,7 +1,7 @@
 """The launcher of a shared node: the one part that must be root, to start jobs as the users who submitted them.
 
-It knows three verbs of one user, the daemon's account, over a Unix socket; it has no network, and reads no journal and
-no driver.
+It knows three verbs of one user, the daemon's account, over a Unix socket; it has no network (jobs have), and reads no
+journal and no driver.
 
 start   takes the folder of a run that the daemon has prepared and starts its supervisor, which stays root and lets the
         job begin as its user, with the groups that the account database has for it. The answer brings a pidfd of the
@@ -21,7 +21,7 @@ import logging
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from lepton_rl.node.handover import (
 )
 from lepton_rl.node.helper_socket import HelperSocket, Reply
 from lepton_rl.node.jobs import StopHow
+from lepton_rl.node.network import Networkless
 from lepton_rl.node.processes import Process, members, signal_each
 from lepton_rl.node.run_folder import spawn_supervisor
 from lepton_rl.node.starter import SIGNALS
@@ -91,13 +92,16 @@ class Launcher:
     Args:
         rules: what it may do.
         cgroups: where the kernel has them.
+        network: of this process, which is out of it; None where it is not.
 
     Raises:
         NodeError: the socket cannot be made.
     """
 
-    def __init__(self, rules: LauncherRules, cgroups: Cgroups | None = None) -> None:
-        self._rules, self._cgroups = rules, cgroups
+    def __init__(
+        self, rules: LauncherRules, cgroups: Cgroups | None = None, network: Networkless | None = None
+    ) -> None:
+        self._rules, self._cgroups, self._network = rules, cgroups, network
         self._started: dict[tuple[int, int], Process] = {}  # by this launcher, and not reaped yet
         self._socket = HelperSocket(rules.socket, rules.users.service_uid, self._do, self._reap_children)
 
@@ -140,7 +144,8 @@ class Launcher:
                 files = {"stdout": "stdout", "stderr": "stderr", "cgroups": group}
                 take_run(folder, rules.service_gid, {**asked, **settings, **identity, **files})
                 # By descriptor: the daemon could have put another folder under the name meanwhile.
-                pid, ready = spawn_supervisor(f"/proc/self/fd/{folder}", folder)
+                with self._network.lifted() if self._network is not None else nullcontext():
+                    pid, ready = spawn_supervisor(f"/proc/self/fd/{folder}", folder)
             except OSError as error:
                 self._remove_group(job, run)
                 _log.error("job %d, run %d of user %d was not started: %s", job, run, uid, error)
@@ -221,10 +226,15 @@ def run_launcher(rules: LauncherRules) -> None:
     if os.geteuid() != 0:
         raise NodeError("the launcher starts jobs as other users: run it as root, under systemd")
     os.umask(0o077)
-    cgroups = Cgroups.find()
+    cgroups = Cgroups.find(f"lepton-rl-{rules.users.service_uid}")
     for sentence in describe_enforcement(cgroups, switch_user=True):
         _log.info("%s", sentence)
-    launcher = Launcher(rules, cgroups)
+    try:
+        network = Networkless()
+    except OSError as error:
+        _log.warning("the launcher uses no network, and is not kept from it either: %s", error.strerror)
+        network = None
+    launcher = Launcher(rules, cgroups, network)
     _log.info("launcher of user %s on %s", user_name(rules.users.service_uid), rules.socket)
     launcher.serve()
 

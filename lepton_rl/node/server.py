@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from lepton_rl.node.service import Caller, Service
 _log = logging.getLogger(__name__)
 MOST_AT_ONCE = 1000
 """Requests of one client that may wait for their answer."""
+MOST_CLIENTS = 100
+"""Connections of one user at a time: others want to be let in, too."""
 _LONGEST_PATH = 107
 _LONG = ("submit", "wait")  # answered when others have been: many may be under way at once, and their answers are short
 
@@ -47,6 +50,7 @@ class SocketServer:
         self._operators = operators | {0, os.geteuid()}
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._connections: Counter[int] = Counter()  # by user
 
     async def start(self) -> None:
         """Begin to listen.
@@ -115,6 +119,16 @@ class SocketServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         caller = self._caller(writer)
+        if caller.uid != 0 and self._connections[caller.uid] >= MOST_CLIENTS:
+            await self._answer(writer, None, NodeError(f"{caller.user} has {MOST_CLIENTS} connections open already"))
+            return
+        self._connections[caller.uid] += 1
+        try:
+            await self._talk(caller, reader, writer)
+        finally:
+            self._connections[caller.uid] -= 1
+
+    async def _talk(self, caller: Caller, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         room, turn = asyncio.Semaphore(MOST_AT_ONCE), asyncio.Lock()
         requests: set[asyncio.Task[None]] = set()
         try:

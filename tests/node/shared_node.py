@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl.core.jit import kernel_cache_folder
+from lepton_rl.errors import NodeError
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.paths import SOCKET_VARIABLE
 from lepton_rl.node.processes import Process
 from tests.fake_nvml import FakeNvml
 from tests.node.conftest import until
-from tests.node.users import ADA, BOB, SERVICE, LauncherProcess, SharedPlace, acting_as, python_for_others
+from tests.node.users import ADA, BOB, SERVICE, LauncherProcess, SharedPlace, become, python_for_others
 
 OPERATOR, STRANGER, USERS, OPERATORS = 20004, 20005, 20010, 20011
 GROUPS = {SERVICE: [USERS], ADA: [USERS], BOB: [USERS], OPERATOR: [USERS, OPERATORS], STRANGER: []}
@@ -70,7 +71,7 @@ class SharedDaemon:
         with self.log.open("ab") as log:
             self.process = self.spawn(SERVICE, words, stdout=log, stderr=log)
         deadline = time.monotonic() + START_S
-        while self.ask(0, "ping") is None:
+        while not self._answers():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
@@ -115,20 +116,26 @@ class SharedDaemon:
         (line,) = err.splitlines()
         return line.removeprefix("error: ")
 
+    def connect(self, uid: int) -> NodeClient:
+        """Return a connection of this process that is made as a user."""
+        before = os.geteuid(), os.getegid(), os.getgroups()
+        become(uid, uid, GROUPS.get(uid, []))
+        try:
+            return NodeClient(self.place.socket, timeout_s=60.0)
+        finally:
+            become(*before)
+
     def ask(self, uid: int, verb: str, **arguments: Any) -> Any:
-        """Ask over a connection of this process that is made as a user; None where nobody answers."""
-        with acting_as(uid):
-            os.seteuid(0)
-            os.setgroups(GROUPS.get(uid, [0]))
-            os.seteuid(uid)
-            try:
-                client = NodeClient(self.place.socket, timeout_s=60.0)
-            except Exception:
-                if verb == "ping":
-                    return None
-                raise
-        with client:
+        """Ask as a user."""
+        with self.connect(uid) as client:
             return client.call(verb, **arguments)
+
+    def _answers(self) -> bool:
+        try:
+            self.ask(0, "ping")
+        except NodeError:
+            return False
+        return True
 
     def submit(self, uid: int, script: str, **more: Any) -> int:
         """Submit a shell script as a user."""

@@ -166,6 +166,11 @@ def test_a_job_can_neither_forge_how_it_ended_nor_reach_what_is_others(shared: S
     assert shared.ended(others)[0] is JobState.CANCELLED
 
 
+def test_a_job_has_the_network_that_the_launcher_has_not(shared: SharedNode) -> None:
+    job = shared.run_to_end(shell("readlink /proc/self/ns/net", uid=ADA))
+    assert shared.out(job).strip() == str(Path("/proc/self/ns/net").readlink())
+
+
 def test_who_owns_what_in_the_folder_of_a_run(shared: SharedNode) -> None:
     job = shared.run_to_end(shell("echo out", uid=ADA))
     folder = shared.runs.folder(job, 1)
@@ -453,7 +458,9 @@ def test_the_launcher_loads_no_driver_no_kernels_and_opens_no_network(launcher: 
     assert not [word for word in ("numpy", "numba", "nvidia-ml", "llvmlite", "pydantic") if word in maps]
     opened = [str(place.readlink()) for place in Path(f"/proc/{launcher.process.pid}/fd").iterdir()]
     inodes = {name[8:-1] for name in opened if name.startswith("socket:")}
-    unix = {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
+    namespaces = {pid: Path(f"/proc/{pid}/ns/net").readlink() for pid in (launcher.process.pid, os.getpid())}
+    assert len(set(namespaces.values())) == 2, "it is kept from the network"
+    unix = {line.split()[6] for line in Path(f"/proc/{launcher.process.pid}/net/unix").read_text().splitlines()[1:]}
     assert inodes
     assert inodes <= unix
 

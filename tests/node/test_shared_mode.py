@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import pytest
 from lepton_rl.errors import ConfigError, NodeError
 from lepton_rl.experiments.deploy import node_setup, read_node_config
 from lepton_rl.experiments.sharing import launcher_rules
+from lepton_rl.node.cgroup import cgroup2_mount
 from lepton_rl.node.paths import SOCKET_VARIABLE, find_socket
+from lepton_rl.node.server import MOST_CLIENTS
 from tests.node.conftest import until
 from tests.node.shared_node import OPERATOR, STRANGER, USERS, SharedDaemon
 from tests.node.users import ADA, BOB, SERVICE, need_root
@@ -129,6 +132,35 @@ def test_only_operators_operate(node: SharedDaemon) -> None:
     assert (OPERATOR, "cancel", "done") in entries
     assert (ADA, "submit", "done") in entries
     assert (ADA, "drain", f"refused: only an operator of this node may drain; you are {ADA}") in entries
+
+
+def test_one_user_cannot_take_all_connections(node: SharedDaemon) -> None:
+    with ExitStack() as open_ones:
+        for _ in range(MOST_CLIENTS):
+            open_ones.enter_context(node.connect(ADA)).call("ping")
+        with node.connect(ADA) as one_more, pytest.raises(NodeError, match=f"{ADA} has 100 connections open already"):
+            one_more.call("ping")
+        assert node.ask(BOB, "ping")["pid"] == node.process.pid
+
+    def let_in() -> bool:
+        with suppress(NodeError):
+            return bool(node.ask(ADA, "ping"))
+        return False
+
+    until(let_in, "room again")
+
+
+def test_a_run_has_a_control_group_where_the_kernel_gives_one(node: SharedDaemon) -> None:
+    mounted = cgroup2_mount()
+    if mounted is None or not os.access(mounted, os.W_OK):
+        pytest.skip("no cgroup v2 hierarchy is ours to write")
+    job = node.submit(ADA, "grep ^0: /proc/self/cgroup; " + PATIENT)
+    node.running(ADA, job)
+    group = mounted / f"lepton-rl-{SERVICE}" / f"{job}.1"
+    assert node.does(ADA, "logs", str(job)).splitlines()[0].endswith(f"/lepton-rl-{SERVICE}/{job}.1")
+    assert node.processes(job)["child"].pid in map(int, (group / "cgroup.procs").read_text().split())
+    node.ask(ADA, "cancel", job=job, kill=True)
+    until(lambda: not group.exists(), "the removal of its group")
 
 
 def test_who_is_in_no_group_may_not_call(node: SharedDaemon) -> None:
