@@ -150,6 +150,8 @@ def take_run(folder: int, service_gid: int, request: dict[str, Any]) -> None:
     """
     os.fchown(folder, 0, service_gid)
     os.fchmod(folder, _FOLDER_MODE)
+    if stat.S_IMODE(os.fstat(folder).st_mode) != _FOLDER_MODE:  # the kernel leaves the bit out where it is not ours
+        raise JobError(f"the launcher cannot give a folder to group {service_gid}: it lacks the capability CAP_FSETID")
     if os.listdir(folder) != [REQUEST]:  # looked at now that nobody else can add to it
         raise JobError(f"the folder of the run holds more than {REQUEST}")
     draft = f".{REQUEST}"
