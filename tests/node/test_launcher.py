@@ -216,8 +216,11 @@ def test_what_a_dead_supervisor_leaves_is_found_and_ended(shared: SharedNode) ->
         os.kill(pid, signal.SIGKILL)
     (event,) = drain(shared.runs)
     assert (event.kind, event.holds_gpus) == (EventKind.LOST, True)
+    child = Process.of(shared.journal.run(job).child_pid or 0)
+    assert child is not None
     with acting_as(0):
-        os.kill(shared.journal.run(job).child_pid or 0, signal.SIGKILL)
+        assert child.signal(signal.SIGKILL)
+    until(lambda: not child.alive(), "its end")
     assert shared.runs.poll() == []  # one that has left the session is found by its mark
     assert shared.runs.end_orphan(job) == 1
     until(lambda: bool(shared.runs.poll()), "the orphan's end")
