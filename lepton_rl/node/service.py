@@ -24,7 +24,7 @@ from lepton_rl.node.promotion import Promotion
 
 _log = logging.getLogger(__name__)
 DECISIONS_KEPT_S = 30 * 86_400.0
-COMMAND_WORDS = 20
+COMMAND_WORDS, WORD_LENGTH = 20, 200
 """Of a command, in listings; `job` has all of it."""
 
 
@@ -411,8 +411,8 @@ class Service:
         mine = caller.may_touch(record) or self._looks(caller)
         return {
             "job": record.id, "name": request.name or (Path(request.argv[0]).name if mine else ""),
-            "command": list(request.argv[:COMMAND_WORDS]) if mine else None, "state": record.state,
-            "user": request.user, "project": request.project, "queue": request.queue,
+            "command": [word[:WORD_LENGTH] for word in request.argv[:COMMAND_WORDS]] if mine else None,
+            "state": record.state, "user": request.user, "project": request.project, "queue": request.queue,
             "gpus": request.gpu_milli / 1000, "requested_s": request.requested_s, "begin_time": request.begin_time,
             "priority": request.priority, "submit_time": record.submit_time, "start_time": record.start_time,
             "end_time": record.end_time, "exit_code": record.exit_code, "signal": record.signal,
