@@ -1,8 +1,8 @@
 """Reading what a job has written, its older part first, as it grows."""
 
+import base64
 import sys
 import time
-from pathlib import Path
 
 from lepton_rl.errors import NodeError
 from lepton_rl.node.client import NodeClient
@@ -23,34 +23,26 @@ def print_log(client: NodeClient, job: int, stream: str, *, follow: bool) -> Non
         found = client.call("job", job=job)
     if found["logs"] is None:
         raise NodeError(f"job {job} has not run: it is {found['state']}")
-    run, path = found["run"], Path(found["logs"]) / stream
-    older = path.with_name(f"{stream}.1")
-    position = 0
-    if older.exists():
-        _copy(older, 0)
+    run, position = found["run"], 0
+    _copy(client, job, run, f"{stream}.1", 0)
     while True:
         ended = found["state"] in _FINAL
-        position = _copy(path, position)
+        position = _copy(client, job, run, stream, position)
         if not follow or ended:
             return
         time.sleep(_PAUSE_S)
         found = client.call("job", job=job)
         if found["run"] != run:
-            _copy(path, position)
-            run, path, position = found["run"], Path(found["logs"]) / stream, 0
+            _copy(client, job, run, stream, position)
+            run, position = found["run"], 0
 
 
-def _copy(path: Path, position: int) -> int:
-    """Write what a file holds from a position on; return where it ends. A file that was cut is read from its start."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(position if size >= position else 0)
-            while block := file.read(1 << 16):
-                sys.stdout.buffer.write(block)
+def _copy(client: NodeClient, job: int, run: int, file: str, position: int) -> int:
+    """Write what a file of a run holds from a position on; return where it ends. A cut one is read from its start."""
+    while True:
+        page = client.call("log", job=job, run=run, file=file, position=position)
+        sys.stdout.buffer.write(base64.b64decode(page["data"]))
+        position = int(page["position"])
+        if page["end"]:
             sys.stdout.buffer.flush()
-            return file.tell()
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise NodeError(f"{path}: this log cannot be read: {error.strerror}") from None
+            return position

@@ -83,6 +83,15 @@ class Job(Message):
     job: JobId
 
 
+class Log(Message):
+    """A piece of what a run of a job has written."""
+
+    job: JobId
+    run: JobId
+    file: Literal["stdout", "stderr", "stdout.1", "stderr.1"]
+    position: Annotated[int, Field(ge=0, le=2**53)] = 0
+
+
 class Cancel(Message):
     """End a job."""
 
@@ -191,8 +200,8 @@ class Stop(Message):
 
 
 VERBS: dict[str, type[Message]] = {
-    "ping": Ping, "status": Status, "queue": Queue, "submit": Submit, "job": Job, "cancel": Cancel, "wait": Wait,
-    "explain": Explain, "drain": Drain, "resume": Resume, "verify": Verify, "reserve": Reserve,
+    "ping": Ping, "status": Status, "queue": Queue, "submit": Submit, "job": Job, "log": Log, "cancel": Cancel,
+    "wait": Wait, "explain": Explain, "drain": Drain, "resume": Resume, "verify": Verify, "reserve": Reserve,
     "unreserve": Unreserve, "usage": UsageOf, "decisions": Decisions, "audit": Audit, "backup": Backup,
     "feedback": Feedback, "stop": Stop,
 }  # fmt: skip
