@@ -4,6 +4,7 @@ import json
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -101,8 +102,18 @@ class NodeClient:
     def _send(self, data: bytes) -> None:
         try:
             self._socket.sendall(data)
+        except BrokenPipeError:
+            self._receive_farewell()
+            raise NodeError(f"{self._path}: the node has hung up") from None
         except OSError as error:
             raise NodeError(f"{self._path}: the node has hung up: {error.strerror or error}") from None
+
+    def _receive_farewell(self) -> None:
+        """Raise what the node said before it hung up, if it said anything: why it does not serve this connection."""
+        with suppress(OSError, ValueError):
+            said = json.loads(self._lines.readline())
+            if isinstance(said, dict) and said.get("id") is None and "error" in said:
+                raise NodeError(said["error"])
 
     def _receive(self) -> dict[str, Any]:
         try:

@@ -17,7 +17,8 @@ electricity: 100
 """
 
 
-def test_the_page(folder: Path, capsys: CAPTURE) -> None:
+def test_the_page(folder: Path, capsys: CAPTURE, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # a terminal's width, to which the page keeps
     assert main(["advise", "--trace", "jobs.csv", "--nodes", "2", "--gpus-per-node", "4"]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
