@@ -607,7 +607,7 @@ def test_a_stranger_that_came_since_the_last_look_is_seen_before_a_start(
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
             four_gpus.add_process(0, stranger.pid, 3 << 30)
             until(lambda: age_of_list(node) > PROCESSES_AGE_S, "a list of processes that is old")
-            with pytest.raises(IllegalAction, match=rf"GPU 0 is foreign now: process {stranger.pid} of \\S+ uses it"):
+            with pytest.raises(IllegalAction, match=rf"GPU 0 is foreign now: process {stranger.pid} of \S+ uses it"):
                 node.cluster.apply(Start(job, (0,)))
             stranger.communicate(b"\n")
         assert node.job(job).state is JobState.WAITING
