@@ -28,6 +28,7 @@ from lepton_rl.node.paths import default_state_dir
 from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
 from lepton_rl.node.power_helper import HelperPower
 from lepton_rl.node.promotion import Weighted
+from lepton_rl.node.retention import RetentionRules
 from lepton_rl.node.trial import Canary, Shadow
 
 MIB = 1 << 20
@@ -107,6 +108,7 @@ def node_setup(
         feedback_rules=FeedbackRules(**config.feedback.model_dump(exclude={"every_s"})),
         feedback_s=config.feedback.every_s,
         weighted=Weighted(_weights, _with_weights),
+        retention=RetentionRules(**config.retention.model_dump()),
         alerts=AlertRules(**config.alerts.model_dump()),
         job_mapping_dir=None if config.hpc_job_mapping_dir is None else Path(config.hpc_job_mapping_dir).expanduser(),
         http=_http(config.http, http),

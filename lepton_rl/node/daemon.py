@@ -32,6 +32,7 @@ from lepton_rl.node.http.rules import HttpRules
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
 from lepton_rl.node.promotion import Promotion, Weighted
+from lepton_rl.node.retention import RetentionRules, forget_daily
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.server import SocketServer
 from lepton_rl.node.service import Caller, Service
@@ -67,6 +68,7 @@ class NodeSetup:
         feedback_rules: bounds of the result feedback.
         feedback_s: seconds between looks at results that are acted on; None for only when somebody asks.
         weighted: how the feedback changes weights of a policy.
+        retention: how long ended jobs are kept.
     """
 
     state_dir: Path
@@ -93,6 +95,7 @@ class NodeSetup:
     feedback_rules: FeedbackRules = field(default_factory=FeedbackRules)
     feedback_s: float | None = None
     weighted: Weighted | None = None
+    retention: RetentionRules = field(default_factory=RetentionRules)
 
 
 def run_daemon(setup: NodeSetup) -> None:
@@ -143,6 +146,8 @@ def run_daemon(setup: NodeSetup) -> None:
             _open_http(setup.http, setup.state_dir, service, watch, loop, open_things)
         housekeeping = loop.create_task(_keep_house(cluster, service, watch))
         open_things.callback(housekeeping.cancel)
+        forgetting = loop.create_task(forget_daily(journal, setup.state_dir, setup.retention, cluster.clock.wall))
+        open_things.callback(forgetting.cancel)
         if setup.feedback_s is not None:
             feedback = loop.create_task(_feed_back(service, setup.feedback_s))
             open_things.callback(feedback.cancel)

@@ -72,7 +72,18 @@ CREATE TRIGGER audit_is_not_removed BEFORE DELETE ON audit
   BEGIN SELECT RAISE(ABORT, 'the audit log can only grow'); END;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+_SECOND = """
+CREATE TABLE past_jobs (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL, runs INTEGER NOT NULL) STRICT;
+
+CREATE TABLE past_usage (
+  day INTEGER NOT NULL,  -- since 1970, UTC
+  user TEXT NOT NULL, project TEXT NOT NULL, queue TEXT NOT NULL,
+  jobs INTEGER NOT NULL, runs INTEGER NOT NULL, gpu_s REAL NOT NULL, energy_mj REAL NOT NULL,
+  PRIMARY KEY (day, user, project, queue)
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
 
 
 def version_of(connection: sqlite3.Connection) -> int:
