@@ -29,7 +29,10 @@ def submit(
     queue: Annotated[str, typer.Option(help="Name of a queue.")] = "default",
     compute_intensity: Annotated[float | None, typer.Option(min=0, help="For policies that weigh it.")] = None,
     time_sensitivity: Annotated[float | None, typer.Option(min=0, help="For policies that weigh it.")] = None,
-    duration: Annotated[str | None, typer.Option("--time", help="How long it will take at most, as 2h.")] = None,
+    duration: Annotated[
+        str | None, typer.Option("--time", help="How long it will take, as 2h: policies plan with it.")
+    ] = None,
+    time_limit: Annotated[str | None, typer.Option(help="It is ended when it has run for so long, as 3h.")] = None,
     priority: Annotated[float, typer.Option(help="Higher goes first where the policy asks for it.")] = 0.0,
     name: Annotated[str, typer.Option(help="For listings; the command's if left out.")] = "",
     env: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A variable more; repeatable.")] = None,
@@ -68,6 +71,7 @@ def submit(
         "compute_intensity": compute_intensity,
         "time_sensitivity": time_sensitivity,
         "requested_s": None if duration is None else seconds(duration),
+        "time_limit_s": None if time_limit is None else seconds(time_limit),
         "priority": priority,
         "name": name,
         "restartable": restartable,
@@ -95,7 +99,9 @@ def queue(
     if json:
         print_json(jobs)
         return
-    typer.echo(f"{'job':>6} {'state':<9} {'gpus':>5} {'user':<10} {'waited':>9} {'ran':>9} {'asked':>9} name")
+    typer.echo(
+        f"{'job':>6} {'state':<9} {'gpus':>5} {'user':<10} {'waited':>9} {'ran':>9} {'asked':>9} {'limit':>9} name"
+    )
     now = time.time()
     for job in jobs:
         begun, ended = job["start_time"], job["end_time"]
@@ -104,7 +110,8 @@ def queue(
         how = "" if job["exit_code"] in (None, 0) else f" (exit code {job['exit_code']})"
         typer.echo(
             f"{job['job']:>6} {job['state']:<9} {job['gpus']:>5g} {job['user'][:10]:<10} {lasting(waited):>9} "
-            f"{lasting(ran):>9} {lasting(job['requested_s']):>9} {printable(job['name'])}{how}"
+            f"{lasting(ran):>9} {lasting(job['requested_s']):>9} {lasting(job['time_limit_s']):>9} "
+            f"{printable(job['name'])}{how}"
         )
 
 

@@ -96,7 +96,8 @@ def node_setup(
         open_devices=lambda: open_devices(config),
         check=lambda hardware: check_policy(acting, hardware),
         rules=NodeRules(
-            Placement[jobs.placement.upper()], jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s
+            Placement[jobs.placement.upper()], jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s,
+            limit_requested=jobs.time_limit == "requested",
         ),
         guard=GuardRules(**guard.model_dump()),
         runs=RunSettings(log_bytes_limit=round(jobs.log_megabytes * MIB), umask=jobs.umask, rlimits=jobs.rlimits),
@@ -211,6 +212,9 @@ def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list
         f"a decision has {guard.budget_s:g} s; at most {guard.actions_per_minute} preemptions and moves a minute",
         f"a job that has waited {guard.starving_factor:g} times the median, and {guard.starving_floor_s:,.0f} s, goes "
         "ahead",
+        "a job that runs for longer than its --time is ended"
+        if setup.rules.limit_requested
+        else "--time is a wish: a job may run for longer, up to its --time-limit where it has one",
         _POWER[config.power.mode],
         f"journal, logs and socket lie in {setup.state_dir}",
     ]

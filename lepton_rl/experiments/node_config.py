@@ -16,6 +16,9 @@ class JobsConfig(Section):
     """What holds for all jobs."""
 
     default_time_s: Positive = Field(86_400.0, description="what a job without requested time counts as asking for")
+    time_limit: Literal["none", "requested"] = Field(
+        "none", description="requested: a job is ended when it has run for longer than its --time"
+    )
     placement: Literal["first", "best", "worst"] = Field("first", description="GPUs of a job that the policy starts")
     restart_cost_s: NotNegative = Field(60.0, description="what policies are told that a preemption costs")
     quantum_s: NotNegative = Field(0.0, description="a run is not preempted before it is this old")

@@ -59,6 +59,7 @@ class Submit(Message):
     ram_mib: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     begin_time: Annotated[float, Field(ge=0, le=1e11)] = 0.0
     requested_s: Seconds | None = None
+    time_limit_s: Seconds | None = None
     priority: Annotated[float, Field(ge=-1e9, le=1e9)] = 0.0
     compute_intensity: Annotated[float, Field(ge=0, le=1e9)] | None = None
     time_sensitivity: Annotated[float, Field(ge=0, le=1e9)] | None = None

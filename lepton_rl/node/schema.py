@@ -73,6 +73,8 @@ CREATE TRIGGER audit_is_not_removed BEFORE DELETE ON audit
 """
 
 _SECOND = """
+ALTER TABLE jobs ADD COLUMN time_limit_s REAL;
+
 CREATE TABLE past_jobs (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL, runs INTEGER NOT NULL) STRICT;
 
 CREATE TABLE past_usage (

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,8 @@ class Service:
         caller, message = submission.caller, submission.message
         try:
             request = message.request(caller.uid, caller.user)
+            if self._cluster.rules.limit_requested and request.time_limit_s is None:
+                request = replace(request, time_limit_s=request.requested_s)
             self._cluster.check(request)
         except LeptonError as error:
             self._enter(caller, "submit", message.name, f"refused: {error}", {}, now)
@@ -253,6 +255,7 @@ class Service:
             "jobs": {str(state): count for state, count in self._journal.counts().items()},
             "gpus": gpus,
             "alerts": self.alerts(),
+            "time_limit": "requested" if self._cluster.rules.limit_requested else "none",
             "decisions": self._guard.counts["decisions"],
             "fallbacks": fallbacks,
             "trial": None if trial is None else {"counts": dict(trial.counts), "examples": list(trial.examples)},
@@ -382,7 +385,8 @@ class Service:
         return {
             "job": record.id, "name": request.name or Path(request.argv[0]).name, "state": record.state,
             "user": request.user, "project": request.project, "queue": request.queue,
-            "gpus": request.gpu_milli / 1000, "requested_s": request.requested_s, "begin_time": request.begin_time,
+            "gpus": request.gpu_milli / 1000, "requested_s": request.requested_s, "time_limit_s": request.time_limit_s,
+            "begin_time": request.begin_time,
             "priority": request.priority, "submit_time": record.submit_time, "start_time": record.start_time,
             "end_time": record.end_time, "exit_code": record.exit_code, "signal": record.signal,
             "reason": record.reason, "run": record.run,
