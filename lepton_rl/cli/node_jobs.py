@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -130,16 +131,19 @@ def logs(
     number: JobNumber,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the job has ended.")] = False,
     errors: Annotated[bool, typer.Option("--stderr", help="Standard error instead of standard output.")] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", min=0, max=100_000, help="Only the last lines, of the last MiB.")
+    ] = None,
     state: State = None,
 ) -> None:
-    """Print what a job has written.
+    """Print what a job has written. Ctrl-C ends it; the job goes on.
 
-    Example: lepton-rl node logs -f 17
+    Example: lepton-rl node logs -f --tail 20 17
     """
     from lepton_rl.node.logs import print_log
 
-    with connect(state) as client:
-        print_log(client, number, "stderr" if errors else "stdout", follow=follow)
+    with connect(state) as client, suppress(KeyboardInterrupt):
+        print_log(client, number, "stderr" if errors else "stdout", follow=follow, tail=tail)
 
 
 @app.command()

@@ -84,6 +84,16 @@ class Job(Message):
     job: JobId
 
 
+class Log(Message):
+    """A piece of what a run has written, from a position on (bytes since its beginning), or its last lines."""
+
+    job: JobId
+    run: JobId
+    stream: Literal["stdout", "stderr"] = "stdout"
+    position: Annotated[int, Field(ge=0, le=2**53)] = 0
+    tail: Annotated[int, Field(ge=0, le=100_000)] | None = None
+
+
 class Cancel(Message):
     """End a job."""
 
@@ -192,8 +202,8 @@ class Stop(Message):
 
 
 VERBS: dict[str, type[Message]] = {
-    "ping": Ping, "status": Status, "queue": Queue, "submit": Submit, "job": Job, "cancel": Cancel, "wait": Wait,
-    "explain": Explain, "drain": Drain, "resume": Resume, "verify": Verify, "reserve": Reserve,
+    "ping": Ping, "status": Status, "queue": Queue, "submit": Submit, "job": Job, "log": Log, "cancel": Cancel,
+    "wait": Wait, "explain": Explain, "drain": Drain, "resume": Resume, "verify": Verify, "reserve": Reserve,
     "unreserve": Unreserve, "usage": UsageOf, "decisions": Decisions, "audit": Audit, "backup": Backup,
     "feedback": Feedback, "stop": Stop,
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """What a node does for those who call it: each verb, who may use it, and its entry in the audit log."""
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,6 +18,7 @@ from lepton_rl.node.explain import explain
 from lepton_rl.node.guard import Guard, Verdict
 from lepton_rl.node.jobs import FINAL, JobRecord, JobState, RunRecord, StopHow
 from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
+from lepton_rl.node.log_page import read_page, tail_position
 from lepton_rl.node.promotion import Promotion
 
 _log = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ class Service:
         self.alerts: Callable[[], list[dict[str, Any]]] = list
         self.on_answer: Callable[[str, float], None] = lambda verb, seconds: None
         self._verbs: dict[type[m.Message], Callable[[Caller, Any], Any]] = {
-            m.Ping: self._ping, m.Status: self._status, m.Queue: self._queue, m.Job: self._job,
+            m.Ping: self._ping, m.Status: self._status, m.Queue: self._queue, m.Job: self._job, m.Log: self._log,
             m.Cancel: self._cancel, m.Explain: self._explain, m.Drain: self._drain, m.Resume: self._resume,
             m.Verify: self._verify, m.Reserve: self._reserve, m.Unreserve: self._unreserve, m.UsageOf: self._usage,
             m.Decisions: self._list_decisions, m.Audit: self._audit_log, m.Backup: self._backup, m.Stop: self._stop,
@@ -274,6 +276,17 @@ class Service:
         record = self._own(caller, message.job)
         runs = [self._describe_run(run) for run in self._journal.runs(record.id)]
         return {**self._describe(record), "argv": list(record.request.argv), "cwd": record.request.cwd, "runs": runs}
+
+    def _log(self, caller: Caller, message: m.Log) -> dict[str, Any]:
+        record = self._own(caller, message.job)
+        folder, stream = self._cluster.runs.folder(record.id, message.run), message.stream
+        try:
+            first = message.position if message.tail is None else tail_position(folder, stream, message.tail)
+            page = read_page(folder, stream, first)
+        except OSError as error:
+            raise NodeError(f"job {record.id}: its {stream} cannot be read: {error.strerror}") from None
+        data = base64.b64encode(page.data).decode()
+        return {"begin": page.begin, "after": page.after, "end": page.end, "data": data}
 
     def _cancel(self, caller: Caller, message: m.Cancel) -> dict[str, Any]:
         record = self._own(caller, message.job)

@@ -80,6 +80,34 @@ def test_logs_are_followed_until_the_job_ends(node: DaemonNode) -> None:
     assert follower.returncode == 0
 
 
+def test_the_last_lines_of_a_log_and_leaving_it_by_ctrl_c(node: DaemonNode) -> None:
+    job = node.submit("--", "sh", "-c", "echo one; echo two; echo bad >&2; exec sleep 1000")
+    until(lambda: node.command("node", "logs", "--stderr", str(job)).stdout == "bad\n", "output")
+    assert node.node("logs", "--tail", "1", str(job)) == "two\n"
+    words = [sys.executable, "-m", "lepton_rl.cli", "node", "logs", "-f", "-n", "2", str(job)]
+    with subprocess.Popen(
+        words, env=node.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stdout is not None
+        assert [follower.stdout.readline() for _ in range(2)] == ["one\n", "two\n"]
+        follower.send_signal(signal.SIGINT)
+        said, complained = follower.communicate(timeout=60.0)
+    assert (follower.returncode, said, complained) == (0, "", "")
+    assert node.job(job)["state"] == "running"
+
+
+def test_a_log_that_is_rotated_is_followed_whole(tmp_path: Path, four_gpus: FakeNvml, fake_library: Path) -> None:
+    config = "policy: fcfs\njobs: {log_megabytes: 0.0625}\n"
+    with DaemonNode(tmp_path, four_gpus, fake_library, config) as node:
+        node.start()
+        writer = "i=0; while [ $i -lt 300 ]; do i=$((i + 1)); printf '%1000d\\n' $i; sleep 0.01; done"
+        job = node.submit("--", "sh", "-c", writer)
+        found = node.process("node", "logs", "-f", str(job))
+        assert found.stderr == ""
+        assert [int(line) for line in found.stdout.splitlines()] == list(range(1, 301))
+        assert (node.state / "jobs" / str(job) / "1" / "stdout.1").exists()
+
+
 def test_cancel_explain_drain_and_resume(node: DaemonNode) -> None:
     holds = node.submit("--gpus", "3", "--time", "1h", "--", "sleep", "1000")
     waits = node.submit("--gpus", "4", "--", "true")
