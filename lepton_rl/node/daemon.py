@@ -28,7 +28,9 @@ from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.feedback import FeedbackRules
 from lepton_rl.node.guard import Guard, GuardRules, Verdict
 from lepton_rl.node.hardware import NodeHardware, describe_hardware
-from lepton_rl.node.http.rules import HttpRules
+from lepton_rl.node.http.rules import TOKENS, HttpRules
+from lepton_rl.node.http.token_changes import apply_change
+from lepton_rl.node.http.tokens import TokenBook
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
 from lepton_rl.node.promotion import Promotion, Weighted
@@ -137,6 +139,8 @@ def run_daemon(setup: NodeSetup) -> None:
         open_things.callback(watch.close)
         watch.look()
         service.alerts = watch.active
+        tokens = TokenBook(setup.state_dir / TOKENS)
+        service.change_tokens = lambda message: apply_change(tokens, message, cluster.clock.wall())
         cluster.on_change = lambda: _changed(service, watch)
         guard.on_verdict = lambda verdict, snapshot: service.record(verdict)
         server = SocketServer(setup.socket or setup.state_dir / SOCKET, service, setup.operators, setup.group)

@@ -194,6 +194,25 @@ class Feedback(Message):
     apply: bool = False
 
 
+class TokenAdd(Message):
+    """Make a token for HTTP; `token` is its name."""
+
+    changes = True
+    operators_only = True
+    token: Text
+    role: Text
+    user: Text = ""
+    expires: Annotated[float, Field(ge=0, le=1e11)] | None = None
+
+
+class TokenRevoke(Message):
+    """Take a token back, by its name."""
+
+    changes = True
+    operators_only = True
+    token: Text
+
+
 class Stop(Message):
     """End the daemon; jobs go on and the next one finds them."""
 
@@ -205,7 +224,7 @@ VERBS: dict[str, type[Message]] = {
     "ping": Ping, "status": Status, "queue": Queue, "submit": Submit, "job": Job, "log": Log, "cancel": Cancel,
     "wait": Wait, "explain": Explain, "drain": Drain, "resume": Resume, "verify": Verify, "reserve": Reserve,
     "unreserve": Unreserve, "usage": UsageOf, "decisions": Decisions, "audit": Audit, "backup": Backup,
-    "feedback": Feedback, "stop": Stop,
+    "feedback": Feedback, "token_add": TokenAdd, "token_revoke": TokenRevoke, "stop": Stop,
 }  # fmt: skip
 
 

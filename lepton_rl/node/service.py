@@ -23,6 +23,7 @@ from lepton_rl.node.promotion import Promotion
 
 _log = logging.getLogger(__name__)
 DECISIONS_KEPT_S = 30 * 86_400.0
+_TARGETS = ("job", "gpu", "reservation", "token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,14 @@ class Service:
         self.refused = 0
         self.cluster, self.guard, self.about = cluster, guard, self._about
         self.alerts: Callable[[], list[dict[str, Any]]] = list
+        self.change_tokens: Callable[[m.TokenAdd | m.TokenRevoke], dict[str, Any]] | None = None
         self.on_answer: Callable[[str, float], None] = lambda verb, seconds: None
         self._verbs: dict[type[m.Message], Callable[[Caller, Any], Any]] = {
             m.Ping: self._ping, m.Status: self._status, m.Queue: self._queue, m.Job: self._job, m.Log: self._log,
             m.Cancel: self._cancel, m.Explain: self._explain, m.Drain: self._drain, m.Resume: self._resume,
             m.Verify: self._verify, m.Reserve: self._reserve, m.Unreserve: self._unreserve, m.UsageOf: self._usage,
             m.Decisions: self._list_decisions, m.Audit: self._audit_log, m.Backup: self._backup, m.Stop: self._stop,
-            m.Feedback: self._feedback,
+            m.Feedback: self._feedback, m.TokenAdd: self._token, m.TokenRevoke: self._token,
         }  # fmt: skip
 
     async def call(self, caller: Caller, verb: object, arguments: dict[str, Any]) -> Any:
@@ -372,6 +374,11 @@ class Service:
     def _feedback(self, caller: Caller, message: m.Feedback) -> dict[str, Any]:
         return self.promotion.look(message.apply)
 
+    def _token(self, caller: Caller, message: m.TokenAdd | m.TokenRevoke) -> dict[str, Any]:
+        if self.change_tokens is None:
+            raise NodeError("this node has no tokens")
+        return self.change_tokens(message)
+
     def _stop(self, caller: Caller, message: m.Stop) -> dict[str, Any]:
         self._cluster.close()
         return {}
@@ -414,7 +421,7 @@ class Service:
         return {name: getattr(run, name) for name in wanted}
 
     def _note(self, caller: Caller, verb: str, arguments: dict[str, Any], outcome: str) -> None:
-        target = next((f"{name} {arguments[name]}" for name in ("job", "gpu", "reservation") if name in arguments), "")
+        target = next((f"{name} {arguments[name]}" for name in _TARGETS if name in arguments), "")
         self._enter(caller, verb, target, outcome, arguments, self._cluster.clock.wall())
 
     def _enter(self, caller: Caller, verb: str, target: str, outcome: str, detail: dict[str, Any], now: float) -> None:
