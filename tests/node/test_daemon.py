@@ -21,6 +21,8 @@ from lepton_rl.agents.network import expected_shapes
 from lepton_rl.core.cluster import ClusterSpec, NodeGroup
 from lepton_rl.core.hardware.catalogue import gpu_type
 from lepton_rl.envs.codec import Codec
+from lepton_rl.errors import NodeError
+from lepton_rl.node.former import remember, replaced
 from lepton_rl.node.paths import JOURNAL
 from tests.fake_nvml import FakeNvml
 from tests.node.conftest import until
@@ -313,6 +315,47 @@ def test_a_bundle_that_does_not_fit_leaves_the_daemon_that_runs(node: DaemonNode
     before = node.status()["pid"]
     assert "cannot read" in node.refused("deploy", str(bundle(node.folder / "bundle", nodes=2)), "--live")
     assert node.status()["pid"] == before
+
+
+FAILS_AT_START = """
+import sys
+from lepton_rl.core.policy import Policy
+
+if "--foreground" in sys.argv:
+    raise RuntimeError("not in a daemon")
+
+class Moody:
+    def decide(self, snapshot):
+        return []
+"""
+
+
+def test_the_former_daemon_comes_back_where_the_new_one_does_not_come_up(idle: DaemonNode) -> None:
+    (idle.folder / "moody.py").write_text(FAILS_AT_START)
+    idle.start("--policy", "sjf", "--shadow", "fcfs")
+    os.mkfifo(idle.folder / "fifo")
+    job = idle.submit("--", "sh", "-c", "read line < fifo; exit 5")
+    until(lambda: queue(idle)[job]["state"] == "running", "the job")
+    before = idle.status()
+    done = idle.process("deploy", "moody.py:Moody", "--live")
+    assert done.returncode == 2
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert "not in a daemon" in error
+    assert error.endswith("; the daemon under sjf runs again as before, and jobs go on")
+    after = idle.status()
+    assert (after["policy"], after["trial"] is None) == ("sjf", False)
+    assert after["pid"] != before["pid"]
+    assert idle.job(job)["run"] == 1
+    (idle.folder / "fifo").write_text("go\n")
+    assert idle.command("node", "wait", str(job)).stdout == f"job {job}: failed: ended with exit code 5\n"
+
+
+def test_one_whose_start_cannot_be_told_is_not_brought_back(tmp_path: Path) -> None:
+    assert remember({"pid": os.getpid(), "policy": "fcfs"}) is None
+    assert remember({"pid": 2**22 + 1, "policy": "fcfs"}) is None
+    said = str(replaced(NodeError("it failed"), None, tmp_path, tmp_path / "socket"))
+    assert said == "it failed; no daemon runs now, and jobs go on: start the former one with `lepton-rl node start`"
 
 
 def test_a_bundle_decides_on_a_node(idle: DaemonNode) -> None:
