@@ -15,6 +15,7 @@ from lepton_rl.agents.bundle import LearnedPolicy, load_bundle, save_bundle
 from lepton_rl.agents.network import NETWORKS, Singles
 from lepton_rl.core import ClusterSpec, Snapshot
 from lepton_rl.envs import Codec
+from lepton_rl.envs.decision import Decision
 from lepton_rl.envs.features import CONTEXT_FEATURES
 from lepton_rl.simulator import Blocking, Order, Rule, SimulatedCluster, decide
 
@@ -73,7 +74,7 @@ def crowded_snapshots(count: int) -> list[Snapshot]:
     found: list[Snapshot] = []
     while len(found) < count and simulated.advance():
         snapshot = simulated.snapshot()
-        if len(snapshot.queue) >= WINDOW and codec.open(snapshot).something_fits:
+        if len(snapshot.queue) >= WINDOW and Decision.of(codec, snapshot).something_fits:
             found.append(snapshot)
         for action in decide(snapshot, rule):
             simulated.apply(action)
@@ -96,15 +97,15 @@ def _parts(policy: LearnedPolicy, snapshot: Snapshot, calls: int) -> dict[str, f
     def microseconds(work: Callable[[], object]) -> float:
         return cpu_seconds(lambda: [work() for _ in range(calls)], 3) / calls * 1e6
 
-    opened = microseconds(lambda: codec.open(snapshot))
-    observation = codec.open(snapshot).observation
+    opened = microseconds(lambda: Decision.of(codec, snapshot))
+    observation = Decision.of(codec, snapshot).observation
     slot = policy.choose(observation)
     parts: dict[str, float | str] = {
         "codec.open, µs": opened,
         "one forward pass, µs": microseconds(lambda: policy.choose(observation)),
     }
     if slot < codec.window:
-        parts["open and start, µs"] = microseconds(lambda: codec.open(snapshot).start(slot))
+        parts["open and start, µs"] = microseconds(lambda: Decision.of(codec, snapshot).start(slot))
     return parts
 
 

@@ -21,7 +21,8 @@ from lepton_rl.core.actions import Action
 from lepton_rl.core.atomic import replacing
 from lepton_rl.core.cluster import ClusterSpec, cluster_from_description, describe_cluster
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.envs.codec import Codec, Decision, Observation, as_preferences, node_groups
+from lepton_rl.envs.codec import Codec, Observation, as_preferences, node_groups
+from lepton_rl.envs.decision import Decision
 from lepton_rl.envs.features import CONTEXT_FEATURES
 from lepton_rl.envs.quantization import Quantization, feature_ranges
 from lepton_rl.errors import BundleError, ConfigError

@@ -6,8 +6,9 @@ from pydantic import BaseModel, Field
 from lepton_rl.agents.compiled import PlacementName
 from lepton_rl.core import Action, Placement, Snapshot, Start
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import gpu_memory, held_gpus, node_of, release
+from lepton_rl.core.allocation import held_gpus, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.geometry import gpu_memory, node_of
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
 from lepton_rl.core.placement import place

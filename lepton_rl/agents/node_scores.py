@@ -13,20 +13,13 @@ import numpy as np
 from lepton_rl.agents.ordered import OrderedPolicy, Starts, Trial
 from lepton_rl.core import ClusterSpec, Snapshot
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import (
-    gpu_memory,
-    gpus_on,
-    held_gpus,
-    hold_share,
-    node_of,
-    set_rate,
-    share_memory,
-    take_from_node,
-)
+from lepton_rl.core.allocation import held_gpus, hold_share, share_memory, take_from_node
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Words
+from lepton_rl.core.geometry import gpu_memory, gpus_on, node_of
 from lepton_rl.core.hardware.tables import LOAD_MW, Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.placement import Placement, available, fits, takes_share
+from lepton_rl.core.rates import set_rate
 from lepton_rl.simulator.fragmentation import CPU_LEFT, FIRST_GPU, MODEL, fragmentation
 
 CPU = "cpu_cores"

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from lepton_rl.agents.least_cost import place_at_least_cost
 from lepton_rl.agents.node_scores import NodeScore, ScoreTables, place_by_score
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import capacity_of, release
+from lepton_rl.core.allocation import release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.geometry import capacity_of
 from lepton_rl.core.hardware.tables import Hardware, hourly_integral
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.placement import Placement, place

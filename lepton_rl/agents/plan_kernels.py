@@ -17,8 +17,9 @@ from lepton_rl.agents.plan_choices import (
     take_counted,
 )
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import held_gpus, milli_up, node_of, release
+from lepton_rl.core.allocation import held_gpus, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.geometry import milli_up, node_of
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
 from lepton_rl.core.placement import fewest_nodes

@@ -23,6 +23,7 @@ from lepton_rl.cli import (
     listings,
     node,
     node_gpus,
+    node_helpers,
     node_jobs,
     node_results,
     pareto,
@@ -59,7 +60,7 @@ app.command("gpus")(gpus.gpus)
 app.add_typer(cluster.app, name="cluster")
 node.app.command("top")(seeing.top)
 node.app.add_typer(tokens.app, name="token")
-NODE_COMMANDS = (node_jobs, node_gpus, node_results)  # they add to node.app when they are imported
+NODE_COMMANDS = (node_jobs, node_gpus, node_results, node_helpers)  # they add to node.app when they are imported
 app.add_typer(node.app, name="node")
 app.add_typer(traces.app, name="traces")
 app.add_typer(listings.configs, name="configs")

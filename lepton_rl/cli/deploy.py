@@ -29,7 +29,6 @@ def deploy(
     from lepton_rl.node.daemon import check_can_start
     from lepton_rl.node.former import remember, replaced
     from lepton_rl.node.hardware import describe_hardware
-    from lepton_rl.node.paths import SOCKET
     from lepton_rl.node.start import wait_until_gone
 
     wanted = read_node_config(config)
@@ -56,7 +55,7 @@ def deploy(
     try:
         launch(setup, policy, config)
     except NodeError as error:
-        raise replaced(error, former, setup.state_dir, setup.socket or setup.state_dir / SOCKET) from None
+        raise replaced(error, former, setup.state_dir, setup.socket) from None
 
 
 def _would(running: dict[str, Any] | None) -> str:

@@ -9,8 +9,7 @@ import typer
 
 from lepton_rl.cli.options import command_group
 from lepton_rl.cli.printing import announce_compilation, note
-from lepton_rl.cli.quantities import seconds, share
-from lepton_rl.errors import NodeError
+from lepton_rl.cli.quantities import share
 
 if TYPE_CHECKING:
     from lepton_rl.node.client import NodeClient
@@ -37,9 +36,9 @@ def state_folder(state: Path | None) -> Path:
 def connect(state: Path | None, timeout_s: float | None = 30.0) -> "NodeClient":
     """Return a connection to the node."""
     from lepton_rl.node.client import NodeClient
-    from lepton_rl.node.paths import SOCKET
+    from lepton_rl.node.paths import find_socket
 
-    return NodeClient(state_folder(state) / SOCKET, timeout_s)
+    return NodeClient(find_socket(None if state is None else state_folder(state)), timeout_s)
 
 
 @app.command()
@@ -117,33 +116,6 @@ def backup(
         else:
             encrypted_backup(client, state_folder(state), file, passphrase)
     typer.echo(f"written: {file.absolute()}")
-
-
-@app.command("power-helper")
-def power_helper(
-    user: Annotated[str, typer.Option(help="The user that the daemon runs as; nobody else may call.")],
-    socket: Annotated[Path, typer.Option(help="Where it listens; `power.helper` of the node's configuration.")],
-    folder: Annotated[Path, typer.Option(help="Where it keeps what is to be restored.")] = Path("/var/lib/lepton-rl"),
-    library: Annotated[Path | None, typer.Option(help="libnvidia-ml.so.1, where it lies elsewhere.")] = None,
-    lease: Annotated[str, typer.Option(help="Silence after which everything is restored.")] = "60s",
-) -> None:
-    """Set, renew and restore power limits for a daemon that is not root. Run it as root, under systemd.
-
-    Example: lepton-rl node power-helper --user lepton --socket /run/lepton-rl/power.sock
-    """
-    import logging
-    import pwd
-
-    from lepton_rl.devices import NvmlDevices
-    from lepton_rl.node.power_helper import run_power_helper
-
-    try:
-        uid = pwd.getpwnam(user).pw_uid
-    except KeyError:
-        raise NodeError(f"there is no user {user!r} on this machine") from None
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with NvmlDevices(library) as devices:
-        run_power_helper(devices, folder, socket.absolute(), uid, seconds(lease))
 
 
 @app.command()

@@ -32,10 +32,11 @@ def add(
     Example: lepton-rl node token add alice --role submit
     """
     from lepton_rl.node.http.token_changes import change_tokens
+    from lepton_rl.node.paths import find_socket
 
     ends = None if expires is None else time.time() + seconds(expires)
     asked = {"token": name, "role": role, "user": user, "expires": ends}
-    made = change_tokens(state_folder(state), "token_add", asked)
+    made = change_tokens(state_folder(state), "token_add", asked, find_socket(state))
     note(f"a token for {name} with the role {role}; it is shown only now")
     typer.echo(made["secret"])
 
@@ -68,8 +69,9 @@ def revoke(name: Annotated[str, typer.Argument(help="Name of the token.")], stat
     Example: lepton-rl node token revoke alice
     """
     from lepton_rl.node.http.token_changes import change_tokens
+    from lepton_rl.node.paths import find_socket
 
-    change_tokens(state_folder(state), "token_revoke", {"token": name})
+    change_tokens(state_folder(state), "token_revoke", {"token": name}, find_socket(state))
     note(f"the token {name} opens nothing any more")
 
 

@@ -10,8 +10,10 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
-from lepton_rl.core.hardware.tables import IDLE_MW, Hardware
+from lepton_rl.core.geometry import capacity_of, first_gpu, gpu_memory, gpus_on, node_of
+from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.marks import stir, touch
 
 
 def empty_allocation(nodes: int, gpus_per_node: int, gpu_memory_mib: int) -> tuple[Ints32, Ints32, Words, Ints64]:
@@ -56,111 +58,12 @@ def _lowest_bit(word: Any) -> int:
 
 
 @inlined
-def node_of(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
-    """Node of a GPU."""
-    if hw is None:
-        return int(gpu // (gpus.shape[0] // nodes.shape[0]))
-    return int(gpus[gpu, L.NODE])
-
-
-@inlined
-def first_gpu(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
-    """First GPU of a node."""
-    if hw is None:
-        return int(node * (gpus.shape[0] // nodes.shape[0]))
-    return int(nodes[node, L.FIRST])
-
-
-@inlined
-def gpus_on(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
-    """Number of a node's GPUs."""
-    if hw is None:
-        return int(gpus.shape[0] // nodes.shape[0])
-    return int(nodes[node, L.COUNT])
-
-
-@inlined
-def gpu_memory(node: int, nodes: Ints32, totals: Ints64, hw: Hardware) -> int:
-    """MiB of each GPU of a node."""
-    if hw is None:
-        return int(totals[L.GPU_MEMORY])
-    return int(nodes[node, L.MEMORY_EACH])
-
-
-@inlined
 def _change_room(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, node: int, gpus_held: int) -> None:
     """Take what the job asks for beside so many GPUs of a node; a negative number gives it back."""
     if hw is not None:
         for resource in range(nodes.shape[1] - L.ROOM):
             if nodes[node, L.ROOM + resource] != L.UNCOUNTED:
                 nodes[node, L.ROOM + resource] -= int(jobs[job, L.ASKS + resource]) * gpus_held
-
-
-@inlined
-def stir(gpu: int, gpus: Ints32, totals: Ints64) -> None:
-    """Mark a GPU whose load, limit or health has changed, so that the rates of its jobs are set anew."""
-    if gpus[gpu, L.STIRRED] == 0:
-        gpus[gpu, L.STIRRED] = totals[L.STIRRED_GPUS] + 1
-        totals[L.STIRRED_GPUS] = gpu + 1
-
-
-@inlined
-def is_stirred(jobs: Floats, job: int, gpus: Ints32) -> bool:
-    """Whether one of the job's GPUs is marked."""
-    gpu = int(jobs[job, L.FIRST_GPU])
-    share = jobs[job, L.GPUS] < L.MILLI
-    while gpu >= 0:
-        if gpus[gpu, L.STIRRED] != 0:
-            return True
-        gpu = -1 if share else int(gpus[gpu, L.NEXT])
-    return False
-
-
-@inlined
-def settle_stirred(gpus: Ints32, totals: Ints64) -> None:
-    """Take the marks off all GPUs."""
-    gpu = int(totals[L.STIRRED_GPUS]) - 1
-    while gpu >= 0:
-        following = int(gpus[gpu, L.STIRRED]) - 2
-        gpus[gpu, L.STIRRED] = 0
-        gpu = following
-    totals[L.STIRRED_GPUS] = 0
-
-
-@inlined
-def list_job(jobs: Floats, job: int, gpus: Ints32, hw: Hardware) -> None:
-    """Note on its GPUs that a job runs there."""
-    if hw is None:
-        return
-    gpu = int(jobs[job, L.FIRST_GPU])
-    if jobs[job, L.GPUS] < L.MILLI:
-        before = int(gpus[gpu, L.FIRST_JOB])
-        is_share = before >= 0 and jobs[before, L.ON_GPU] == gpu  # else a gang that has left
-        jobs[job, L.NEXT_SHARE] = before if is_share else -1
-        jobs[job, L.ON_GPU] = gpu
-        gpus[gpu, L.FIRST_JOB] = job
-        return
-    while gpu >= 0:
-        gpus[gpu, L.FIRST_JOB] = job
-        gpus[gpu, L.RATED] = gpus[gpu, L.KEPT]
-        gpu = int(gpus[gpu, L.NEXT])
-
-
-@inlined
-def unlist_job(jobs: Floats, job: int, gpus: Ints32, hw: Hardware) -> None:
-    """Take a share out of its GPU's list; a gang's notes are written over when others come."""
-    if hw is None or jobs[job, L.GPUS] >= L.MILLI:
-        return
-    gpu = int(jobs[job, L.ON_GPU])
-    following = jobs[job, L.NEXT_SHARE]
-    other = int(gpus[gpu, L.FIRST_JOB])
-    if other == job:
-        gpus[gpu, L.FIRST_JOB] = int(following)
-    else:
-        while jobs[other, L.NEXT_SHARE] != job:
-            other = int(jobs[other, L.NEXT_SHARE])
-        jobs[other, L.NEXT_SHARE] = following
-    jobs[job, L.ON_GPU] = -1
 
 
 @inlined
@@ -177,28 +80,6 @@ def _change_load(
             gpus[gpu, L.MATES + int(jobs[job, L.CLASS])] += shares
         if hw.heat.shape[0] > 0 or (shares != 0 and (hw.interference > 0.0 or hw.pairs.shape[0] > 0)):
             stir(gpu, gpus, totals)
-
-
-@inlined
-def capacity_of(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
-    """Milli-GPU of a node's GPUs that are up."""
-    count = gpus_on(node, gpus, nodes, hw)
-    if hw is not None:
-        count -= int(nodes[node, L.GPUS_DOWN])
-    return L.MILLI * count
-
-
-@inlined
-def touch(node: int, totals: Ints64) -> None:
-    """List a node as changed, for observers."""
-    touched = totals[L.TOUCHED]
-    if touched > 0 and (totals[L.TOUCHED + touched] == node or totals[L.TOUCHED + max(touched - 1, 1)] == node):
-        return
-    if touched == L.MAX_TOUCHED:
-        totals[L.TOUCHED] = -1
-    elif touched >= 0:
-        totals[L.TOUCHED + 1 + touched] = node
-        totals[L.TOUCHED] = touched + 1
 
 
 @inlined
@@ -240,7 +121,7 @@ def _link(jobs: Floats, job: int, gpus: Ints32, tail: int, gpu: int) -> None:
 
 
 @inlined
-def _mark_held(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, node: int) -> None:
+def mark_held(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, node: int) -> None:
     """Take one wholly free GPU out of the free sets."""
     place = gpu - first_gpu(node, gpus, nodes, hw)
     bits[node, place >> 6] &= ~(np.uint64(1) << np.uint64(place & 63))
@@ -288,7 +169,7 @@ def hold_share(
     node = node_of(gpu, gpus, nodes, hw)
     memory = share_memory(jobs, job, node, nodes, totals, hw)
     if gpus[gpu, L.FREE] == L.MILLI:
-        _mark_held(gpu, gpus, nodes, bits, totals, hw, node)
+        mark_held(gpu, gpus, nodes, bits, totals, hw, node)
     gpus[gpu, L.FREE] -= demand
     gpus[gpu, L.MEMORY_FREE] -= memory
     nodes[node, L.MEMORY_USED] += memory
@@ -304,7 +185,7 @@ def hold_gpu(
 ) -> None:
     """Hold one wholly free GPU for a gang after its GPU `tail` (-1 for the first)."""
     node = node_of(gpu, gpus, nodes, hw)
-    _mark_held(gpu, gpus, nodes, bits, totals, hw, node)
+    mark_held(gpu, gpus, nodes, bits, totals, hw, node)
     gpus[gpu, L.FREE] = 0
     gpus[gpu, L.MEMORY_FREE] = 0
     _change_load(jobs, job, gpu, gpus, totals, hw, L.MILLI, 0)
@@ -315,7 +196,7 @@ def hold_gpu(
 
 
 @inlined
-def _count_free(nodes: Ints32, totals: Ints64, node: int, count: int) -> None:
+def count_free(nodes: Ints32, totals: Ints64, node: int, count: int) -> None:
     """Book GPUs of a node as wholly free again."""
     nodes[node, L.WHOLE] += count
     totals[L.FREE_WHOLE] += count
@@ -342,7 +223,7 @@ def release(
         if gpus[gpu, L.FREE] == L.MILLI:
             place_in_node = gpu - first_gpu(node, gpus, nodes, hw)
             bits[node, place_in_node >> 6] |= np.uint64(1) << np.uint64(place_in_node & 63)
-            _count_free(nodes, totals, node, 1)
+            count_free(nodes, totals, node, 1)
         return
     while gpu >= 0:
         node = node_of(gpu, gpus, nodes, hw)
@@ -362,62 +243,7 @@ def release(
         nodes[node, L.MEMORY_USED] -= memory * count
         _change_busy(gpus, nodes, totals, hw, node, -L.MILLI * count)
         _change_room(jobs, job, nodes, hw, node, -count)
-        _count_free(nodes, totals, node, count)
-
-
-@inlined
-def _change_up(gpu: int, node: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, change: int) -> None:
-    """Book that a GPU on which nothing runs is up (1) or down (-1) from now on."""
-    if hw is None:
-        return
-    if nodes[node, L.BUSY] > 0:
-        totals[L.STRANDED] += L.MILLI * change
-    nodes[node, L.GPUS_DOWN] -= change
-    totals[L.LOST_GPUS] -= L.MILLI * change
-    totals[L.POWER] += hw.power_mw[nodes[node, L.TYPE], IDLE_MW] * 1000 * change
-    touch(node, totals)
-    stir(gpu, gpus, totals)
-
-
-@njit
-def take_down(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware) -> None:
-    """One more failure keeps down a GPU on which nothing runs."""
-    if hw is None:
-        return
-    gpus[gpu, L.DOWN] += 1
-    if gpus[gpu, L.DOWN] > 1:
-        return
-    node = int(gpus[gpu, L.NODE])
-    _mark_held(gpu, gpus, nodes, bits, totals, hw, node)
-    gpus[gpu, L.FREE] = 0
-    gpus[gpu, L.MEMORY_FREE] = 0
-    _change_up(gpu, node, gpus, nodes, totals, hw, -1)
-
-
-@njit
-def bring_back(gpu: int, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware) -> bool:
-    """One of the failures that keep a GPU down is over; return whether it is up now."""
-    if hw is None:
-        return False
-    gpus[gpu, L.DOWN] -= 1
-    if gpus[gpu, L.DOWN] > 0:
-        return False
-    node = int(gpus[gpu, L.NODE])
-    place_in_node = gpu - first_gpu(node, gpus, nodes, hw)
-    bits[node, place_in_node >> 6] |= np.uint64(1) << np.uint64(place_in_node & 63)
-    gpus[gpu, L.FREE] = L.MILLI
-    gpus[gpu, L.MEMORY_FREE] = np.int32(gpu_memory(node, nodes, totals, hw))
-    _count_free(nodes, totals, node, 1)
-    _change_up(gpu, node, gpus, nodes, totals, hw, 1)
-    return True
-
-
-@inlined
-def milli_up(gpus: Ints32, totals: Ints64, hw: Hardware) -> int:
-    """Milli-GPU of all GPUs that are up."""
-    if hw is None:
-        return int(L.MILLI * gpus.shape[0])
-    return int(L.MILLI * gpus.shape[0] - totals[L.LOST_GPUS])
+        count_free(nodes, totals, node, count)
 
 
 @inlined
@@ -497,54 +323,3 @@ def held_gpus(jobs: Floats, job: int, gpus: Ints32, out: Ints64) -> int:
         count += 1
         gpu = int(gpus[gpu, L.NEXT])
     return count
-
-
-@inlined
-def _sharing_slowdown(jobs: Floats, job: int, gpus: Ints32, hw: Hardware) -> float:
-    """Slowdown of a share by the other shares on its GPU."""
-    if hw is None:
-        return 1.0
-    gpu = int(jobs[job, L.FIRST_GPU])
-    if hw.interference > 0.0:
-        own = jobs[job, L.GPUS] / L.MILLI
-        others = (L.MILLI - gpus[gpu, L.FREE] - jobs[job, L.GPUS]) / L.MILLI
-        return float(1.0 + hw.interference * own * others)
-    kind = int(jobs[job, L.CLASS])
-    slowdown = 1.0
-    for other in range(hw.pairs.shape[0]):
-        slowdown += hw.pairs[kind, other] * (gpus[gpu, L.MATES + other] - int(other == kind))
-    return slowdown
-
-
-@inlined
-def set_rate(jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> None:
-    """Write how fast the job runs on the GPUs that it holds: as its slowest GPU, slowed by spread and by sharing."""
-    if hw is None:
-        return
-    kind = int(jobs[job, L.CLASS])
-    first = int(jobs[job, L.FIRST_GPU])
-    share = jobs[job, L.GPUS] < L.MILLI
-    slowest = np.inf
-    spanned = 0
-    racks = 0
-    gpu = first
-    before = -1
-    while gpu >= 0:
-        node = int(gpus[gpu, L.NODE])
-        slowest = min(slowest, hw.speed[nodes[node, L.TYPE], kind] * (gpus[gpu, L.KEPT] / L.WHOLE_SPEED))
-        if node != before:
-            new_node, new_rack = True, True
-            earlier = first
-            while earlier != gpu and new_node:
-                other = int(gpus[earlier, L.NODE])
-                new_node = other != node
-                new_rack = new_rack and nodes[other, L.RACK] != nodes[node, L.RACK]
-                earlier = int(gpus[earlier, L.NEXT])
-            spanned += new_node
-            racks += new_node and new_rack
-        before = node
-        gpu = -1 if share else int(gpus[gpu, L.NEXT])
-    slowdown = hw.node_slowdown[spanned] * hw.rack_slowdown[racks]
-    if share and (hw.interference > 0.0 or hw.pairs.shape[0] > 0):
-        slowdown *= _sharing_slowdown(jobs, job, gpus, hw)
-    jobs[job, L.RATE] = slowest / slowdown

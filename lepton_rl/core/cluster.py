@@ -20,10 +20,9 @@ from lepton_rl.core.hardware.dynamics import (
     Lifetimes,
     Reservation,
 )
-from lepton_rl.core.hardware.gpu_type import GpuType
+from lepton_rl.core.hardware.gpu_type import GpuType, unknown_gpu_type
 from lepton_rl.core.hardware.locality import Locality, SpreadCurve
 from lepton_rl.core.hardware.power_limit import PowerCurve
-from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.core.hardware.tariffs import HourlySeries
 from lepton_rl.core.physics import power_w
 from lepton_rl.core.snapshot import Snapshot
@@ -204,24 +203,7 @@ class ClusterSpec:
         if self.groups:
             return self
         most = max(self.max_power_w, 1e-6)
-        kind = GpuType(
-            name="GPU",
-            memory_gib=self.gpu_memory_gib,
-            idle_power_w=min(self.idle_power_w, most),
-            max_power_w=most,
-            min_power_limit_w=most,
-            max_power_limit_w=most,
-            fp32_tflops=1.0,
-            fp16_tflops=1.0,
-            memory_bandwidth_gb_s=1.0,
-            speed=dict.fromkeys(JOB_CLASSES, 1.0),
-            power_curve=PowerCurve(0.0, 1.0, 0.0),
-            throttle_temperature_c=85.0,
-            thermal_resistance_c_per_w=0.1,
-            thermal_time_constant_s=60.0,
-            price_usd_per_hour=None,
-            sources={},
-        )
+        kind = unknown_gpu_type("GPU", self.gpu_memory_gib, min(self.idle_power_w, most), most)
         group = NodeGroup(self.nodes, self.gpus_per_node, kind)
         return replace(ClusterSpec.of_groups((group,), tariffs=self.tariffs), names_types=False)
 

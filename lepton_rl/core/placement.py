@@ -17,11 +17,12 @@ from enum import IntEnum
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import hold_share, set_rate, share_memory, take_from_node
+from lepton_rl.core.allocation import hold_share, share_memory, take_from_node
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.progress import planned_seconds
+from lepton_rl.core.rates import set_rate
 
 
 class Placement(IntEnum):

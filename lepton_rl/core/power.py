@@ -3,7 +3,6 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import set_rate, stir, touch
 from lepton_rl.core.arrays import Floats, Ints32, Ints64
 from lepton_rl.core.hardware.power_limit import power_under_limit, speed_under_limit
 from lepton_rl.core.hardware.tables import (
@@ -17,6 +16,8 @@ from lepton_rl.core.hardware.tables import (
     Hardware,
 )
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.marks import stir, touch
+from lepton_rl.core.rates import set_rate
 
 _speed_under_limit = inlined(speed_under_limit)
 _power_under_limit = inlined(power_under_limit)

@@ -13,8 +13,9 @@ from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.placement import fits, seconds_to_reservation
 from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
 from lepton_rl.envs.choices import place_as_chosen
-from lepton_rl.envs.features import encode_basic, encode_full, encode_nodes
+from lepton_rl.envs.features import encode_basic, encode_full
 from lepton_rl.envs.look_ahead import look_ahead
+from lepton_rl.envs.node_features import encode_nodes
 from lepton_rl.envs.window import F_GPUS, fits_from_window, follow_queue
 from lepton_rl.simulator.events import move_to_next_event, set_true_end
 from lepton_rl.simulator.rates import change_rates

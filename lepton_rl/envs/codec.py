@@ -9,44 +9,23 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from lepton_rl.core import layout as L
-from lepton_rl.core.actions import Action, SetPowerLimit, Start
-from lepton_rl.core.allocation import copy_allocation, held_gpus, list_job
-from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
+from lepton_rl.core.arrays import Bools, Floats, Ints64, Singles
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.hardware.tables import Hardware
-from lepton_rl.core.jit import njit
-from lepton_rl.core.machine import clock_columns, empty_cluster, hardware_tables, power_levels_w, with_power_levels
+from lepton_rl.core.machine import hardware_tables, with_power_levels
 from lepton_rl.core.placement import Placement
-from lepton_rl.core.progress import predicted_end
-from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.envs.batch_kernel import SHOWN, TALLY_COLUMNS, observe
-from lepton_rl.envs.choices import place_as_chosen, write_choices
 from lepton_rl.envs.features import (
     BASIC_FEATURES,
-    CHANGING_COLUMNS,
     CONTEXT_FEATURES,
     FULL_FEATURES,
     NODE_ENTRIES,
     PLAIN_NODE_ENTRIES,
-    STATIC_INPUTS,
-    STATIC_LOGARITHMS,
-    UNKNOWN_TIME,
     FeatureSet,
-    static_features,
 )
-from lepton_rl.envs.window import STATIC_COLUMNS, fact_columns
 from lepton_rl.errors import BundleError, ConfigError, nearest
 from lepton_rl.simulator import Blocking, Order, Rule, Timing
-from lepton_rl.simulator.ends import add_prediction
-from lepton_rl.simulator.heat import take_temperatures
-from lepton_rl.simulator.rates import change_rates, forget_changes
-from lepton_rl.simulator.scores import score
-from lepton_rl.simulator.starting import book
-from lepton_rl.simulator.waiting import fill, remove
 
 CODEC_VERSION = 2
-_CONSOLIDATED = int(Placement.CONSOLIDATED)
 MAX_GROUPS = 256
 """Nodes that are seen one by one; a larger cluster is seen in at most this many groups of neighbours."""
 ACTIONS = ("order", "placement", "power")
@@ -176,10 +155,6 @@ class Codec:
         """Return the space of one action: `slot x choices + choice` starts a job, the last one waits."""
         return spaces.Discrete(self.wait_action(cluster) + 1)
 
-    def open(self, snapshot: Snapshot) -> "Decision":
-        """Show a snapshot to a learner; the decision goes on as long as it starts jobs."""
-        return Decision(self, snapshot.cluster, len(snapshot.jobs)).show(snapshot)
-
     def describe(self) -> dict[str, Any]:
         """Return the codec as plain data, for a bundle."""
         return {"version": CODEC_VERSION, **asdict(self)}
@@ -247,205 +222,3 @@ def as_observation(codec: Codec, machine: Singles, rows: Singles, context: Singl
         observation["context"] = context
     observation["action_mask"] = mask.view(np.int8)
     return observation
-
-
-class Decision:
-    """The decisions of one instant: observe, start a job, observe again.
-
-    Its arrays are room for snapshots of one cluster; a policy shows it one after the other.
-
-    Attributes:
-        observation: What the learner sees now; overwritten by `start` and `show`.
-        wait_action: The action that waits for the next event.
-    """
-
-    def __init__(self, codec: Codec, cluster: ClusterSpec, capacity: int, preferences: Singles | None = None) -> None:
-        """Make room for snapshots with at most `capacity` jobs; without `preferences` equal ones are shown."""
-        window, gpus = codec.window, cluster.gpus
-        self._choices = codec.choices(cluster)
-        self.wait_action = window * self._choices
-        self._codec = codec
-        self._cluster = cluster
-        self._capacity = capacity
-        columns = L.ASKS + len(cluster.resources) if cluster.groups else L.JOB_COLUMNS
-        self._jobs = np.empty((capacity, columns))
-        self._queue = np.empty(capacity, np.int32)
-        self._counts = np.zeros(L.COUNT_COLUMNS, np.int64)
-        rows = np.empty((window, len(codec.feature_names)), np.float32)
-        context = np.zeros(len(CONTEXT_FEATURES), np.float32)
-        machine = np.empty((len(node_entries(cluster)), node_groups(cluster.nodes)), np.float32)
-        mask = np.empty(window + 1, np.bool_)
-        valid = mask if self._choices == 1 else np.zeros(self.wait_action + 1, np.bool_)
-        hw = codec.hardware(cluster)
-        rules, settings = codec.arrays(whole_gpus=True)
-        allocation = empty_cluster(cluster)
-        self._gpus, self._nodes = allocation[:2]
-        self._level_watts = power_levels_w(cluster, codec.power_levels)
-        self._state = (
-            self._jobs, np.zeros((capacity, L.TRUTH_COLUMNS if hw is None else L.DETAILED_TRUTH_COLUMNS)),
-            np.empty((capacity, STATIC_COLUMNS), np.float32), self._queue, np.empty((2, capacity)),
-            np.empty((L.RUN_ROWS if hw is None else L.DETAILED_RUN_ROWS, capacity), np.int32),
-            *allocation, hw, np.zeros(clock_columns(cluster)), self._counts, rules.copy(),
-            np.zeros(TALLY_COLUMNS), codec.full, idle_share(cluster), np.empty(capacity), np.empty(window, np.int32),
-            np.empty((window, fact_columns(codec.full, hw is not None))),
-            np.empty((CHANGING_COLUMNS, window), np.float32), rows, context, machine, mask, codec.key == "fcfs",
-            np.empty((STATIC_INPUTS, window)),
-            np.empty((STATIC_LOGARITHMS, window), np.float32), self._choices, valid,
-        )  # fmt: skip
-        self._settings = settings
-        self._keys = np.empty(capacity)
-        self._held = np.empty(gpus, np.int64)
-        self._fitting = 0
-        self._no_degrees = np.zeros(gpus)
-        self.observation = as_observation(codec, machine, rows, context, valid)
-        if codec.preferences:
-            equal = np.full(codec.preferences, 1.0 / codec.preferences, np.float32)
-            self.observation["preferences"] = equal if preferences is None else preferences
-
-    def holds(self, snapshot: Snapshot) -> bool:
-        """Whether there is room for this snapshot."""
-        same = snapshot.cluster is self._cluster or snapshot.cluster == self._cluster
-        return same and len(snapshot.jobs) <= self._capacity
-
-    def show(self, snapshot: Snapshot) -> Self:
-        """Observe a snapshot for which there is room."""
-        self._fitting = _open(
-            snapshot.jobs, snapshot.running_count, snapshot.time, snapshot.gpus, snapshot.nodes, snapshot.bits,
-            snapshot.totals, self._no_degrees if snapshot.temperatures is None else snapshot.temperatures,
-            self._settings, self._keys, *self._state,
-        )  # fmt: skip
-        return self
-
-    @property
-    def something_fits(self) -> bool:
-        """Whether any visible job could start."""
-        return self._fitting > 0
-
-    @property
-    def visible(self) -> NDArray[np.int64]:
-        """Ids of the visible jobs, in slot order."""
-        front, back = self._counts[L.FRONT], self._counts[L.BACK]
-        rows = self._queue[front : min(front + self._codec.window, back)]
-        ids: NDArray[np.int64] = self._jobs[rows, L.ID].astype(np.int64)
-        return ids
-
-    def start(self, slot: int, choice: int = 0) -> Start:
-        """Start the fitting job in this slot, observe anew and return the action."""
-        job, count, self._fitting = _start_and_look_again(slot, choice, self._held, *self._state)
-        return Start(job, tuple(self._held[:count].tolist()))
-
-    def act(self, action: int) -> list[Action]:
-        """Carry a valid action other than waiting out, observe anew and return what a cluster is to do."""
-        slot, choice = divmod(action, self._choices)
-        before = self._gpus[:, L.LIMIT].copy() if self._codec.actions == "power" else None
-        started = self.start(slot, choice)
-        actions: list[Action] = [started]
-        if before is not None:
-            for gpu in started.gpus or ():
-                if self._gpus[gpu, L.LIMIT] != before[gpu]:
-                    watts = self._level_watts[self._nodes[self._gpus[gpu, L.NODE], L.TYPE], choice]
-                    actions.append(SetPowerLimit(gpu, float(watts)))
-        return actions
-
-
-@njit
-def _open(
-    given_jobs: Floats, running: int, now: float, given_gpus: Ints32, given_nodes: Ints32, given_bits: Words,
-    given_totals: Ints64, degrees: Floats, settings: Floats, keys: Floats, jobs: Floats, truth: Floats,
-    static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool, idle: float,
-    free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
-    machine: Singles, mask: Bools, key_is_time: bool, inputs: Floats, logarithms: Singles, choices: int, valid: Bools,
-) -> int:  # fmt: skip
-    """Copy a snapshot's state (running jobs first), rebuild queue and predicted ends from it and observe.
-
-    Returns how many visible jobs fit.
-    """
-    total = given_jobs.shape[0]
-    copy_allocation(given_gpus.shape[1], given_gpus, given_nodes, given_bits, given_totals, gpus, nodes, bits, totals)
-    totals[L.TOUCHED] = -1
-    clock[L.NOW] = now
-    clock[L.TIMER] = np.inf
-    if hw is not None and hw.heat.shape[0] > 0:
-        take_temperatures(degrees, gpus, nodes, hw, clock)
-    if hw is not None:
-        for gpu in range(gpus.shape[0]):
-            gpus[gpu, L.RATED] = gpus[gpu, L.KEPT]
-    counts[L.FRONT] = 0
-    counts[L.RUNNING] = running
-    counts[L.ARRIVED] = total
-    rules[L.COUNTED] = hw is None and rules[L.PLACEMENT] != _CONSOLIDATED
-    for job in range(total):
-        for column in range(jobs.shape[1]):
-            jobs[job, column] = given_jobs[job, column]
-        if np.isnan(jobs[job, L.REQUESTED]):
-            jobs[job, L.REQUESTED] = UNKNOWN_TIME
-            jobs[job, L.PREDICTED] = UNKNOWN_TIME - jobs[job, L.ATTAINED]
-        if jobs[job, L.GPUS] < L.MILLI:
-            rules[L.COUNTED] = 0
-        if job < running:
-            list_job(jobs, job, gpus, hw)  # a snapshot names jobs by its own rows
-            run_end[L.TRUE_ENDS, job] = np.inf  # unknown here, and no feature reads it
-            run_job[L.TRUE_ENDS, job] = job
-            if hw is not None:
-                truth[job, L.REMAINING] = np.inf
-            if rules[L.PREDICTS]:
-                add_prediction(jobs, run_end, run_job, job, predicted_end(jobs, job, hw), job)
-        else:
-            jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, now)
-    fill(jobs, running, total, keys, queue, counts)
-    visible = min(rows.shape[0], total - running)
-    static_features(
-        jobs, queue, 0, visible, gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, inputs, logarithms, static
-    )
-    tally[SHOWN] = 0
-    for place_in_window in range(visible, rows.shape[0]):
-        mask[place_in_window] = False
-        for feature in range(rows.shape[1]):
-            rows[place_in_window, feature] = 0.0
-    fitting = observe(
-        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full, idle,
-        free_after, shown, facts, changing, rows, context, machine, mask,
-    )  # fmt: skip
-    if choices > 1:
-        write_choices(choices, jobs, queue, gpus, nodes, totals, hw, counts, rules, mask, valid)
-    return fitting
-
-
-@njit
-def _start_and_look_again(
-    slot: int, choice: int, held: Ints64, jobs: Floats, truth: Floats, static: Singles, queue: Ints32,
-    run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware,
-    clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool, idle: float, free_after: Floats,
-    shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools,
-    key_is_time: bool, inputs: Floats, logarithms: Singles, choices: int, valid: Bools,
-) -> tuple[int, int, int]:  # fmt: skip
-    """Start the fitting job in this slot and observe; return (its id, GPUs written to `held`, jobs that fit now)."""
-    position = counts[L.FRONT] + slot
-    job = queue[position]
-    if hw is not None:
-        jobs[job, L.CHOICE] = choice
-    place_as_chosen(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
-    remove(queue, counts, position)
-    list_job(jobs, job, gpus, hw)
-    running = counts[L.RUNNING]
-    run_end[L.TRUE_ENDS, running] = np.inf
-    run_job[L.TRUE_ENDS, running] = job
-    if hw is not None:
-        truth[job, L.REMAINING] = np.inf
-    book(jobs, job, hw, run_end, run_job, clock, counts, rules)
-    change_rates(jobs, truth, run_end, run_job, gpus, nodes, totals, hw, clock, counts, rules)
-    forget_changes(truth, run_job, hw, counts)
-    count = held_gpus(jobs, job, gpus, held)
-    last = counts[L.FRONT] + rows.shape[0] - 1
-    if last < counts[L.BACK]:  # the job that has moved into the window has no static features yet
-        static_features(
-            jobs, queue, last, 1, gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, inputs, logarithms, static
-        )
-    fitting = observe(
-        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full, idle,
-        free_after, shown, facts, changing, rows, context, machine, mask,
-    )  # fmt: skip
-    if choices > 1:
-        write_choices(choices, jobs, queue, gpus, nodes, totals, hw, counts, rules, mask, valid)
-    return int(jobs[job, L.ID]), count, fitting

@@ -20,7 +20,8 @@ from lepton_rl.core.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 from lepton_rl.envs.batch_kernel import ENERGY_BUSY, SCALE, TALLY_COLUMNS
 from lepton_rl.envs.codec import node_groups
 from lepton_rl.envs.episodes import Episodes
-from lepton_rl.envs.features import LOG_TIME, NODE_ENTRIES, UNKNOWN_TIME, encode_nodes
+from lepton_rl.envs.features import LOG_TIME, NODE_ENTRIES, UNKNOWN_TIME
+from lepton_rl.envs.node_features import encode_nodes
 from lepton_rl.envs.objective import Objective
 from lepton_rl.envs.power_kernel import run_interval, set_limits
 from lepton_rl.envs.scheduling import checked_options, expected, traces_of

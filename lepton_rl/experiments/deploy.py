@@ -1,6 +1,5 @@
 """From a policy and a node's file to a daemon: what fits, what would be done, and the setup that does it."""
 
-import pwd
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,21 @@ from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, NvmlDevices, ReplayDevices
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.loader import load
-from lepton_rl.experiments.node_config import HttpConfig, NodeConfig, PolicySpec, PowerConfig
+from lepton_rl.experiments.node_config import HttpConfig, JobsConfig, NodeConfig, PolicySpec, PowerConfig
+from lepton_rl.experiments.sharing import run_settings, sharing_of, state_folder_of, user_id
 from lepton_rl.node.alerts import AlertRules
 from lepton_rl.node.cluster import NodeRules, PowerControl
 from lepton_rl.node.daemon import NodeSetup
-from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.feedback import FeedbackRules
 from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.http.rules import HttpRules, parse_listen
-from lepton_rl.node.paths import default_state_dir
 from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
 from lepton_rl.node.power_helper import HelperPower
 from lepton_rl.node.promotion import Weighted
 from lepton_rl.node.retention import RetentionRules
 from lepton_rl.node.trial import Canary, Shadow
 
-MIB = 1 << 20
 _POWER = {
     "off": "a policy that asks for power limits is refused",
     "dry_run": "power limits that the policy asks for are written to the log and not set",
@@ -86,22 +83,19 @@ def node_setup(
             if canary_share is None
             else Canary(acting, other, canary_share, policy_name(other))
         )
-    folder = state_dir or (Path(config.state_dir).expanduser() if config.state_dir else default_state_dir())
-    jobs, guard = config.jobs, config.guard
+    guard = config.guard
     return NodeSetup(
-        state_dir=folder.absolute(),
+        state_dir=state_folder_of(config, state_dir),
         policy=acting,
         fallback=fallback,
         names=(name, policy_name(fallback)),
         open_devices=lambda: open_devices(config),
         check=lambda hardware: check_policy(acting, hardware),
-        rules=NodeRules(
-            Placement[jobs.placement.upper()], jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s,
-            limit_requested=jobs.time_limit == "requested",
-        ),
+        rules=_rules(config.jobs),
         guard=GuardRules(**guard.model_dump()),
-        runs=RunSettings(log_bytes_limit=round(jobs.log_megabytes * MIB), umask=jobs.umask, rlimits=jobs.rlimits),
-        operators=frozenset(_uid(name) for name in config.operators),
+        runs=run_settings(config.jobs),
+        operators=frozenset(user_id("operators", name) for name in config.operators),
+        sharing=sharing_of(config),
         power=_power(config.power),
         policy_spec=_absolute(config.policy, config.base) if policy is None else _absolute(policy, None),
         trial_spec=None if trial is None else _absolute(trial, None),
@@ -115,6 +109,12 @@ def node_setup(
         http=_http(config.http, http),
         price_usd_per_kwh=config.price_usd_per_kwh,
     )  # fmt: skip
+
+
+def _rules(jobs: JobsConfig) -> NodeRules:
+    placement = Placement[jobs.placement.upper()]
+    limited = jobs.time_limit == "requested"
+    return NodeRules(placement, jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s, limited)
 
 
 _QUANTITIES = {
@@ -216,7 +216,11 @@ def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list
         if setup.rules.limit_requested
         else "--time is a wish: a job may run for longer, up to its --time-limit where it has one",
         _POWER[config.power.mode],
-        f"journal, logs and socket lie in {setup.state_dir}",
+        f"journal and logs lie in {setup.state_dir}",
+        "jobs run as the user of the daemon"
+        if setup.sharing is None
+        else f"jobs run as their users, started by the launcher on {setup.sharing.launcher}; members of group "
+        f"{config.shared.group} may call on {setup.sharing.socket}",
     ]
 
 
@@ -225,10 +229,3 @@ def _absolute(spec: PolicySpec, base: Path | None) -> PolicySpec:
     if isinstance(spec, str) and (path := (base or Path()) / Path(spec).expanduser()).exists():
         return str(path.absolute())
     return spec
-
-
-def _uid(name: str) -> int:
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise ConfigError(f"operators: there is no user {name!r} on this machine") from None

@@ -13,6 +13,8 @@ from lepton_rl.errors import ConfigError, LeptonError, in_words, nearest
 from lepton_rl.experiments.yaml_tree import OVERRIDE, CommandLineText, Node, override, read
 from lepton_rl.workloads.formats import DATA_PREFIX
 
+Built = TypeVar("Built")
+
 
 class Section(BaseModel):
     """Base of everything that an experiment file holds: frozen, without unknown keys, infinities and NaN.
@@ -203,3 +205,13 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     elif get_origin(annotation) in (Annotated, Union, types.UnionType, tuple, list, dict):
         for part in get_args(annotation):
             yield from _models(part)
+
+
+def build_at(path: Sequence[int | str], build: Callable[..., Built], *arguments: Any) -> Built:
+    """Build a part of the cluster; what is wrong with it gets its place in the file."""
+    try:
+        return build(*arguments)
+    except Misplaced as error:
+        raise Misplaced(str(error), (*path, *error.path)) from None
+    except ConfigError as error:
+        raise Misplaced(str(error), path) from None

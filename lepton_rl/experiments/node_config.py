@@ -3,12 +3,23 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lepton_rl.experiments.loader import InputPath, Section
+from lepton_rl.node.paths import LAUNCHER_SOCKET, SHARED_SOCKET
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9)]
+Name = str | int
+
+
+def _octal(value: object) -> object:
+    """YAML takes 0o077 for a text."""
+    octal = isinstance(value, str) and value.startswith("0o") and set(value[2:]) <= set("01234567") and value != "0o"
+    return int(str(value), 8) if octal else value
+
+
+Umask = Annotated[int, BeforeValidator(_octal), Field(ge=0, le=0o777)]
 PolicySpec = str | dict[str, Any]
 
 
@@ -23,7 +34,7 @@ class JobsConfig(Section):
     restart_cost_s: NotNegative = Field(60.0, description="what policies are told that a preemption costs")
     quantum_s: NotNegative = Field(0.0, description="a run is not preempted before it is this old")
     log_megabytes: float = Field(64.0, ge=0, le=1e6, description="of each of stdout and stderr; 0 is no limit")
-    umask: int = Field(0o022, ge=0, le=0o777, description="of the jobs' files")
+    umask: Umask = Field(0o022, description="of the jobs' files, as 0o077")
     rlimits: dict[str, tuple[int, int]] = Field(default_factory=dict, description="RLIMIT_NAME: [soft, hard]")
 
 
@@ -103,6 +114,20 @@ class HttpConfig(Section):
     requests_per_second: float = Field(20.0, gt=0, le=1e6, description="of one token; ten times that of one address")
 
 
+class SharedConfig(Section):
+    """A node of several users. Users and groups are named, or given by number."""
+
+    account: Name = Field("lepton", description="the daemon's own user, with a group of its own; jobs never run as it")
+    group: Name = Field("lepton-users", description="whose members may call")
+    operators_group: Name | None = Field(None, description="whose members are operators")
+    socket: str = Field(str(SHARED_SOCKET), description="where the daemon listens, in a folder that users can enter")
+    launcher: str = Field(str(LAUNCHER_SOCKET), description="where the launcher listens, in a folder of root's")
+    min_uid: int = Field(1000, ge=1, le=2**31, description="below are accounts of the system, which run no jobs")
+    also: tuple[Name, ...] = Field((), description="users below it who do")
+    root_jobs: bool = Field(False, description="jobs that root submits run, as root")
+    without_account: bool = Field(False, description="numbers without an account run jobs, in a group of that number")
+
+
 class AlertsConfig(Section):
     """When operators are told."""
 
@@ -121,12 +146,14 @@ class AlertsConfig(Section):
 class NodeConfig(Section):
     """One node."""
 
+    mode: Literal["personal", "shared"] = Field("personal", description="jobs of the daemon's user, or of several")
+    shared: SharedConfig = Field(default_factory=SharedConfig)
     policy: PolicySpec = Field("saf", description="name, mapping with settings, or path of a bundle")
     fallback: PolicySpec = Field(
         default_factory=lambda: {"name": "fcfs", "blocking": "easy"}, description="decides on any doubt"
     )
     state_dir: str | None = Field(None, description="journal, socket and files of jobs; ~/.local/state/... if left out")
-    operators: tuple[str, ...] = Field((), description="users who may drain, reserve and stop, beside the owner")
+    operators: tuple[Name, ...] = Field((), description="users who may drain, reserve and stop, beside the owner")
     jobs: JobsConfig = Field(default_factory=JobsConfig)
     guard: GuardConfig = Field(default_factory=GuardConfig)
     power: PowerConfig = Field(default_factory=PowerConfig)

@@ -45,13 +45,13 @@ class Cgroups:
         self.filters_devices = self._can_filter()
 
     @classmethod
-    def find(cls) -> Self | None:
+    def find(cls, name: str = "lepton-rl") -> Self | None:
         """Return our group at the top of the cgroup v2 hierarchy, or None where there is none or it is not ours."""
         mounted = cgroup2_mount()
         if mounted is None or not os.access(mounted, os.W_OK):
             return None
         try:
-            return cls(mounted / "lepton-rl")
+            return cls(mounted / name)
         except OSError:
             return None
 

@@ -20,7 +20,7 @@ from lepton_rl.core.cluster import describe_cluster
 from lepton_rl.core.policy import Policy
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.devices import Devices, History, Telemetry
-from lepton_rl.errors import JournalError, LeptonError, NodeError
+from lepton_rl.errors import JobError, JournalError, LeptonError, NodeError
 from lepton_rl.node.alerts import AlertRules
 from lepton_rl.node.cgroup import Cgroups, describe_enforcement
 from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
@@ -32,12 +32,15 @@ from lepton_rl.node.http.rules import TOKENS, HttpRules
 from lepton_rl.node.http.token_changes import apply_change
 from lepton_rl.node.http.tokens import TokenBook
 from lepton_rl.node.journal import Journal
+from lepton_rl.node.launcher_client import LauncherStarter
 from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
 from lepton_rl.node.promotion import Promotion, Weighted
 from lepton_rl.node.retention import RetentionRules, forget_daily
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.server import SocketServer
 from lepton_rl.node.service import Caller, Service
+from lepton_rl.node.sharing import Sharing
+from lepton_rl.node.starter import OwnStarter, Starter
 from lepton_rl.node.watch import Watch
 
 _log = logging.getLogger(__name__)
@@ -55,9 +58,8 @@ class NodeSetup:
         open_devices: opens the GPUs.
         check: says what is worth knowing before the policy decides on this hardware; refuses one that cannot.
         power: makes what sets power limits; None sets none.
-        socket: path of the socket; in the state folder if None.
         operators: numbers of users who may do what only operators may.
-        group: number of the group that may call, for a shared node.
+        sharing: what makes it a shared node; None for one of the daemon's own user.
         history_bytes: bound of the telemetry history.
         price_usd_per_kwh: for the cost in `usage`.
         alerts: what operators are told of.
@@ -83,9 +85,8 @@ class NodeSetup:
     guard: GuardRules = field(default_factory=GuardRules)
     runs: RunSettings = field(default_factory=RunSettings)
     power: Callable[[Devices, Path], PowerControl] | None = None
-    socket: Path | None = None
     operators: frozenset[int] = frozenset()
-    group: int | None = None
+    sharing: Sharing | None = None
     price_usd_per_kwh: float | None = None
     alerts: AlertRules = field(default_factory=AlertRules)
     job_mapping_dir: Path | None = None
@@ -99,6 +100,11 @@ class NodeSetup:
     weighted: Weighted | None = None
     retention: RetentionRules = field(default_factory=RetentionRules)
 
+    @property
+    def socket(self) -> Path:
+        """Where the daemon listens."""
+        return self.state_dir / SOCKET if self.sharing is None else self.sharing.socket
+
 
 def run_daemon(setup: NodeSetup) -> None:
     """Run a node until SIGTERM, SIGINT or `node stop`.
@@ -106,6 +112,9 @@ def run_daemon(setup: NodeSetup) -> None:
     Raises:
         LeptonError: it cannot start: no driver, another daemon, a damaged journal.
     """
+    if setup.sharing is not None:
+        setup.sharing.check_process()
+        os.umask(0o077)
     setup.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with ExitStack() as open_things:
         journal = open_things.enter_context(Journal(setup.state_dir / JOURNAL, now=time.time()))
@@ -119,10 +128,8 @@ def run_daemon(setup: NodeSetup) -> None:
         write_about(setup, hardware)
         history = open_things.enter_context(History(setup.state_dir / HISTORY))
         telemetry = open_things.enter_context(Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen)))
-        cgroups = Cgroups.find() if os.geteuid() == 0 else None
-        for sentence in describe_enforcement(cgroups):
-            _log.info("%s", sentence)
-        runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs, cgroups=cgroups))
+        starter = _starter(setup, journal)
+        runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs, starter=starter))
         power = None if setup.power is None else setup.power(devices, setup.state_dir)
         if power is not None:
             open_things.callback(power.close)
@@ -141,17 +148,22 @@ def run_daemon(setup: NodeSetup) -> None:
         service.alerts = watch.active
         tokens = TokenBook(setup.state_dir / TOKENS)
         service.change_tokens = lambda message: apply_change(tokens, message, cluster.clock.wall())
+        if setup.sharing is not None:
+            service.private, service.check_user = True, setup.sharing.users.check
         cluster.on_change = lambda: _changed(service, watch)
         guard.on_verdict = lambda verdict, snapshot: service.record(verdict)
-        server = SocketServer(setup.socket or setup.state_dir / SOCKET, service, setup.operators, setup.group)
+        server = _socket_server(setup, service)
         loop.run_until_complete(server.start())
         open_things.callback(lambda: loop.run_until_complete(server.close()))
         if setup.http is not None:
             _open_http(setup.http, setup.state_dir, service, watch, loop, open_things)
         housekeeping = loop.create_task(_keep_house(cluster, service, watch))
         open_things.callback(housekeeping.cancel)
-        forgetting = loop.create_task(forget_daily(journal, setup.state_dir, setup.retention, cluster.clock.wall))
-        open_things.callback(forgetting.cancel)
+        if setup.sharing is None:
+            forgetting = loop.create_task(forget_daily(journal, setup.state_dir, setup.retention, cluster.clock.wall))
+            open_things.callback(forgetting.cancel)
+        else:
+            _log.info("ended jobs are kept: on a shared node the files of their runs are root's to remove")
         if setup.feedback_s is not None:
             feedback = loop.create_task(_feed_back(service, setup.feedback_s))
             open_things.callback(feedback.cancel)
@@ -161,6 +173,28 @@ def run_daemon(setup: NodeSetup) -> None:
         decide_for_ever(cluster, guard)
         service.flush_decisions()
         _log.info("the daemon ends; jobs go on")
+
+
+def _starter(setup: NodeSetup, journal: Journal) -> Starter:
+    """Return what starts jobs: the launcher of a shared node, which enforces what it can; else the daemon itself."""
+    if setup.sharing is not None:
+        starter = LauncherStarter(setup.sharing.launcher, journal.node_id)
+        try:
+            starter.check()
+        except JobError as error:  # it may come up later
+            _log.error("jobs wait: %s", error)
+        return starter
+    cgroups = Cgroups.find() if os.geteuid() == 0 else None
+    for sentence in describe_enforcement(cgroups):
+        _log.info("%s", sentence)
+    return OwnStarter(journal.node_id, cgroups)
+
+
+def _socket_server(setup: NodeSetup, service: Service) -> SocketServer:
+    if setup.sharing is None:
+        return SocketServer(setup.socket, service, setup.operators)
+    sharing = setup.sharing
+    return SocketServer(setup.socket, service, setup.operators, sharing.group, sharing.operator_group)
 
 
 def _call(loop: asyncio.AbstractEventLoop, clusters: list[NodeCluster]) -> None:
@@ -271,12 +305,14 @@ async def _keep_house(cluster: NodeCluster, service: Service, watch: Watch) -> N
             _log.error("%s", error)
 
 
-def check_can_start(state_dir: Path) -> None:
+def check_can_start(state_dir: Path, sharing: Sharing | None = None) -> None:
     """Refuse a state folder that cannot be used, before anything is begun.
 
     Raises:
-        NodeError: it is a file, or another user's.
+        NodeError: it is a file, or another user's, or this process may not be the daemon of a shared node.
     """
+    if sharing is not None:
+        sharing.check_process()
     if state_dir.exists() and not state_dir.is_dir():
         raise NodeError(f"{state_dir}: this is no folder; name another one for the node's state")
     if state_dir.exists() and state_dir.stat().st_uid not in (os.geteuid(), 0):

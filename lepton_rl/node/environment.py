@@ -1,12 +1,9 @@
 """What the supervisor is asked to run: the job's command with the variables that show it its GPUs."""
 
-import os
-import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lepton_rl.errors import JobError
 from lepton_rl.node.jobs import JobRecord, RunRecord
 
 MARK = "LEPTON_RUN_KEY"  # by it the processes of a run are found again after its supervisor died
@@ -16,15 +13,13 @@ MARK = "LEPTON_RUN_KEY"  # by it the processes of a run are found again after it
 class RunSettings:
     """What holds for all jobs of a node.
 
-    With `switch_user` a daemon that is root starts each job as the user who submitted it. `rlimits` maps names as
-    RLIMIT_NOFILE to (soft, hard). `log_bytes_limit` is for each of stdout and stderr; as much again is kept in the
-    older part; 0 is no limit.
+    `rlimits` maps names as RLIMIT_NOFILE to (soft, hard). `log_bytes_limit` is for each of stdout and stderr; as much
+    again is kept in the older part; 0 is no limit.
     """
 
     log_bytes_limit: int = 64 << 20
     umask: int = 0o022
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    switch_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +35,9 @@ def run_key(node_id: str, run: RunRecord) -> str:
     return f"{node_id}:{run.job}:{run.run}"
 
 
-def run_name(run: RunRecord) -> str:
-    """Return the name of a run's control group."""
-    return f"{run.job}.{run.run}"
+def run_group(node_id: str, run: RunRecord) -> str:
+    """Return the name of a run's control group; several nodes may be on one machine."""
+    return f"{node_id}.{run.job}.{run.run}"
 
 
 def gpu_variables(run: RunRecord, mps: MpsShare | None) -> dict[str, str]:
@@ -63,14 +58,10 @@ def gpu_variables(run: RunRecord, mps: MpsShare | None) -> dict[str, str]:
 def supervisor_request(
     job: JobRecord, run: RunRecord, node_id: str, settings: RunSettings, mps: MpsShare | None = None
 ) -> dict[str, Any]:
-    """Return what request.json holds. The user's own variables do not override those that name GPUs and the job.
-
-    Raises:
-        JobError: the submitting user is not known to this machine.
-    """
+    """Return what request.json holds. The user's own variables do not override those that name GPUs and the job."""
     request = job.request
     identity = {"LEPTON_JOB_ID": str(job.id), "LEPTON_RUN": str(run.run), MARK: run_key(node_id, run)}
-    asked: dict[str, Any] = {
+    return {
         "argv": list(request.argv),
         "cwd": request.cwd,
         "env": {**request.env, **gpu_variables(run, mps), **identity},
@@ -83,11 +74,3 @@ def supervisor_request(
         "checkpoint_signal": int(request.checkpoint_signal),
         "checkpoint_grace_s": request.checkpoint_grace_s,
     }
-    if settings.switch_user and os.geteuid() == 0 and request.uid != 0:
-        try:
-            entry = pwd.getpwuid(request.uid)
-        except KeyError:
-            raise JobError(f"job {job.id}: user {request.uid} is not known to this machine") from None
-        groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-        asked |= {"uid": request.uid, "gid": entry.pw_gid, "groups": groups}
-    return asked

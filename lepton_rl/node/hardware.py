@@ -7,9 +7,7 @@ from itertools import groupby
 
 from lepton_rl.core.cluster import ClusterSpec, NodeGroup
 from lepton_rl.core.hardware.catalogue import gpu_type
-from lepton_rl.core.hardware.gpu_type import GpuType
-from lepton_rl.core.hardware.power_limit import PowerCurve
-from lepton_rl.core.hardware.speed import JOB_CLASSES
+from lepton_rl.core.hardware.gpu_type import GpuType, unknown_gpu_type
 from lepton_rl.devices import DeviceIdentity
 from lepton_rl.errors import ConfigError, NodeError
 
@@ -102,21 +100,6 @@ def _own_type(identity: DeviceIdentity) -> GpuType:
     most = (identity.default_power_limit_mw or identity.max_power_limit_mw or 250_000) / 1e3
     lowest = (identity.min_power_limit_mw or most * 1e3) / 1e3
     memory = identity.memory_total_bytes or GIB
-    return GpuType(
-        name=f"{identity.name} {memory / GIB:.0f} GiB",
-        memory_gib=memory / GIB,
-        idle_power_w=0.1 * most,
-        max_power_w=most,
-        min_power_limit_w=lowest,
-        max_power_limit_w=max(lowest, (identity.max_power_limit_mw or most * 1e3) / 1e3),
-        fp32_tflops=1.0,
-        fp16_tflops=1.0,
-        memory_bandwidth_gb_s=1.0,
-        speed=dict.fromkeys(JOB_CLASSES, 1.0),
-        power_curve=PowerCurve(0.0, 1.0, 0.0),
-        throttle_temperature_c=85.0,
-        thermal_resistance_c_per_w=0.1,
-        thermal_time_constant_s=60.0,
-        price_usd_per_hour=None,
-        sources={},
-    )
+    highest = max(lowest, (identity.max_power_limit_mw or most * 1e3) / 1e3)
+    name = f"{identity.name} {memory / GIB:.0f} GiB"
+    return unknown_gpu_type(name, memory / GIB, 0.1 * most, most, (lowest, highest))

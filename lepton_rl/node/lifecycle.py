@@ -7,8 +7,10 @@ an operator decided, and that a GPU was accepted, is carried on.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from lepton_rl.devices import DeviceTelemetry, HealthState
+from lepton_rl.node.accounts import user_name
 
 ACCEPT_MEMORY = 0.9
 """Least part of the catalogue's memory that a healthy card has."""
@@ -165,7 +167,8 @@ class Lifecycle:
         foreign = [process for process in device.processes or () if process.kind == "compute"]
         foreign = [process for process in foreign if not is_ours(process.pid)]
         if foreign:
-            return GpuState.FOREIGN, f"process {foreign[0].pid} uses it and is no job of this node"
+            pid = foreign[0].pid
+            return GpuState.FOREIGN, f"process {pid}{_whose(pid)} uses it and is no job of this node"
         if held:
             return GpuState.ALLOCATED, device.health.reason
         if uuid in self._released_at:
@@ -182,6 +185,14 @@ class Lifecycle:
         if uuid in reserved:
             return GpuState.RESERVED, reserved[uuid]
         return GpuState.AVAILABLE, device.health.reason
+
+
+def _whose(pid: int) -> str:
+    """Whose a process is, where it can be seen from here: a driver lists those of other containers too."""
+    try:
+        return f" of {user_name(Path(f'/proc/{pid}').stat().st_uid)}"
+    except OSError:
+        return ""
 
 
 def _sickness(device: DeviceTelemetry | None) -> tuple[GpuState, str] | None:

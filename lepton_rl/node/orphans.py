@@ -2,16 +2,11 @@
 
 import os
 import select
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lepton_rl.node.cgroup import Cgroups
-from lepton_rl.node.environment import MARK, run_key, run_name
-from lepton_rl.node.jobs import RunRecord
-from lepton_rl.node.processes import Process, members, signal_each
-
-_NOBODY = -1  # leads no session
+from lepton_rl.node.jobs import RunRecord, StopHow
+from lepton_rl.node.starter import Starter
 
 
 @dataclass(slots=True)
@@ -23,11 +18,10 @@ class _Orphan:
 class Orphans:
     """The runs without supervisor that have processes left, by job; their descriptors are in the epoll given."""
 
-    def __init__(self, node_id: str, epoll: select.epoll, cgroups: Cgroups | None) -> None:
+    def __init__(self, epoll: select.epoll, starter: Starter) -> None:
         """Watch nothing yet."""
-        self._node_id = node_id
         self._epoll = epoll
-        self._cgroups = cgroups
+        self._starter = starter
         self._orphans: dict[int, _Orphan] = {}
 
     def close(self) -> None:
@@ -41,19 +35,13 @@ class Orphans:
         """Return whether a job has processes left."""
         return job in self._orphans
 
-    def members(self, run: RunRecord, *, sure: bool = False) -> list[Process]:
-        """Return the living processes of a run, by its control group, its session and its mark; `sure` as `members`."""
-        child = Process(run.child_pid or _NOBODY, run.child_ticks or 0, run.boot_id)
-        grouped = () if self._cgroups is None else self._cgroups.processes(run_name(run))
-        return members(child, f"{MARK}={run_key(self._node_id, run)}", grouped, sure=sure)
-
     def add(self, run: RunRecord) -> None:
         """Watch a run from the next look on."""
         self._orphans[run.job] = _Orphan(run, None)
 
-    def signal(self, job: int, number: signal.Signals) -> int:
+    def end(self, job: int, how: StopHow) -> int:
         """Signal all that is left of a job; return how many processes there were."""
-        return signal_each(self.members(self._orphans[job].run, sure=True), number)
+        return self._starter.end_left(self._orphans[job].run, how)
 
     def look(self, ready: set[int], gone: Callable[[RunRecord], None]) -> None:
         """Look again at those one of whose processes ended, and call `gone` for each that has none left.
@@ -67,7 +55,9 @@ class Orphans:
                 self._epoll.unregister(orphan.pidfd)
                 os.close(orphan.pidfd)
                 orphan.pidfd = None
-            while orphan.pidfd is None and (left := self.members(orphan.run)):  # again: one may have forked meanwhile
+            while orphan.pidfd is None and (
+                left := self._starter.left(orphan.run)
+            ):  # again: one may have forked meanwhile
                 orphan.pidfd = next((pidfd for process in left if (pidfd := process.open()) is not None), None)
             if orphan.pidfd is not None:
                 self._epoll.register(orphan.pidfd, select.EPOLLIN)

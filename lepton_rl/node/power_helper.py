@@ -4,27 +4,19 @@ It listens on a Unix socket for one user, checks everything itself, reads no net
 all limits when its user falls silent, when it ends, and when it starts after a crash or a reboot.
 """
 
-import json
 import logging
-import os
-import selectors
-import signal
-import socket
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lepton_rl.devices import Devices
-from lepton_rl.errors import LeptonError, NodeError
+from lepton_rl.errors import NodeError
 from lepton_rl.node.client import NodeClient
+from lepton_rl.node.helper_socket import HelperSocket, Reply
 from lepton_rl.node.power import LEASE_S, PowerLeases
 
 _log = logging.getLogger(__name__)
-_CREDENTIALS = struct.Struct("3i")
-_MOST_BYTES = 4096
-_MOST_CLIENTS = 8
 CHANGES_PER_MINUTE = 600
 """Of all GPUs: a driver takes 10 to 20 ms for each."""
 
@@ -36,99 +28,24 @@ class PowerHelper:
         leases: of the devices.
         path: of the socket.
         uid: the user who may call, beside root.
-        gid: group of the socket.
+        clock: seconds, monotonic.
     """
 
     def __init__(self, leases: PowerLeases, path: Path, uid: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._leases, self._uid, self._clock = leases, uid, clock
-        self._selector = selectors.DefaultSelector()
+        self._leases, self._clock = leases, clock
         self._changes: list[float] = []
-        self._clients: dict[socket.socket, bytearray] = {}
-        path.unlink(missing_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX)
-        before = os.umask(0o177)
-        try:
-            self._socket.bind(str(path))
-        except OSError as error:
-            raise NodeError(f"{path}: the socket cannot be made: {error.strerror}") from error
-        finally:
-            os.umask(before)
-        os.chown(path, uid, -1)
-        self._path = path
-        self._socket.listen()
-        self._selector.register(self._socket, selectors.EVENT_READ)
-        self.closing = False
+        self._socket = HelperSocket(
+            path, uid, lambda request: Reply(self._do(request)), lambda: self._leases.expire(self._clock())
+        )
 
     def serve(self) -> None:
-        """Answer until `closing` is set; then give everything back."""
+        """Answer until SIGTERM or SIGINT; then give everything back."""
+        self._socket.end_on_signals()
         try:
-            while not self.closing:
-                for key, _ in self._selector.select(timeout=1.0):
-                    if key.fileobj is self._socket:
-                        self._welcome()
-                    else:
-                        assert isinstance(key.fileobj, socket.socket)
-                        self._read(key.fileobj)
-                self._leases.expire(self._clock())
+            self._socket.serve()
         finally:
-            self.close()
-
-    def close(self) -> None:
-        """Give all limits back and let go of the socket."""
-        self._leases.restore()
-        for client in list(self._clients):
-            self._drop(client)
-        self._selector.close()
-        self._socket.close()
-        self._path.unlink(missing_ok=True)
-
-    def _welcome(self) -> None:
-        client, _ = self._socket.accept()
-        uid = _CREDENTIALS.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
-        if uid not in (0, self._uid) or len(self._clients) >= _MOST_CLIENTS:
-            client.close()
-            return
-        client.setblocking(False)
-        self._clients[client] = bytearray()
-        self._selector.register(client, selectors.EVENT_READ)
-
-    def _drop(self, client: socket.socket) -> None:
-        self._selector.unregister(client)
-        del self._clients[client]
-        client.close()
-
-    def _read(self, client: socket.socket) -> None:
-        try:
-            data = client.recv(_MOST_BYTES)
-        except OSError:
-            data = b""
-        buffer = self._clients[client]
-        buffer += data
-        if not data or len(buffer) > _MOST_BYTES:
-            self._drop(client)
-            return
-        while (end := buffer.find(b"\n")) >= 0:
-            line = bytes(buffer[:end])
-            del buffer[: end + 1]
-            answer = self._answer(line)
-            try:
-                client.sendall(json.dumps(answer).encode() + b"\n")
-            except OSError:
-                self._drop(client)
-                return
-
-    def _answer(self, line: bytes) -> dict[str, Any]:
-        number = None
-        try:
-            request = json.loads(line)
-            if not isinstance(request, dict):
-                raise NodeError("a request must be an object")
-            number = request.pop("id", None)
-            return {"id": number, "ok": True, "result": self._do(request)}
-        except LeptonError as error:
-            return {"id": number, "ok": False, "error": str(error)}
-        except (ValueError, RecursionError):
-            return {"id": number, "ok": False, "error": "a request must be one line of JSON"}
+            self._leases.restore()
+            self._socket.close()
 
     def _do(self, request: dict[str, Any]) -> Any:
         verb, now = request.pop("verb", None), self._clock()
@@ -161,12 +78,6 @@ def run_power_helper(devices: Devices, folder: Path, path: Path, uid: int, lease
         NodeError: the socket cannot be made, or what is to be restored cannot be read.
     """
     helper = PowerHelper(PowerLeases(devices, folder, lease_s), path, uid)
-
-    def end(number: int, frame: object) -> None:
-        helper.closing = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
     _log.info("power helper for user %d on %s", uid, path)
     helper.serve()
 

@@ -56,6 +56,35 @@ class Exit:
     left_processes: int
 
 
+def spawn_supervisor(folder: str, lock: int) -> tuple[int, int]:
+    """Start the supervisor of a folder, whose lock is a descriptor of it that it gets.
+
+    Returns:
+        Its process id, and a descriptor that reads as ended once the job has started.
+
+    Raises:
+        OSError: there is no process or memory to be had.
+    """
+    ready, told = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", str(_SUPERVISOR), folder, str(lock), str(told)],
+            {"PATH": os.defpath, "LANG": "C.UTF-8"},
+            # Onto itself: that keeps a descriptor open in the new program, and in no other that starts meanwhile.
+            file_actions=[(os.POSIX_SPAWN_DUP2, lock, lock), (os.POSIX_SPAWN_DUP2, told, told)],
+            setsid=True,
+            setsigmask=[signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2],  # a stop that comes early waits
+            setsigdef=[signal.SIGCHLD],
+        )
+    except BaseException:
+        os.close(ready)
+        raise
+    finally:
+        os.close(told)
+    return pid, ready
+
+
 class RunFolder:
     """Where one run's supervisor is told what to do and says what it did."""
 
@@ -96,29 +125,8 @@ class RunFolder:
         return opened
 
     def spawn(self, lock: int) -> tuple[int, int]:
-        """Start the supervisor; return its process id, and a descriptor that reads as ended once the job has started.
-
-        Raises:
-            OSError: there is no process or memory to be had.
-        """
-        ready, told = os.pipe()
-        try:
-            pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-I", "-S", str(_SUPERVISOR), str(self.path), str(lock), str(told)],
-                {"PATH": os.defpath, "LANG": "C.UTF-8"},
-                # Onto itself: that keeps a descriptor open in the new program, and in no other that starts meanwhile.
-                file_actions=[(os.POSIX_SPAWN_DUP2, lock, lock), (os.POSIX_SPAWN_DUP2, told, told)],
-                setsid=True,
-                setsigmask=[signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2],  # a stop that comes early waits
-                setsigdef=[signal.SIGCHLD],
-            )
-        except BaseException:
-            os.close(ready)
-            raise
-        finally:
-            os.close(told)
-        return pid, ready
+        """Start the supervisor, as `spawn_supervisor` does."""
+        return spawn_supervisor(str(self.path), lock)
 
     def begun(self) -> bool:
         """Return whether the job may have begun: nothing is ever started again where started.json is."""

@@ -6,23 +6,23 @@ Intent goes to the journal before anything is done, and what happened goes there
 
 import os
 import select
-import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from lepton_rl.errors import IllegalAction, JobError
-from lepton_rl.node.cgroup import Cgroups, Limits
 from lepton_rl.node.clock import Clock, SystemClock
-from lepton_rl.node.environment import MpsShare, RunSettings, run_name, supervisor_request
+from lepton_rl.node.environment import MpsShare, RunSettings, supervisor_request
 from lepton_rl.node.events import EventKind, RunEvent, verdict
 from lepton_rl.node.jobs import ACTIVE, JobState, RunEnd, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.orphans import Orphans
 from lepton_rl.node.processes import Process, boot_id
 from lepton_rl.node.run_folder import RunFolder, Started
+from lepton_rl.node.starter import Begun, OwnStarter, Starter, StartRefused
 from lepton_rl.node.supervisors import Supervisors
 
 _START_PATIENCE_S = 5.0  # for supervisors that a former daemon had just started
@@ -37,7 +37,7 @@ class Runs:
         journal: Journal,
         clock: Clock | None = None,
         settings: RunSettings | None = None,
-        cgroups: Cgroups | None = None,
+        starter: Starter | None = None,
     ) -> None:
         """Watch nothing yet: call `adopt` first to find what a former daemon left."""
         self.state_dir = state_dir.absolute()
@@ -46,9 +46,9 @@ class Runs:
         self._settings = settings or RunSettings()
         self._boot_id = boot_id()
         self._epoll = select.epoll()
-        self._supervisors = Supervisors(self._epoll)
-        self._cgroups = cgroups
-        self._orphans = Orphans(journal.node_id, self._epoll, cgroups)
+        self._starter: Starter = starter or OwnStarter(journal.node_id)
+        self._supervisors = Supervisors(self._epoll, self._starter)
+        self._orphans = Orphans(self._epoll, self._starter)
         self._unsettled: dict[int, RunRecord] = {}  # neither watched nor known to have ended: tried again by each poll
         self._events: list[RunEvent] = []
 
@@ -89,23 +89,27 @@ class Runs:
         others are closed to the job. The journal must not be in a transaction: the intent would not be durable yet.
 
         Raises:
-            JobError: there is no such job, or the system cannot start it now; it then waits again.
+            JobError: there is no such job, or it cannot be started now and waits again; one that may never run here
+                has failed.
             IllegalTransition: it is not waiting.
             JournalFull: the intent could not be written; nothing was started.
         """
         assert not self._journal.in_transaction, "the intent would not be durable before the job starts"
+        self._starter.check()
         now = self._clock.wall()
         run = self._journal.begin_run(job, gpu_uuids, now if decided is None else decided, now, self._boot_id)
         try:
             self._spawn(run, mps, gpu_minors)
         except (OSError, JobError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            if self._cgroups is not None:
-                self._cgroups.remove(run_name(run))
             self._unsettled[job] = run  # should the journal be full too
             end = RunEnd(ended_time=self._clock.wall(), run_s=0.0, reason=f"could not be started: {reason}")
-            self._journal.end_run(job, run.run, JobState.WAITING, end, outcome=EventKind.NOT_LAUNCHED)
+            to = JobState.FAILED if isinstance(error, StartRefused) else JobState.WAITING
+            self._journal.end_run(job, run.run, to, end, outcome=EventKind.NOT_LAUNCHED)
             del self._unsettled[job]
+            if to is JobState.FAILED:
+                self._tell(EventKind.NOT_LAUNCHED, run)
+                raise JobError(f"job {job} could not be started: {reason}; it has failed") from error
             raise JobError(f"job {job} could not be started: {reason}; it waits again") from error
         return run
 
@@ -146,7 +150,7 @@ class Runs:
         """Signal what is left of a lost run, SIGTERM or for `KILL` SIGKILL; return how many processes there were."""
         if job not in self._orphans:
             raise IllegalAction(f"job {job} has no orphan processes")
-        return self._orphans.signal(job, signal.SIGKILL if how is StopHow.KILL else signal.SIGTERM)
+        return self._orphans.end(job, how)
 
     def adopt(self) -> list[RunEvent]:
         """Settle what a former daemon left: watch what runs, write down what ended, start again what never began."""
@@ -173,6 +177,8 @@ class Runs:
         for job in self._supervisors:
             if self._supervisors.told(job, ready):
                 self._look_at(job)
+        for job in tuple(self._supervisors.untold):
+            self._supervisors.signal(self._journal.run(job))
         self._settle_all(relaunch=False)
         self._orphans.look(ready, self._orphan_gone)
         return self._take_events()
@@ -196,28 +202,20 @@ class Runs:
         folder, job = self._folder(run), self._journal.job(run.job)
         if folder.begun():
             raise JobError(f"{folder.path} holds files of a job of another journal; move it away")
-        request = supervisor_request(job, run, self._journal.node_id, self._settings, mps)
-        if self._cgroups is not None:
-            minors = None if gpu_minors is None else tuple(gpu_minors)
-            limits = Limits(job.request.ram_mib, job.request.cpus, minors)
-            request["cgroups"] = [str(self._cgroups.make(run_name(run), limits))]
-        folder.prepare(request)
-        lock = folder.lock()
-        if lock is None:
-            raise JobError(f"{folder.path} is held by another supervisor")
-        try:
-            self._spawn_holding(run, folder, lock)
-        finally:
-            os.close(lock)
+        asked = supervisor_request(job, run, self._journal.node_id, self._settings, mps)
+        self._watch_begun(run, self._starter.start(job, run, folder, asked, gpu_minors))
 
-    def _spawn_holding(self, run: RunRecord, folder: RunFolder, lock: int) -> None:
-        pid, ready = folder.spawn(lock)
-        try:
-            pidfd = os.pidfd_open(pid)  # ours until reaped: its number cannot be another's yet
-            self._supervisors.watch(run.job, pidfd, ready)
-        except OSError:  # no descriptor to be had; the job runs all the same, and is found by its folder
-            os.close(ready)
-            self._unsettled[run.job] = run
+    def _watch_begun(self, run: RunRecord, begun: Begun | None) -> bool:
+        """Watch a supervisor that was just started; False for one that cannot be: it is found by its folder."""
+        if begun is not None:
+            try:
+                self._supervisors.watch(run.job, begun.pidfd, begun.ready)
+            except OSError:
+                os.close(begun.ready)
+            else:
+                return True
+        self._unsettled[run.job] = run
+        return False
 
     def _look_at(self, job: int) -> None:
         """Take note of a start, and of the end of a supervisor."""
@@ -285,9 +283,10 @@ class Runs:
             self._end(EventKind.ENDED, run, to, reason, found.end, orphans=found.left_processes > 0)
         elif folder.begun() or run.started_time is not None:
             self._lose(run, started)
-        elif relaunch and lock is not None and run.stop_then is None and folder.prepared():
-            self._spawn_holding(run, folder, lock)
+        elif relaunch and lock is not None and run.stop_then is None and folder.prepared() and self._starter.restarts:
+            return self._watch_begun(run, self._starter.start_again(run, folder, lock))
         else:
+            self._starter.give_up(folder)
             reason = (
                 run.stop_reason
                 or f"its supervisor did not start it: {folder.trouble() or 'it was killed, or the disk is full'}"
@@ -310,21 +309,21 @@ class Runs:
         reason = "its supervisor died, so how it ended is not known"
         self._end(EventKind.LOST, run, JobState.LOST, reason, end, orphans=True)
         if run.stop_then is not None and run.job in self._orphans:
-            self.end_orphan(run.job)
+            with suppress(JobError):  # then somebody has to cancel it once more
+                self.end_orphan(run.job)
 
     def _end(
         self, kind: EventKind, run: RunRecord, to: JobState, reason: str | None, end: RunEnd, *, orphans: bool = False
     ) -> None:
-        holds_gpus = orphans and bool(self._orphans.members(self._journal.run(run.job, run.run)))
+        holds_gpus = orphans and bool(self._starter.left(self._journal.run(run.job, run.run)))
         self._journal.end_run(run.job, run.run, to, replace(end, reason=reason), outcome=kind, holds_gpus=holds_gpus)
         if holds_gpus:
             self._orphans.add(self._journal.run(run.job, run.run))
-        elif self._cgroups is not None:
-            self._cgroups.remove(run_name(run))
+        else:
+            self._starter.clear(run)
         self._tell(kind, run)
 
     def _orphan_gone(self, run: RunRecord) -> None:
         self._journal.release_gpus(run.job, run.run)
-        if self._cgroups is not None:
-            self._cgroups.remove(run_name(run))
+        self._starter.clear(run)
         self._tell(EventKind.ORPHAN_GONE, run)

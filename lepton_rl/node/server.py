@@ -5,23 +5,25 @@ import contextlib
 import json
 import logging
 import os
-import pwd
 import socket
 import stat
-import struct
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import LeptonError, NodeError
+from lepton_rl.node.accounts import user_name
 from lepton_rl.node.messages import MOST_BYTES
+from lepton_rl.node.peer import peer_of
 from lepton_rl.node.service import Caller, Service
 
 _log = logging.getLogger(__name__)
 MOST_AT_ONCE = 1000
 """Requests of one client that may wait for their answer."""
+MOST_CLIENTS = 100
+"""Connections of one user at a time: others want to be let in, too."""
 _LONGEST_PATH = 107
 _LONG = ("submit", "wait")  # answered when others have been: many may be under way at once, and their answers are short
-_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
 
 
 class SocketServer:
@@ -32,16 +34,23 @@ class SocketServer:
         service: answers.
         operators: users who may do what only operators may, beside root and the daemon's own.
         group: number of the group that may call, for a node that is shared.
+        operator_group: number of a group whose members are operators.
     """
 
     def __init__(
-        self, path: Path, service: Service, operators: frozenset[int] = frozenset(), group: int | None = None
+        self,
+        path: Path,
+        service: Service,
+        operators: frozenset[int] = frozenset(),
+        group: int | None = None,
+        operator_group: int | None = None,
     ) -> None:
-        self.path = path
+        self.path, self._operator_group = path, operator_group
         self._service, self._group = service, group
         self._operators = operators | {0, os.geteuid()}
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._connections: Counter[int] = Counter()  # by user
 
     async def start(self) -> None:
         """Begin to listen.
@@ -62,8 +71,11 @@ class SocketServer:
         finally:
             os.umask(before)
         if self._group is not None:
-            os.chown(self.path, -1, self._group)
-            self.path.chmod(0o660)
+            try:
+                os.chown(self.path, -1, self._group)
+                self.path.chmod(0o660)
+            except OSError as error:
+                raise NodeError(f"{self.path}: cannot be opened to group {self._group}: {error.strerror}") from error
 
     async def close(self) -> None:
         """Stop listening and let go of the clients."""
@@ -107,6 +119,16 @@ class SocketServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         caller = self._caller(writer)
+        if caller.uid != 0 and self._connections[caller.uid] >= MOST_CLIENTS:
+            await self._answer(writer, None, NodeError(f"{caller.user} has {MOST_CLIENTS} connections open already"))
+            return
+        self._connections[caller.uid] += 1
+        try:
+            await self._talk(caller, reader, writer)
+        finally:
+            self._connections[caller.uid] -= 1
+
+    async def _talk(self, caller: Caller, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         room, turn = asyncio.Semaphore(MOST_AT_ONCE), asyncio.Lock()
         requests: set[asyncio.Task[None]] = set()
         try:
@@ -169,14 +191,9 @@ class SocketServer:
             await writer.drain()
 
     def _caller(self, writer: asyncio.StreamWriter) -> Caller:
-        peer: socket.socket = writer.get_extra_info("socket")
-        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        uid = _CREDENTIALS.unpack(raw)[1]
-        try:
-            user = pwd.getpwuid(uid).pw_name
-        except KeyError:
-            user = str(uid)
-        return Caller(uid, user, uid in self._operators)
+        peer = peer_of(writer.get_extra_info("socket"))
+        operator = peer.uid in self._operators or self._operator_group in peer.groups
+        return Caller(peer.uid, user_name(peer.uid), operator)
 
 
 def _decoded(line: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lepton_rl import __version__
 from lepton_rl.core.units import JOULES_PER_KWH
 from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError, nearest
 from lepton_rl.node import messages as m
+from lepton_rl.node.accounts import user_name
 from lepton_rl.node.cluster import NodeCluster
 from lepton_rl.node.explain import explain
 from lepton_rl.node.guard import Guard, Verdict
@@ -24,6 +25,8 @@ from lepton_rl.node.promotion import Promotion
 _log = logging.getLogger(__name__)
 DECISIONS_KEPT_S = 30 * 86_400.0
 _TARGETS = ("job", "gpu", "reservation", "token")
+COMMAND_WORDS, WORD_LENGTH = 20, 200
+"""Of a command, in listings; `job` has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +79,15 @@ class Service:
         self._decisions: list[Decision] = []
         self.refused = 0
         self.cluster, self.guard, self.about = cluster, guard, self._about
+        self.private = False  # jobs are of several users: who only looks sees no command of another's
+        self.check_user: Callable[[int], object] = lambda uid: None
         self.alerts: Callable[[], list[dict[str, Any]]] = list
         self.change_tokens: Callable[[m.TokenAdd | m.TokenRevoke], dict[str, Any]] | None = None
         self.on_answer: Callable[[str, float], None] = lambda verb, seconds: None
         self._verbs: dict[type[m.Message], Callable[[Caller, Any], Any]] = {
-            m.Ping: self._ping, m.Status: self._status, m.Queue: self._queue, m.Job: self._job, m.Log: self._log,
-            m.Cancel: self._cancel, m.Explain: self._explain, m.Drain: self._drain, m.Resume: self._resume,
+            m.Ping: self._ping, m.Status: self._status, m.Queue: self._queue, m.Job: self._job,
+            m.Log: self._log, m.Cancel: self._cancel, m.Explain: self._explain, m.Drain: self._drain,
+            m.Resume: self._resume,
             m.Verify: self._verify, m.Reserve: self._reserve, m.Unreserve: self._unreserve, m.UsageOf: self._usage,
             m.Decisions: self._list_decisions, m.Audit: self._audit_log, m.Backup: self._backup, m.Stop: self._stop,
             m.Feedback: self._feedback, m.TokenAdd: self._token, m.TokenRevoke: self._token,
@@ -203,6 +209,7 @@ class Service:
     def _accept(self, submission: _Submission, now: float) -> int:
         caller, message = submission.caller, submission.message
         try:
+            self.check_user(caller.uid)
             request = message.request(caller.uid, caller.user)
             if self._cluster.rules.limit_requested and request.time_limit_s is None:
                 request = replace(request, time_limit_s=request.requested_s)
@@ -219,7 +226,7 @@ class Service:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(message.job, []).append(waiter)
             await waiter
-        return self._describe(self._journal.job(message.job))
+        return self._describe(caller, self._journal.job(message.job))
 
     # The other verbs ----------------------------------------------------------------------------------------------
 
@@ -272,12 +279,17 @@ class Service:
             records = self._journal.jobs(since=message.since)
         else:
             records = self._journal.jobs([state for state in JobState if state not in FINAL])
-        return [self._describe(record) for record in records]
+        return [self._describe(caller, record) for record in records]
 
     def _job(self, caller: Caller, message: m.Job) -> dict[str, Any]:
         record = self._own(caller, message.job)
         runs = [self._describe_run(run) for run in self._journal.runs(record.id)]
-        return {**self._describe(record), "argv": list(record.request.argv), "cwd": record.request.cwd, "runs": runs}
+        return {
+            **self._describe(caller, record),
+            "argv": list(record.request.argv),
+            "cwd": record.request.cwd,
+            "runs": runs,
+        }
 
     def _log(self, caller: Caller, message: m.Log) -> dict[str, Any]:
         record = self._own(caller, message.job)
@@ -298,7 +310,7 @@ class Service:
         return {"job": record.id, "state": state}
 
     def _explain(self, caller: Caller, message: m.Explain) -> dict[str, Any]:
-        record = self._journal.job(message.job) if caller.looks else self._own(caller, message.job)
+        record = self._journal.job(message.job) if self._looks(caller) else self._own(caller, message.job)
         return explain(record, self._cluster, self._guard)
 
     def _drain(self, caller: Caller, message: m.Drain) -> dict[str, Any]:
@@ -354,7 +366,8 @@ class Service:
             kwh = usage.energy_mj / 1e3 / JOULES_PER_KWH
             cost = None if self._price is None else kwh * self._price
             gpu_hours = usage.gpu_s / 3600.0
-            rows.append({"name": usage.name, "jobs": usage.jobs, "gpu_hours": gpu_hours, "kwh": kwh, "cost_usd": cost})
+            name = user_name(int(usage.name)) if message.by == "user" and usage.name.isdecimal() else usage.name
+            rows.append({"name": name, "jobs": usage.jobs, "gpu_hours": gpu_hours, "kwh": kwh, "cost_usd": cost})
         return rows
 
     def _list_decisions(self, caller: Caller, message: m.Decisions) -> list[dict[str, Any]]:
@@ -385,6 +398,9 @@ class Service:
 
     # What they share ----------------------------------------------------------------------------------------------
 
+    def _looks(self, caller: Caller) -> bool:
+        return caller.looks and not self.private
+
     def _own(self, caller: Caller, job: int) -> JobRecord:
         record = self._journal.job(job)
         if not caller.may_touch(record):
@@ -400,17 +416,20 @@ class Service:
             return name
         raise IllegalAction(f"there is no GPU {name!r}{nearest(name, uuids)}; this node has GPUs 0 to {len(uuids) - 1}")
 
-    def _describe(self, record: JobRecord) -> dict[str, Any]:
+    def _describe(self, caller: Caller, record: JobRecord) -> dict[str, Any]:
+        """What a caller may know of a job: of another user's nothing that its command line tells, or may tell."""
         request = record.request
+        mine = caller.may_touch(record) or self._looks(caller)
         return {
-            "job": record.id, "name": request.name or Path(request.argv[0]).name, "state": record.state,
-            "user": request.user, "project": request.project, "queue": request.queue,
+            "job": record.id, "name": request.name or (Path(request.argv[0]).name if mine else ""),
+            "command": [word[:WORD_LENGTH] for word in request.argv[:COMMAND_WORDS]] if mine else None,
+            "state": record.state, "user": request.user, "project": request.project, "queue": request.queue,
             "gpus": request.gpu_milli / 1000, "requested_s": request.requested_s, "time_limit_s": request.time_limit_s,
             "begin_time": request.begin_time,
             "priority": request.priority, "submit_time": record.submit_time, "start_time": record.start_time,
             "end_time": record.end_time, "exit_code": record.exit_code, "signal": record.signal,
-            "reason": record.reason, "run": record.run,
-            "logs": str(self._cluster.runs.folder(record.id, record.run)) if record.run else None,
+            "reason": record.reason if mine else None, "run": record.run,
+            "logs": str(self._cluster.runs.folder(record.id, record.run)) if mine and record.run else None,
         }  # fmt: skip
 
     def _describe_run(self, run: RunRecord) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from lepton_rl.errors import NodeError
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.daemon import NodeSetup, check_can_start, run_daemon
-from lepton_rl.node.paths import LOG, SOCKET
+from lepton_rl.node.paths import LOG
 
 PATIENCE_S = 900.0
 """Seconds that a daemon may take to answer: the first one compiles, on a slow machine for minutes."""
@@ -24,7 +24,7 @@ def run_here(setup: NodeSetup) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
     )
-    check_can_start(setup.state_dir)
+    check_can_start(setup.state_dir, setup.sharing)
     run_daemon(setup)
 
 
@@ -38,8 +38,8 @@ def run_in_background(setup: NodeSetup, words: Sequence[str]) -> dict[str, Any]:
     Raises:
         NodeError: one runs already, or it ends at once: then with the last line of its log.
     """
-    check_can_start(setup.state_dir)
-    socket = setup.socket or setup.state_dir / SOCKET
+    check_can_start(setup.state_dir, setup.sharing)
+    socket = setup.socket
     if _ask(socket) is not None:
         raise NodeError(f"a node runs already in {setup.state_dir}; stop it first with `lepton-rl node stop`")
     setup.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -23,6 +23,7 @@ import json
 import os
 import resource
 import signal
+import stat as stat_modes
 import sys
 import time
 from collections.abc import Callable
@@ -48,6 +49,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main(arguments: list[str]) -> int:
     """Run what RUNDIR asks for; return 0 once exit.json is written, REFUSED where it must not run."""
     os.chdir(arguments[0])
+    # In a shared node the folder is root's and its group is the daemon's, which reads what we write.
+    os.umask(0o027 if Path().stat().st_mode & stat_modes.S_IRGRP else 0o077)
     lock = int(arguments[1]) if len(arguments) > 1 else os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     ready = int(arguments[2]) if len(arguments) > 2 else None
     if not os.path.samestat(os.fstat(lock), Path().stat()):
@@ -77,7 +80,7 @@ def _detach(keep: set[int]) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     with suppress(PermissionError):  # it leads one already
         os.setsid()
-    log = os.open("supervisor.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    log = os.open("supervisor.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
@@ -241,9 +244,9 @@ def _become_job(request: dict[str, Any], wait_end: int, trouble_end: int) -> Non
             os._exit(0)  # the supervisor died before started.json was sure
         what = "the log files cannot be opened"
         for target, name in ((1, "stdout"), (2, "stderr")):
-            opened = os.open(request[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            opened = os.open(request[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o640)
             if request.get("uid") is not None:
-                os.fchown(opened, request["uid"], request["gid"])
+                os.fchown(opened, request["uid"], -1)  # so that it can open /dev/stderr; the group stays the folder's
             os.dup2(opened, target)
         for place in request.get("cgroups", ()):
             what = f"the control group {place} cannot be entered"
@@ -309,7 +312,7 @@ class Log:
         former = self.older.stat().st_size if self.older.exists() else 0
         draft = self.older.with_name(f".{self.older.name}")
         try:
-            part = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            part = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o640)
             try:
                 owner = os.fstat(log)
                 os.fchown(part, owner.st_uid, owner.st_gid)
@@ -342,9 +345,8 @@ class Log:
     def _note_begin(self, state: str) -> None:
         """Tell readers where the file begins, or that it is about to move: written in place, the disk may be full."""
         with suppress(OSError):
-            owner = self.path.lstat()
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            note = os.open(self.path.with_name(self.path.name + ".begin"), flags, owner.st_mode & 0o777)
+            note = os.open(self.path.with_name(self.path.name + ".begin"), flags, 0o640)
             try:
                 os.pwrite(note, f"{self.begin:020d} {state:<6} {self.begin:020d}\n".encode(), 0)
             finally:
@@ -428,7 +430,7 @@ def catches(pid: int, number: int) -> bool:
 
 def _write_durably(path: Path, text: str) -> None:
     """Write over a file in place and bring it to the disk."""
-    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         data = text.encode()
         size = len(data)

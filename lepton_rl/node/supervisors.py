@@ -2,15 +2,13 @@
 
 import os
 import select
-import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lepton_rl.node.jobs import RunRecord, StopHow
+from lepton_rl.node.jobs import RunRecord
 from lepton_rl.node.processes import ended
-
-_SIGNALS = {StopHow.CHECKPOINT: signal.SIGUSR1, StopHow.STOP: signal.SIGTERM, StopHow.KILL: signal.SIGUSR2}
+from lepton_rl.node.starter import Starter
 
 
 @dataclass(slots=True)
@@ -20,12 +18,18 @@ class _Watched:
 
 
 class Supervisors:
-    """Living supervisors by job; their descriptors are in the epoll given."""
+    """Living supervisors by job; their descriptors are in the epoll given.
 
-    def __init__(self, epoll: select.epoll) -> None:
+    Attributes:
+        untold: jobs whose supervisors could not be told yet what the journal intends for them.
+    """
+
+    def __init__(self, epoll: select.epoll, starter: Starter) -> None:
         """Watch nothing yet."""
         self._epoll = epoll
+        self._starter = starter
         self._watched: dict[int, _Watched] = {}
+        self.untold: set[int] = set()
 
     def close(self) -> None:
         """Stop watching."""
@@ -76,14 +80,18 @@ class Supervisors:
         return ended(self._watched[job].pidfd)
 
     def signal(self, run: RunRecord) -> None:
-        """Tell a run's supervisor what the journal intends for it, if anything; it takes the same twice for once."""
-        if run.stop_how is not None and run.job in self._watched:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._watched[run.job].pidfd, _SIGNALS[run.stop_how])
+        """Tell a run's supervisor what the journal intends for it, if anything; `untold` are to be told again."""
+        self.untold.discard(run.job)
+        watched = self._watched.get(run.job)
+        if run.stop_how is None or watched is None or ended(watched.pidfd):
+            return
+        if not self._starter.tell(run, watched.pidfd, run.stop_how):
+            self.untold.add(run.job)
 
     def forget(self, job: int) -> None:
         """Take leave of a supervisor that has ended."""
         self.start_noted(job)
+        self.untold.discard(job)
         pidfd = self._watched.pop(job).pidfd
         self._epoll.unregister(pidfd)
         with suppress(ChildProcessError):  # a former daemon's child

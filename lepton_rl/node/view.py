@@ -7,15 +7,16 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Start
-from lepton_rl.core.allocation import take_down
 from lepton_rl.core.arrays import Floats
+from lepton_rl.core.carrying_out import hold_these, take_gpus
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.machine import empty_cluster, hardware_tables
+from lepton_rl.core.outages import take_down
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.power import set_limit
 from lepton_rl.core.progress import begin_run
 from lepton_rl.core.rates import change_rates_seen
-from lepton_rl.core.snapshot import Snapshot, hold_these, take_gpus
+from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import JobError
 from lepton_rl.node.hardware import CPU, RAM
 from lepton_rl.node.jobs import JobRequest

@@ -3,8 +3,9 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import copy_allocation, copy_gpus, held_on, milli_up, release
+from lepton_rl.core.allocation import copy_allocation, copy_gpus, held_on, release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.geometry import milli_up
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit, njit_allocating
 from lepton_rl.core.memory import move

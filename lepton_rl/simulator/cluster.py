@@ -6,21 +6,15 @@ import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Migrate, Preempt, Start
-from lepton_rl.core.allocation import held_gpus, list_job, unlist_job
+from lepton_rl.core.allocation import held_gpus
 from lepton_rl.core.arrays import Floats
+from lepton_rl.core.carrying_out import check_is_action, check_quantum, forget_rates, limit_power, move_gpus, take_gpus
 from lepton_rl.core.cluster import ClusterSpec
+from lepton_rl.core.marks import list_job, unlist_job
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.progress import begin_run, end_run
-from lepton_rl.core.snapshot import (
-    Snapshot,
-    check_is_action,
-    check_quantum,
-    forget_rates,
-    limit_power,
-    move_gpus,
-    take_gpus,
-)
+from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import IllegalAction, counted
 from lepton_rl.simulator.ends import remove_end
 from lepton_rl.simulator.events import forget_true_end, move_to_next_event, set_true_end

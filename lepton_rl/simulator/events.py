@@ -3,10 +3,11 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import list_job, release, unlist_job
+from lepton_rl.core.allocation import release
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware, hourly_integral
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.marks import list_job, unlist_job
 from lepton_rl.core.progress import predicted_end, seconds_for, served
 from lepton_rl.core.units import JOULES_PER_KWH, JOULES_PER_MWH
 from lepton_rl.simulator.ends import drop_prediction, pop_end, push_end, remove_end

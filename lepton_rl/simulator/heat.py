@@ -7,7 +7,6 @@ is wanted. A GPU at its throttle temperature draws no more than what holds it th
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import stir, touch
 from lepton_rl.core.arrays import Floats, Ints32, Ints64
 from lepton_rl.core.hardware.power_limit import speed_under_limit
 from lepton_rl.core.hardware.tables import (
@@ -23,6 +22,7 @@ from lepton_rl.core.hardware.tables import (
 )
 from lepton_rl.core.hardware.thermal import seconds_to_temperature
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.marks import stir, touch
 from lepton_rl.core.power import drawn_uw, left_by_limit
 
 _speed_under_limit = inlined(speed_under_limit)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import milli_up
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
+from lepton_rl.core.geometry import milli_up
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit, njit_allocating
 from lepton_rl.core.placement import place

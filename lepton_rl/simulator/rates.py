@@ -1,11 +1,11 @@
 """Rates that change while jobs run: neighbours on a shared GPU, power limits, heat."""
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import set_rate
 from lepton_rl.core.arrays import Floats, Ints32, Ints64
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
 from lepton_rl.core.progress import predicted_end, seconds_for, settle
+from lepton_rl.core.rates import set_rate
 from lepton_rl.simulator.ends import add_prediction, drop_prediction, move_end
 from lepton_rl.simulator.heat import warm
 

@@ -1,8 +1,8 @@
 """Starting waiting jobs: what every way of scheduling shares."""
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import milli_up
 from lepton_rl.core.arrays import Floats, Ints32, Ints64
+from lepton_rl.core.geometry import milli_up
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined
 from lepton_rl.core.progress import begin_run, predicted_end

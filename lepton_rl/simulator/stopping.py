@@ -3,10 +3,12 @@
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.allocation import bring_back, holds, take_down, unlist_job
+from lepton_rl.core.allocation import holds
 from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.marks import unlist_job
+from lepton_rl.core.outages import bring_back, take_down
 from lepton_rl.core.progress import end_run, predicted_end
 from lepton_rl.simulator.ends import drop_prediction, remove_end
 from lepton_rl.simulator.rates import tell_change

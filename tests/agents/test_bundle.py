@@ -20,6 +20,7 @@ from lepton_rl.agents.sb3.evaluation import network_weights
 from lepton_rl.agents.sb3.vec_env import BatchVecEnv
 from lepton_rl.core import ClusterSpec
 from lepton_rl.envs import Codec, EnvironmentBatch, Episodes, Objective
+from lepton_rl.envs.decision import Decision
 from lepton_rl.envs.quantization import OBSERVATION_DTYPES, Quantization, quantization_for
 from lepton_rl.errors import BundleError
 from lepton_rl.simulator import SimulatedCluster
@@ -248,7 +249,7 @@ def test_what_training_never_saw_is_told_with_a_margin(trace: Trace) -> None:
     snapshot = cluster.snapshot()
     names = list(CODEC.feature_names)
     assert (policy.knows_ranges, policy.out_of_range(snapshot)) == (False, "")
-    rows = CODEC.open(snapshot).observation["queue"][: len(snapshot.queue)]
+    rows = Decision.of(CODEC, snapshot).observation["queue"][: len(snapshot.queue)]
     low, high = rows.min(0), rows.max(0)
     seen = ranged(policy, queue=[low.tolist(), high.tolist()])
     assert (seen.knows_ranges, seen.out_of_range(snapshot)) == (True, "")

@@ -14,6 +14,7 @@ from lepton_rl.core.cluster import NodeGroup
 from lepton_rl.core.hardware import gpu_type
 from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults
 from lepton_rl.envs import Codec, Objective, SchedulingEnv, SchedulingVectorEnv
+from lepton_rl.envs.decision import Decision
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Blocking, Order, Rule, SimulatedCluster, run_trace
 from lepton_rl.workloads import Trace, gpu_cluster
@@ -69,12 +70,12 @@ def test_the_mask_says_on_which_type_a_job_fits(case: DynamicCase, seed: int) ->
     choose = random_choice(seed)
     simulated = SimulatedCluster(case.trace, case.cluster)
     while simulated.advance():
-        decision = codec.open(simulated.snapshot())
+        decision = Decision.of(codec, simulated.snapshot())
         while True:
             snapshot = simulated.snapshot()
             mask = decision.observation["action_mask"].astype(bool)
             assert len(mask) == 4 * (1 + len(types)) + 1
-            plain = Codec(4).open(snapshot).observation["action_mask"].astype(bool)
+            plain = Decision.of(Codec(4), snapshot).observation["action_mask"].astype(bool)
             assert mask[:-1].reshape(4, -1)[:, 0].tolist() == plain[:-1].tolist()
             assert mask[-1] == plain[-1]
             choice = choose(mask) if mask.any() else decision.wait_action
@@ -135,7 +136,7 @@ def test_levels_stay_in_the_cards_range_and_below_the_groups_limit() -> None:
     simulated.advance()
 
     def limits(choice: int) -> list[float]:
-        decision = codec.open(simulated.snapshot())
+        decision = Decision.of(codec, simulated.snapshot())
         actions = [*decision.act(choice), *decision.act(choice)]
         return [action.watts or 0.0 for action in actions if isinstance(action, SetPowerLimit)]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lepton_rl.core import ClusterSpec, Placement
 from lepton_rl.envs import Codec, SchedulingEnv
-from lepton_rl.envs.codec import Decision
+from lepton_rl.envs.decision import Decision
 from lepton_rl.errors import BundleError, ConfigError
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace
@@ -41,7 +41,7 @@ def walk_together(trace: Trace, spec: ClusterSpec, codec: Codec, seed: int) -> i
     assert terminated
     assert same_schedule(env.outcome(), cluster.outcome())
     # After the last event nothing waits and nothing runs.
-    assert_same(observation, codec.open(cluster.snapshot()).observation, "at the end")
+    assert_same(observation, Decision.of(codec, cluster.snapshot()).observation, "at the end")
     return decisions
 
 
@@ -89,7 +89,7 @@ def test_starting_refreshes_the_window() -> None:
     cluster = SimulatedCluster(trace, ClusterSpec.pool(3))
     cluster.advance()
     snapshot = cluster.snapshot()
-    decision = Codec(2, "fcfs").open(snapshot)
+    decision = Decision.of(Codec(2, "fcfs"), snapshot)
     assert decision.visible.tolist() == [0, 1]
     assert decision.start(1).job == 1
     assert decision.visible.tolist() == [0, 2]

@@ -11,6 +11,7 @@ from lepton_rl.core import ClusterSpec, Placement
 from lepton_rl.core.cluster import NodeGroup
 from lepton_rl.core.hardware import default_locality, gpu_type
 from lepton_rl.envs import Codec, Objective, SchedulingEnv, SchedulingVectorEnv
+from lepton_rl.envs.decision import Decision
 from lepton_rl.simulator import Rule, SimulatedCluster, run_trace
 from lepton_rl.workloads import Trace, gpu_cluster
 from tests.envs.cases import play, random_choice
@@ -75,7 +76,7 @@ def test_load_memory_and_power_of_each_node(case: DetailedCase, seed: int) -> No
     choose = random_choice(seed)
     simulated = SimulatedCluster(case.trace, case.cluster)
     while simulated.advance():
-        decision = codec.open(simulated.snapshot())
+        decision = Decision.of(codec, simulated.snapshot())
         while True:
             snapshot = simulated.snapshot()
             cluster = reference_cluster(case.cluster)

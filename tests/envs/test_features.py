@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lepton_rl.core import ClusterSpec, Placement, Start
 from lepton_rl.envs import Codec
 from lepton_rl.envs.codec import WINDOW_KEYS, Observation
+from lepton_rl.envs.decision import Decision
 from lepton_rl.envs.fast_math import fast_log
 from lepton_rl.envs.features import CONTEXT_FEATURES, FEATURES, FULL_FEATURES
 from lepton_rl.simulator import SimulatedCluster
@@ -41,7 +42,7 @@ def walk(trace: Trace, spec: ClusterSpec, codec: Codec, placement: Placement, se
     cluster = SimulatedCluster(trace, spec, placement)
     seen = 0
     while cluster.advance() and seen < steps:
-        decision = codec.open(cluster.snapshot())
+        decision = Decision.of(codec, cluster.snapshot())
         while True:
             expected = Expected(codec, cluster.snapshot())
             assert_close(decision.observation, expected, codec.feature_names)

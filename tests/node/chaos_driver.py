@@ -2,18 +2,21 @@
 
 Every seventh job never ends by itself and is cancelled; every eleventh is preempted in its first run.
 
-Run as `python -m tests.node.chaos_driver FOLDER JOBS BATCH SEED`; it ends, with 0, once all jobs are final.
+Run as `python -m tests.node.chaos_driver FOLDER JOBS BATCH SEED [LAUNCHER UID ...]`; it ends, with 0, once all jobs are
+final. With LAUNCHER, its socket, jobs are of these users by turns.
 """
 
 import random
 import select
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from lepton_rl.errors import JobError
 from lepton_rl.node.jobs import FINAL, JobRequest, JobState, StopHow
 from lepton_rl.node.journal import Journal
+from lepton_rl.node.launcher_client import LauncherStarter
 from lepton_rl.node.runs import Runs
 
 GPUS = tuple(f"GPU-{number}" for number in range(6))
@@ -36,13 +39,13 @@ os.kill(os.getpid(), -code) if code < 0 else os._exit(code)
 """
 
 
-def request(folder: Path, number: int, chance: random.Random) -> JobRequest:
+def request(folder: Path, number: int, chance: random.Random, uid: int = 0) -> JobRequest:
     """Return a short job; its name is the exit code that it will have, negative for a signal."""
     code = chance.choice([0, 0, 0, 1, 42, -9, -15])
     last_s = f"{chance.uniform(0.0, 0.4):.3f}"
     kind = "cancel" if number % 7 == 0 else "preempt" if number % 11 == 0 else "plain"
     argv = (sys.executable, "-I", "-S", "-c", _WITNESS, str(folder / "witness"), last_s, str(code), kind)
-    return JobRequest(argv=argv, cwd="/", name=str(code), project=kind, restartable=kind == "preempt")
+    return JobRequest(argv=argv, cwd="/", uid=uid, name=str(code), project=kind, restartable=kind == "preempt")
 
 
 def stop_some(journal: Journal, runs: Runs) -> None:
@@ -57,14 +60,18 @@ def stop_some(journal: Journal, runs: Runs) -> None:
             runs.end_orphan(job.id, StopHow.KILL)
 
 
-def main(folder: Path, jobs: int, batch: int, seed: int) -> None:
+def main(folder: Path, jobs: int, batch: int, seed: int, launcher: str = "", *uids: str) -> None:
     """Submit at most one batch, then work until all `jobs` there shall be are final."""
-    with Journal(folder / "journal.sqlite", now=time.time()) as journal, Runs(folder, journal) as runs:
+    users = [int(uid) for uid in uids] or [0]
+    with Journal(folder / "journal.sqlite", now=time.time()) as journal, ExitStack() as open_things:
+        starter = LauncherStarter(Path(launcher), journal.node_id) if launcher else None
+        runs = open_things.enter_context(Runs(folder, journal, starter=starter))
         runs.adopt()
         known = len(journal.jobs())
         with journal.transaction():
             for number in range(known, min(jobs, known + batch)):
-                journal.submit(request(folder, number, random.Random(seed * 10_000 + number)), time.time())
+                chance = random.Random(seed * 10_000 + number)
+                journal.submit(request(folder, number, chance, users[number % len(users)]), time.time())
         while True:
             runs.poll()
             stop_some(journal, runs)
@@ -82,4 +89,4 @@ def main(folder: Path, jobs: int, batch: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

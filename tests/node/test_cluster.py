@@ -573,8 +573,8 @@ def test_rules_reach_the_policy(tmp_path: Path, four_gpus: FakeNvml, fake_librar
 
 
 def test_a_full_disk_stops_no_job_and_its_end_is_written_once_there_is_room(node: LiveNode) -> None:
-    job = node.submit("read line < fifo", cwd=str(node.folder))
     os.mkfifo(node.folder / "fifo")
+    job = node.submit("read line < fifo", cwd=str(node.folder))
     node.cluster.apply(Start(job))
     node.wait_for(job, JobState.RUNNING)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -71,8 +71,8 @@ def test_jobs_from_submission_to_their_ends(node: DaemonNode) -> None:
 
 
 def test_logs_are_followed_until_the_job_ends(node: DaemonNode) -> None:
-    job = node.submit("--", "sh", "-c", "echo one; read line < fifo; echo two")
     os.mkfifo(node.folder / "fifo")
+    job = node.submit("--", "sh", "-c", "echo one; read line < fifo; echo two")
     words = [sys.executable, "-m", "lepton_rl.cli", "node", "logs", "-f", str(job)]
     with subprocess.Popen(words, env=node.environment, stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None
@@ -150,8 +150,8 @@ def test_status_usage_telemetry_decisions_audit_and_verify(node: DaemonNode) -> 
 
 
 def test_the_daemon_ends_and_the_next_one_finds_its_jobs(node: DaemonNode) -> None:
-    job = node.submit("--", "sh", "-c", "read line < fifo; exit 5")
     os.mkfifo(node.folder / "fifo")
+    job = node.submit("--", "sh", "-c", "read line < fifo; exit 5")
     until(lambda: queue(node)[job]["state"] == "running", "the job")
     before = node.status()["pid"]
     node.node("stop")
@@ -299,8 +299,8 @@ def test_deploy_says_what_it_would_do_and_does_it_when_told(idle: DaemonNode) ->
     assert lines[-1] == "nothing was started; --live does it"
     assert not idle.state.exists()
     assert idle.process("deploy", "fcfs", "--live").returncode == 0
-    job = idle.submit("--", "sh", "-c", "read line < fifo; exit 5")
     os.mkfifo(idle.folder / "fifo")
+    job = idle.submit("--", "sh", "-c", "read line < fifo; exit 5")
     until(lambda: queue(idle)[job]["state"] == "running", "the job")
     before = idle.status()["pid"]
     assert f"a daemon runs under fcfs (process {before}) and would be replaced" in idle.process("deploy", "sjf").stdout

@@ -1,10 +1,12 @@
 """The life of a GPU, told by what telemetry, holders and operators say."""
 
+import os
 from dataclasses import replace
 
 import pytest
 
 from lepton_rl.devices import DeviceIdentity, DeviceProcess, DeviceTelemetry, Energy, Health, HealthState, Reading
+from lepton_rl.node.accounts import user_name
 from lepton_rl.node.lifecycle import LEFT_MEMORY_MIB, RELEASE_PATIENCE_S, GpuState, Lifecycle, acceptance
 
 GIB = 1 << 30
@@ -82,7 +84,11 @@ def test_what_the_screen_shows_is_nobodys_job() -> None:
 
 def test_a_stranger_makes_a_gpu_foreign_even_beside_our_job() -> None:
     life = Life()
-    assert life.look(device(process(7))) == (GpuState.FOREIGN, "process 7 uses it and is no job of this node")
+    gone = 1 << 23  # above all that a kernel gives
+    sentence = "uses it and is no job of this node"
+    assert life.look(device(process(gone))) == (GpuState.FOREIGN, f"process {gone} {sentence}")
+    whose = user_name(os.geteuid())
+    assert life.look(device(process(os.getpid()))) == (GpuState.FOREIGN, f"process {os.getpid()} of {whose} {sentence}")
     assert life.look(device(process(OURS), process(7)), held=True)[0] is GpuState.FOREIGN
     assert life.look(device(process(OURS)), held=True)[0] is GpuState.ALLOCATED
 

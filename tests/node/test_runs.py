@@ -22,6 +22,7 @@ from lepton_rl.node.jobs import JobState, RunRecord, StopHow
 from lepton_rl.node.processes import Process, boot_id, members
 from lepton_rl.node.run_folder import RunFolder
 from lepton_rl.node.runs import Runs
+from lepton_rl.node.starter import OwnStarter
 from tests.node.conftest import Node, drain, shell, until
 
 STUBBORN = "trap '' TERM USR1; echo ready; while :; do sleep 0.02; done"
@@ -557,7 +558,7 @@ def test_a_held_run_cannot_be_locked_again(tmp_path: Path) -> None:
 
 def test_a_run_in_a_control_group_is_limited_and_leaves_none(node: Node, cgroups: Cgroups) -> None:
     node.runs.close()
-    node.runs = Runs(node.folder, node.journal, cgroups=cgroups)
+    node.runs = Runs(node.folder, node.journal, starter=OwnStarter(node.journal.node_id, cgroups))
     job = node.journal.submit(shell("grep ^0: /proc/self/cgroup; exit 3"), 0.0)
     node.runs.launch(job, ["GPU-a"], gpu_minors=[0])
     drain(node.runs)
@@ -568,7 +569,7 @@ def test_a_run_in_a_control_group_is_limited_and_leaves_none(node: Node, cgroups
 
 def test_an_orphan_that_hides_from_all_else_is_found_by_its_control_group(node: Node, cgroups: Cgroups) -> None:
     node.runs.close()
-    node.runs = Runs(node.folder, node.journal, cgroups=cgroups)
+    node.runs = Runs(node.folder, node.journal, starter=OwnStarter(node.journal.node_id, cgroups))
     job = node.start(shell("env -i setsid sh -c 'echo ready; while :; do sleep 0.05; done' & wait"))
     node.wait_for_output(job, "ready")
     node.supervisor(job)
@@ -579,18 +580,6 @@ def test_an_orphan_that_hides_from_all_else_is_found_by_its_control_group(node: 
     until(lambda: bool(node.runs.poll()), "the orphan's end")
     assert node.journal.holding() == []
     assert not (cgroups.parent / f"{job}.1").exists()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_a_job_runs_as_the_user_who_submitted_it(node: Node) -> None:
-    node.runs.close()
-    node.runs = Runs(node.folder, node.journal, settings=RunSettings(switch_user=True))
-    nobody = node.run_to_end(shell(f"id -u; touch {node.runs.folder(1, 1)}/exit.json", uid=65534))
-    assert (node.runs.folder(nobody, 1) / "stdout").read_text() == "65534\n"
-    assert node.journal.job(nobody).state is JobState.FAILED  # it cannot write how it ended itself
-    unknown = node.journal.submit(shell("true", uid=4_000_000), 0.0)
-    with pytest.raises(JobError, match="user 4000000 is not known to this machine"):
-        node.runs.launch(unknown, ["GPU-a"])
 
 
 def test_a_session_taken_over_by_a_stranger_is_not_signalled() -> None:

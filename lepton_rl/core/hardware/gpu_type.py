@@ -115,3 +115,40 @@ class GpuType:
                 f"{self.min_power_limit_w:g} to {self.max_power_limit_w:g} W"
             )
         return limit_w
+
+
+def unknown_gpu_type(
+    name: str,
+    memory_gib: float,
+    idle_power_w: float,
+    max_power_w: float,
+    power_limits_w: tuple[float, float] | None = None,
+) -> GpuType:
+    """Return a type of which no more is known: as fast as the reference, and no power limit binds.
+
+    Args:
+        name: what to call it.
+        memory_gib: of one GPU, GiB.
+        idle_power_w: draw without a job, watts.
+        max_power_w: draw at full load, watts.
+        power_limits_w: lowest and highest limit that the card accepts, watts; its maximum draw alone if left out.
+    """
+    lowest, highest = power_limits_w or (max_power_w, max_power_w)
+    return GpuType(
+        name=name,
+        memory_gib=memory_gib,
+        idle_power_w=idle_power_w,
+        max_power_w=max_power_w,
+        min_power_limit_w=lowest,
+        max_power_limit_w=highest,
+        fp32_tflops=1.0,
+        fp16_tflops=1.0,
+        memory_bandwidth_gb_s=1.0,
+        speed=dict.fromkeys(JOB_CLASSES, 1.0),
+        power_curve=PowerCurve(0.0, 1.0, 0.0),
+        throttle_temperature_c=85.0,
+        thermal_resistance_c_per_w=0.1,
+        thermal_time_constant_s=60.0,
+        price_usd_per_hour=None,
+        sources={},
+    )

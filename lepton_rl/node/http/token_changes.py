@@ -16,15 +16,17 @@ from lepton_rl.node.ledger import AuditEntry
 from lepton_rl.node.paths import JOURNAL, SOCKET
 
 
-def change_tokens(state_dir: Path, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def change_tokens(state_dir: Path, verb: str, arguments: dict[str, Any], socket: Path | None = None) -> dict[str, Any]:
     """Carry out `token_add` or `token_revoke`; a new token is returned only once the audit log has it.
+
+    The daemon is asked on `socket`, of the state folder if None.
 
     Raises:
         NodeError: it is refused.
         JournalError: no daemon answers, and the audit log cannot be written: a daemon is starting, or the disk is full.
     """
     try:
-        client = NodeClient(state_dir / SOCKET)
+        client = NodeClient(socket or state_dir / SOCKET)
     except NodeError:
         return _without_daemon(state_dir, verb, arguments)
     with client:

@@ -12,6 +12,7 @@ from lepton_rl.core.cluster import NodeGroup
 from lepton_rl.core.hardware import gpu_type
 from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults
 from lepton_rl.envs import Codec, SchedulingEnv
+from lepton_rl.envs.decision import Decision
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace
 from tests.envs.cases import play, random_choice, skip_choice, workload
@@ -70,7 +71,7 @@ def test_load_power_temperature_and_health_of_each_node(case: DynamicCase, seed:
     choose = random_choice(seed)
     simulated = SimulatedCluster(case.trace, case.cluster)
     while simulated.advance():
-        decision = codec.open(simulated.snapshot())
+        decision = Decision.of(codec, simulated.snapshot())
         while True:
             for name, values in expected_nodes(simulated.snapshot()).items():
                 assert decision.observation[name].tolist() == pytest.approx(values, abs=1e-4), name
@@ -109,7 +110,7 @@ def test_a_limited_gpu_draws_less() -> None:
     simulated = SimulatedCluster(trace, ClusterSpec.of_groups((NodeGroup(1, 1, kind), NodeGroup(1, 1, kind))))
     simulated.advance()
     simulated.apply(SetPowerLimit(0, 150.0))
-    decision = Codec(2).open(simulated.snapshot())
+    decision = Decision.of(Codec(2), simulated.snapshot())
     decision.start(0)
     assert decision.observation["power"][0] == pytest.approx(150.0 / kind.max_power_w)
 
