@@ -193,12 +193,20 @@ def explain(number: JobNumber, state: State = None, json: Json = False) -> None:
     typer.echo(f"job {number} is {found['state']}: {found['why']}")
     if "starts_when" in found:
         typer.echo(f"it fits when {found['starts_when']}")
+    for end in found.get("ends", ()):
+        typer.echo(f"  job {end['job']} frees {end['gpus']:g} GPUs in about {lasting(end['in_s'])}")
     for line in found.get("unavailable", ()):
         typer.echo(line)
     if "ahead" in found:
         typer.echo(f"{found['ahead']} jobs were submitted before it; {found['policy']} decides")
     if "score" in found:
-        best = found["alternative"]
-        typer.echo(f"its score is {found['score']:.4g}; the best is job {best['job']}'s, {best['score']:.4g}")
+        score = "none yet: it is not looked at" if found["score"] is None else f"{found['score']:.4g}"
+        typer.echo(f"its score is {score} ({found['score_is']}): rank {found['rank']} of {found['waiting']}")
+        for other in found["first"]:
+            typer.echo(f"  before it: job {other['job']}, {other['why']}")
+        if found["rank"] - 1 > len(found["first"]):
+            typer.echo(f"  and {found['rank'] - 1 - len(found['first'])} more")
+    if "no_score" in found:
+        typer.echo(found["no_score"])
     if "note" in found:
         typer.echo(found["note"])

@@ -8,6 +8,7 @@ from lepton_rl.agents.bundle import LearnedPolicy
 from lepton_rl.agents.compiled import policy_name
 from lepton_rl.agents.priority import HeapPriority
 from lepton_rl.agents.registry import make_policy
+from lepton_rl.agents.scoring import scores_of
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.policy import Policy
@@ -103,6 +104,7 @@ def node_setup(
         feedback_rules=FeedbackRules(**config.feedback.model_dump(exclude={"every_s"})),
         feedback_s=config.feedback.every_s,
         weighted=Weighted(_weights, _with_weights),
+        scoring=scores_of,
         retention=RetentionRules(**config.retention.model_dump()),
         alerts=AlertRules(**config.alerts.model_dump()),
         job_mapping_dir=None if config.hpc_job_mapping_dir is None else Path(config.hpc_job_mapping_dir).expanduser(),

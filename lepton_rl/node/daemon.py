@@ -25,6 +25,7 @@ from lepton_rl.node.alerts import AlertRules
 from lepton_rl.node.cgroup import Cgroups, describe_enforcement
 from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
 from lepton_rl.node.environment import RunSettings
+from lepton_rl.node.explain import Scoring, own_scores
 from lepton_rl.node.feedback import FeedbackRules
 from lepton_rl.node.guard import Guard, GuardRules, Verdict
 from lepton_rl.node.hardware import NodeHardware, describe_hardware
@@ -72,6 +73,7 @@ class NodeSetup:
         feedback_rules: bounds of the result feedback.
         feedback_s: seconds between looks at results that are acted on; None for only when somebody asks.
         weighted: how the feedback changes weights of a policy.
+        scoring: what a policy makes of each waiting job.
         retention: how long ended jobs are kept.
     """
 
@@ -98,6 +100,7 @@ class NodeSetup:
     feedback_rules: FeedbackRules = field(default_factory=FeedbackRules)
     feedback_s: float | None = None
     weighted: Weighted | None = None
+    scoring: Scoring = own_scores
     retention: RetentionRules = field(default_factory=RetentionRules)
 
     @property
@@ -145,7 +148,7 @@ def run_daemon(setup: NodeSetup) -> None:
         watch = Watch(cluster, guard, setup.alerts, setup.job_mapping_dir)
         open_things.callback(watch.close)
         watch.look()
-        service.alerts = watch.active
+        service.alerts, service.scoring = watch.active, setup.scoring
         tokens = TokenBook(setup.state_dir / TOKENS)
         service.change_tokens = lambda message: apply_change(tokens, message, cluster.clock.wall())
         if setup.sharing is not None:

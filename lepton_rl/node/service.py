@@ -15,7 +15,7 @@ from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError
 from lepton_rl.node import messages as m
 from lepton_rl.node.accounts import user_name
 from lepton_rl.node.cluster import NodeCluster
-from lepton_rl.node.explain import explain
+from lepton_rl.node.explain import Scoring, explain, own_scores
 from lepton_rl.node.guard import Guard, Verdict
 from lepton_rl.node.jobs import FINAL, JobRecord, JobState, RunRecord, StopHow
 from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
@@ -82,6 +82,7 @@ class Service:
         self.private = False  # jobs are of several users: who only looks sees no command of another's
         self.check_user: Callable[[int], object] = lambda uid: None
         self.alerts: Callable[[], list[dict[str, Any]]] = list
+        self.scoring: Scoring = own_scores
         self.change_tokens: Callable[[m.TokenAdd | m.TokenRevoke], dict[str, Any]] | None = None
         self.on_answer: Callable[[str, float], None] = lambda verb, seconds: None
         self._verbs: dict[type[m.Message], Callable[[Caller, Any], Any]] = {
@@ -311,7 +312,7 @@ class Service:
 
     def _explain(self, caller: Caller, message: m.Explain) -> dict[str, Any]:
         record = self._journal.job(message.job) if self._looks(caller) else self._own(caller, message.job)
-        return explain(record, self._cluster, self._guard)
+        return explain(record, self._cluster, self._guard, self.scoring)
 
     def _drain(self, caller: Caller, message: m.Drain) -> dict[str, Any]:
         uuid = self._gpu(message.gpu)
