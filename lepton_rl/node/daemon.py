@@ -143,7 +143,7 @@ def run_daemon(setup: NodeSetup) -> None:
         open_things.callback(guard.close)
         guard.warm_up(cluster.examples())
         about = {"simulated_devices": devices.simulated, "driver_version": devices.driver_version, "pid": os.getpid()}
-        promotion = Promotion(cluster, guard, setup.feedback_rules, setup.weighted)
+        promotion = Promotion(cluster, guard, setup.feedback_rules, setup.weighted, _policies(setup))
         service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh, promotion)
         watch = Watch(cluster, guard, setup.alerts, setup.job_mapping_dir)
         open_things.callback(watch.close)
@@ -170,6 +170,7 @@ def run_daemon(setup: NodeSetup) -> None:
         if setup.feedback_s is not None:
             feedback = loop.create_task(_feed_back(service, setup.feedback_s))
             open_things.callback(feedback.cancel)
+        promotion.take_up()  # last: a daemon that does not come up leaves the feedback to its predecessor
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, cluster.close)
         _log.info("node of %s under %s; fallback %s", hardware.cluster, *setup.names)
@@ -240,6 +241,11 @@ def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
     }
     with replacing(setup.state_dir / NODE) as draft:
         draft.write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")
+
+
+def _policies(setup: NodeSetup) -> str:
+    """Return the policies of a setup, by which the next daemon knows whether they are still the same."""
+    return json.dumps([setup.policy_spec, setup.trial_spec, setup.canary_share], default=str, sort_keys=True)
 
 
 def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:

@@ -83,6 +83,10 @@ CREATE TABLE past_usage (
   jobs INTEGER NOT NULL, runs INTEGER NOT NULL, gpu_s REAL NOT NULL, energy_mj REAL NOT NULL,
   PRIMARY KEY (day, user, project, queue)
 ) STRICT;
+
+CREATE TABLE feedback (
+  only INTEGER PRIMARY KEY CHECK (only = 1), setting TEXT NOT NULL, change TEXT NOT NULL CHECK (json_valid(change))
+) STRICT;
 """
 
 MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)

@@ -270,6 +270,7 @@ class Service:
             "time_limit": "requested" if self._cluster.rules.limit_requested else "none",
             "decisions": self._guard.counts["decisions"],
             "fallbacks": fallbacks,
+            "feedback": self.promotion.in_force or None,
             "trial": None if trial is None else {"counts": dict(trial.counts), "examples": list(trial.examples)},
             "decision_p50_s": _median(sorted(self._guard.seconds)),
             "telemetry_age_s": self._cluster.clock.monotonic() - latest.monotonic_s,
