@@ -296,6 +296,7 @@ def _open_http(
     service.guard.on_verdict = measured
     http = HttpServer(rules, service, metrics, state_dir, loop)
     open_things.callback(lambda: loop.run_until_complete(http.close()))
+    loop.add_signal_handler(signal.SIGHUP, http.renew_certificate)
     service.about["http"] = http.url
     _log.info("listening on %s", http.url)
 

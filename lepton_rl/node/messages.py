@@ -88,7 +88,7 @@ class Log(Message):
     """A piece of what a run has written, from a position on (bytes since its beginning), or its last lines."""
 
     job: JobId
-    run: JobId
+    run: JobId | None = None  # the newest
     stream: Literal["stdout", "stderr"] = "stdout"
     position: Annotated[int, Field(ge=0, le=2**53)] = 0
     tail: Annotated[int, Field(ge=0, le=100_000)] | None = None

@@ -225,8 +225,12 @@ class Service:
     async def _wait(self, caller: Caller, message: m.Wait) -> dict[str, Any]:
         if self._own(caller, message.job).state not in FINAL:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.setdefault(message.job, []).append(waiter)
-            await waiter
+            waiting = self._waiters.setdefault(message.job, [])
+            waiting.append(waiter)
+            try:
+                await waiter
+            finally:
+                waiting.remove(waiter)
         return self._describe(caller, self._journal.job(message.job))
 
     # The other verbs ----------------------------------------------------------------------------------------------
@@ -295,7 +299,9 @@ class Service:
 
     def _log(self, caller: Caller, message: m.Log) -> dict[str, Any]:
         record = self._own(caller, message.job)
-        folder, stream = self._cluster.runs.folder(record.id, message.run), message.stream
+        if record.run == 0:  # it has written nothing yet
+            return {"begin": 0, "after": 0, "end": True, "data": ""}
+        folder, stream = self._cluster.runs.folder(record.id, message.run or record.run), message.stream
         try:
             first = message.position if message.tail is None else tail_position(folder, stream, message.tail)
             page = read_page(folder, stream, first)
