@@ -40,8 +40,10 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
+# A file of tests stays with one worker: its fixtures are made once. Half of the time is waiting for real processes.
+WORKERS ?= 2
 pytest: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 benchmarks: setup ## measure speed (docs/performance.md)
 	$(BIN)/python -m benchmarks

@@ -13,7 +13,10 @@ from benchmarks.timing import cpu_seconds, latencies
 from benchmarks.workloads import workload
 from lepton_rl.agents.bundle import LearnedPolicy, load_bundle, save_bundle
 from lepton_rl.agents.network import NETWORKS, Singles
-from lepton_rl.core import ClusterSpec, Snapshot
+from lepton_rl.agents.registry import make_policy
+from lepton_rl.core import ClusterSpec, Policy, Snapshot
+from lepton_rl.core.cluster import NodeGroup
+from lepton_rl.core.hardware import gpu_type
 from lepton_rl.envs import Codec
 from lepton_rl.envs.decision import Decision
 from lepton_rl.envs.features import CONTEXT_FEATURES
@@ -101,16 +104,16 @@ def _parts(policy: LearnedPolicy, snapshot: Snapshot, calls: int) -> dict[str, f
     observation = Decision.of(codec, snapshot).observation
     slot = policy.choose(observation)
     parts: dict[str, float | str] = {
-        "codec.open, µs": opened,
+        "observation, µs": opened,
         "one forward pass, µs": microseconds(lambda: policy.choose(observation)),
     }
     if slot < codec.window:
-        parts["open and start, µs"] = microseconds(lambda: Decision.of(codec, snapshot).start(slot))
+        parts["observation, start and observation, µs"] = microseconds(lambda: Decision.of(codec, snapshot).start(slot))
     return parts
 
 
 def _percentiles(
-    policy: LearnedPolicy, snapshots: Sequence[Snapshot], rounds: int, clock: Callable[[], float]
+    policy: Policy, snapshots: Sequence[Snapshot], rounds: int, clock: Callable[[], float]
 ) -> tuple[float, float]:
     """Return (p50, p99) of a decision by this clock, microseconds."""
     count = len(snapshots)
@@ -140,3 +143,27 @@ def one_decision(quick: bool) -> Iterator[Row]:
             }
             yield Row(f"{name}, p50", middle, "µs", at_most(50), details=details)
             yield Row(f"{name}, p99", tail, "µs", at_most(1000), details={"p99 in CPU time, µs": cpu_tail})
+    yield from _on_a_node(quick)
+
+
+def _on_a_node(quick: bool) -> Iterator[Row]:
+    """Latency of a heuristic on snapshots as a node of eight GPUs has them, with about 200 waiting jobs."""
+    node = ClusterSpec.of_groups((NodeGroup(1, 8, gpu_type("A100-SXM4-80GB"), (("cpu_cores", 128.0),)),))
+    simulated = SimulatedCluster(workload(2500, 8, 4.0, seed=4).fit_to(8), node)
+    policy = make_policy("saf", blocking="easy")
+    found: list[Snapshot] = []
+    while len(found) < (40 if quick else 300) and simulated.advance():
+        snapshot = simulated.snapshot()
+        actions = policy.decide(snapshot)
+        if 150 <= len(snapshot.queue) <= 250 and actions:
+            found.append(snapshot)
+        for action in actions:
+            simulated.apply(action)
+    rounds = 5 if quick else 30
+    middle, tail = _percentiles(policy, found, rounds, time.perf_counter)
+    cpu_middle, cpu_tail = _percentiles(policy, found, rounds, time.thread_time)
+    waiting = float(np.mean([len(snapshot.queue) for snapshot in found]))
+    name = "one decision that starts jobs, saf + EASY, a node of 8 GPUs"
+    details = {"snapshots": len(found), "waiting jobs, mean": waiting, "p50 in CPU time, µs": cpu_middle}
+    yield Row(f"{name}, p50", middle, "µs", at_most(50), details=details)
+    yield Row(f"{name}, p99", tail, "µs", at_most(1000), details={"p99 in CPU time, µs": cpu_tail})

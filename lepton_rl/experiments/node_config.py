@@ -36,6 +36,7 @@ class JobsConfig(Section):
     log_megabytes: float = Field(64.0, ge=0, le=1e6, description="of each of stdout and stderr; 0 is no limit")
     umask: Umask = Field(0o022, description="of the jobs' files, as 0o077")
     rlimits: dict[str, tuple[int, int]] = Field(default_factory=dict, description="RLIMIT_NAME: [soft, hard]")
+    mps_pipe_directory: str | None = Field(None, description="where NVIDIA's MPS has its pipes, as /tmp/nvidia-mps")
 
 
 class GuardConfig(Section):

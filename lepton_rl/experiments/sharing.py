@@ -61,7 +61,12 @@ def sharing_of(config: NodeConfig) -> Sharing | None:
 
 def run_settings(jobs: JobsConfig) -> RunSettings:
     """Return what holds for all jobs of a node."""
-    return RunSettings(log_bytes_limit=round(jobs.log_megabytes * MIB), umask=jobs.umask, rlimits=jobs.rlimits)
+    return RunSettings(
+        log_bytes_limit=round(jobs.log_megabytes * MIB),
+        umask=jobs.umask,
+        rlimits=jobs.rlimits,
+        mps_pipe_directory=None if jobs.mps_pipe_directory is None else Path(jobs.mps_pipe_directory),
+    )
 
 
 def launcher_rules(file: Path, config: NodeConfig, state_dir: Path | None = None) -> LauncherRules:

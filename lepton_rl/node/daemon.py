@@ -34,6 +34,7 @@ from lepton_rl.node.http.token_changes import apply_change
 from lepton_rl.node.http.tokens import TokenBook
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.launcher_client import LauncherStarter
+from lepton_rl.node.mps import mps_runs
 from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
 from lepton_rl.node.promotion import Promotion, Weighted
 from lepton_rl.node.retention import RetentionRules, forget_daily
@@ -189,7 +190,7 @@ def _starter(setup: NodeSetup, journal: Journal) -> Starter:
             _log.error("jobs wait: %s", error)
         return starter
     cgroups = Cgroups.find() if os.geteuid() == 0 else None
-    for sentence in describe_enforcement(cgroups):
+    for sentence in describe_enforcement(cgroups, mps=mps_runs(setup.runs.mps_pipe_directory)):
         _log.info("%s", sentence)
     return OwnStarter(journal.node_id, cgroups)
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lepton_rl.node.jobs import JobRecord, RunRecord
+from lepton_rl.node.mps import MpsShare, share_under_mps
 
 MARK = "LEPTON_RUN_KEY"  # by it the processes of a run are found again after its supervisor died
 
@@ -14,20 +16,13 @@ class RunSettings:
     """What holds for all jobs of a node.
 
     `rlimits` maps names as RLIMIT_NOFILE to (soft, hard). `log_bytes_limit` is for each of stdout and stderr; as much
-    again is kept in the older part; 0 is no limit.
+    again is kept in the older part; 0 is no limit. `mps_pipe_directory` is where an operator's MPS has its pipes.
     """
 
     log_bytes_limit: int = 64 << 20
     umask: int = 0o022
+    mps_pipe_directory: Path | None = None
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class MpsShare:
-    """What a share of a GPU may use where NVIDIA's MPS runs: a percentage of its threads, and MiB of its memory."""
-
-    thread_percentage: float
-    memory_mib: int | None = None
 
 
 def run_key(node_id: str, run: RunRecord) -> str:
@@ -48,18 +43,14 @@ def gpu_variables(run: RunRecord, mps: MpsShare | None) -> dict[str, str]:
         "LEPTON_GPUS": f"{run.gpu_milli / 1000:g}",
     }
     if mps is not None:
-        found["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = f"{mps.thread_percentage:g}"
-        if mps.memory_mib is not None:
-            limits = [f"{gpu}={mps.memory_mib}M" for gpu in range(len(run.gpu_uuids))]
-            found["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(limits)
+        found |= mps.variables(len(run.gpu_uuids))
     return found
 
 
-def supervisor_request(
-    job: JobRecord, run: RunRecord, node_id: str, settings: RunSettings, mps: MpsShare | None = None
-) -> dict[str, Any]:
+def supervisor_request(job: JobRecord, run: RunRecord, node_id: str, settings: RunSettings) -> dict[str, Any]:
     """Return what request.json holds. The user's own variables do not override those that name GPUs and the job."""
     request = job.request
+    mps = share_under_mps(request, settings.mps_pipe_directory)
     identity = {"LEPTON_JOB_ID": str(job.id), "LEPTON_RUN": str(run.run), MARK: run_key(node_id, run)}
     return {
         "argv": list(request.argv),

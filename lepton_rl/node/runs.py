@@ -15,7 +15,7 @@ from typing import Self
 
 from lepton_rl.errors import IllegalAction, JobError
 from lepton_rl.node.clock import Clock, SystemClock
-from lepton_rl.node.environment import MpsShare, RunSettings, supervisor_request
+from lepton_rl.node.environment import RunSettings, supervisor_request
 from lepton_rl.node.events import EventKind, RunEvent, verdict
 from lepton_rl.node.jobs import ACTIVE, JobState, RunEnd, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
@@ -80,12 +80,11 @@ class Runs:
         gpu_uuids: Sequence[str],
         *,
         decided: float | None = None,
-        mps: MpsShare | None = None,
         gpu_minors: Sequence[int] | None = None,
     ) -> RunRecord:
         """Start a waiting job on these GPUs, given by full UUID; the intent is durable before anything is started.
 
-        Give `mps` only where MPS runs. `gpu_minors` are the GPUs' device minor numbers: where control groups can, all
+        `gpu_minors` are the GPUs' device minor numbers: where control groups can, all
         others are closed to the job. The journal must not be in a transaction: the intent would not be durable yet.
 
         Raises:
@@ -99,7 +98,7 @@ class Runs:
         now = self._clock.wall()
         run = self._journal.begin_run(job, gpu_uuids, now if decided is None else decided, now, self._boot_id)
         try:
-            self._spawn(run, mps, gpu_minors)
+            self._spawn(run, gpu_minors)
         except (OSError, JobError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             self._unsettled[job] = run  # should the journal be full too
@@ -198,11 +197,11 @@ class Runs:
     def _folder(self, run: RunRecord) -> RunFolder:
         return RunFolder(self.folder(run.job, run.run))
 
-    def _spawn(self, run: RunRecord, mps: MpsShare | None, gpu_minors: Sequence[int] | None) -> None:
+    def _spawn(self, run: RunRecord, gpu_minors: Sequence[int] | None) -> None:
         folder, job = self._folder(run), self._journal.job(run.job)
         if folder.begun():
             raise JobError(f"{folder.path} holds files of a job of another journal; move it away")
-        asked = supervisor_request(job, run, self._journal.node_id, self._settings, mps)
+        asked = supervisor_request(job, run, self._journal.node_id, self._settings)
         self._watch_begun(run, self._starter.start(job, run, folder, asked, gpu_minors))
 
     def _watch_begun(self, run: RunRecord, begun: Begun | None) -> bool:
