@@ -21,12 +21,13 @@ def deploy(
 ) -> None:
     """Say whether a policy can decide on this machine and what it would do; with --live let it.
 
-    A daemon that runs already is replaced; its jobs go on.
+    A daemon that runs already is replaced, and brought back if the new one does not come up; its jobs go on.
 
     Example: lepton-rl deploy runs/mine --live
     """
     from lepton_rl.experiments.deploy import describe, node_setup, read_node_config
     from lepton_rl.node.daemon import check_can_start
+    from lepton_rl.node.former import remember, replaced
     from lepton_rl.node.hardware import describe_hardware
     from lepton_rl.node.start import wait_until_gone
 
@@ -43,12 +44,18 @@ def deploy(
     if not live:
         typer.echo(f"{_would(running)}; --live does it")
         return
-    if running is not None:
-        with connect(setup.state_dir) as client:
-            client.call("stop")
-        wait_until_gone(running["pid"])
-        note(f"the daemon under {running['policy']} has ended; jobs go on")
-    launch(setup, policy, config)
+    if running is None:
+        launch(setup, policy, config)
+        return
+    former = remember(running)
+    with connect(setup.state_dir) as client:
+        client.call("stop")
+    wait_until_gone(running["pid"])
+    note(f"the daemon under {running['policy']} has ended; jobs go on")
+    try:
+        launch(setup, policy, config)
+    except NodeError as error:
+        raise replaced(error, former, setup.state_dir, setup.socket) from None
 
 
 def _would(running: dict[str, Any] | None) -> str:

@@ -120,21 +120,30 @@ def backup(
 
 @app.command()
 def restore(
-    file: Annotated[Path, typer.Argument(help="A file that `backup` wrote.")],
+    file: Annotated[Path, typer.Argument(help="A file that `backup` wrote, encrypted or not.")],
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="Holds the passphrase of an encrypted one; LEPTON_RL_PASSPHRASE if left out.")
+    ] = None,
     state: State = None,
 ) -> None:
     """Put a copy of the journal in its place while no daemon runs; what ran since the copy is not run again.
 
     Example: lepton-rl node restore journal.bak
     """
+    from lepton_rl.node.backup import restore_encrypted
     from lepton_rl.node.daemon import check_can_start
+    from lepton_rl.node.encryption import is_encrypted, read_passphrase
     from lepton_rl.node.paths import JOURNAL
     from lepton_rl.node.restore import restore as put_back
 
     folder = state_folder(state)
+    passphrase = read_passphrase(passphrase_file) if passphrase_file is not None or is_encrypted(file) else None
     check_can_start(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = put_back(file, folder / JOURNAL, folder, time.time())
+    if passphrase is None:
+        found = put_back(file, folder / JOURNAL, folder, time.time())
+    else:
+        found = restore_encrypted(file, folder / JOURNAL, folder, time.time(), passphrase)
     typer.echo(f"{found.jobs} jobs as they were in the copy")
     for jobs, what in ((found.submitted_since, "submitted"), (found.run_since, "run")):
         if jobs:

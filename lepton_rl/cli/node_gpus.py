@@ -31,6 +31,10 @@ def status(state: State = None, json: Json = False) -> None:
         )
     for alert in found["alerts"]:
         typer.echo(f"alert: {alert['text']}")
+    if found["feedback"]:
+        typer.echo(found["feedback"])
+    if found["time_limit"] == "requested":
+        typer.echo("jobs are ended when they have run for longer than their --time")
     jobs = ", ".join(f"{count} {name}" for name, count in found["jobs"].items() if count) or "none"
     fallbacks = sum(found["fallbacks"].values())
     typer.echo(f"jobs: {jobs}; decisions: {found['decisions']}, by the fallback: {fallbacks}")

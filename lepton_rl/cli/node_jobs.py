@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,10 @@ def submit(
     queue: Annotated[str, typer.Option(help="Name of a queue.")] = "default",
     compute_intensity: Annotated[float | None, typer.Option(min=0, help="For policies that weigh it.")] = None,
     time_sensitivity: Annotated[float | None, typer.Option(min=0, help="For policies that weigh it.")] = None,
-    duration: Annotated[str | None, typer.Option("--time", help="How long it will take at most, as 2h.")] = None,
+    duration: Annotated[
+        str | None, typer.Option("--time", help="How long it will take, as 2h: policies plan with it.")
+    ] = None,
+    time_limit: Annotated[str | None, typer.Option(help="It is ended when it has run for so long, as 3h.")] = None,
     priority: Annotated[float, typer.Option(help="Higher goes first where the policy asks for it.")] = 0.0,
     name: Annotated[str, typer.Option(help="For listings; the command's if left out.")] = "",
     env: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A variable more; repeatable.")] = None,
@@ -68,6 +72,7 @@ def submit(
         "compute_intensity": compute_intensity,
         "time_sensitivity": time_sensitivity,
         "requested_s": None if duration is None else seconds(duration),
+        "time_limit_s": None if time_limit is None else seconds(time_limit),
         "priority": priority,
         "name": name,
         "restartable": restartable,
@@ -95,7 +100,9 @@ def queue(
     if json:
         print_json(jobs)
         return
-    typer.echo(f"{'job':>6} {'state':<9} {'gpus':>5} {'user':<10} {'waited':>9} {'ran':>9} {'asked':>9} name")
+    typer.echo(
+        f"{'job':>6} {'state':<9} {'gpus':>5} {'user':<10} {'waited':>9} {'ran':>9} {'asked':>9} {'limit':>9} name"
+    )
     now = time.time()
     for job in jobs:
         begun, ended = job["start_time"], job["end_time"]
@@ -104,7 +111,8 @@ def queue(
         how = "" if job["exit_code"] in (None, 0) else f" (exit code {job['exit_code']})"
         typer.echo(
             f"{job['job']:>6} {job['state']:<9} {job['gpus']:>5g} {job['user'][:10]:<10} {lasting(waited):>9} "
-            f"{lasting(ran):>9} {lasting(job['requested_s']):>9} {printable(job['name'])}{how}"
+            f"{lasting(ran):>9} {lasting(job['requested_s']):>9} {lasting(job['time_limit_s']):>9} "
+            f"{printable(job['name'])}{how}"
         )
 
 
@@ -123,16 +131,19 @@ def logs(
     number: JobNumber,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the job has ended.")] = False,
     errors: Annotated[bool, typer.Option("--stderr", help="Standard error instead of standard output.")] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", min=0, max=100_000, help="Only the last lines, of the last MiB.")
+    ] = None,
     state: State = None,
 ) -> None:
-    """Print what a job has written.
+    """Print what a job has written. Ctrl-C ends it; the job goes on.
 
-    Example: lepton-rl node logs -f 17
+    Example: lepton-rl node logs -f --tail 20 17
     """
     from lepton_rl.node.logs import print_log
 
-    with connect(state) as client:
-        print_log(client, number, "stderr" if errors else "stdout", follow=follow)
+    with connect(state) as client, suppress(KeyboardInterrupt):
+        print_log(client, number, "stderr" if errors else "stdout", follow=follow, tail=tail)
 
 
 @app.command()
@@ -182,12 +193,20 @@ def explain(number: JobNumber, state: State = None, json: Json = False) -> None:
     typer.echo(f"job {number} is {found['state']}: {found['why']}")
     if "starts_when" in found:
         typer.echo(f"it fits when {found['starts_when']}")
+    for end in found.get("ends", ()):
+        typer.echo(f"  job {end['job']} frees {end['gpus']:g} GPUs in about {lasting(end['in_s'])}")
     for line in found.get("unavailable", ()):
         typer.echo(line)
     if "ahead" in found:
         typer.echo(f"{found['ahead']} jobs were submitted before it; {found['policy']} decides")
     if "score" in found:
-        best = found["alternative"]
-        typer.echo(f"its score is {found['score']:.4g}; the best is job {best['job']}'s, {best['score']:.4g}")
+        score = "none yet: it is not looked at" if found["score"] is None else f"{found['score']:.4g}"
+        typer.echo(f"its score is {score} ({found['score_is']}): rank {found['rank']} of {found['waiting']}")
+        for other in found["first"]:
+            typer.echo(f"  before it: job {other['job']}, {other['why']}")
+        if found["rank"] - 1 > len(found["first"]):
+            typer.echo(f"  and {found['rank'] - 1 - len(found['first'])} more")
+    if "no_score" in found:
+        typer.echo(found["no_score"])
     if "note" in found:
         typer.echo(found["note"])

@@ -133,7 +133,7 @@ def replay(
 
 @app.command()
 def feedback(
-    apply: Annotated[bool, typer.Option("--apply", help="Do what follows from it, until the daemon ends.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Do what follows from it.")] = False,
     state: State = None,
 ) -> None:
     """Say what the results ask for: promote the canary, roll a promotion back, or change weights.

@@ -31,14 +31,14 @@ def add(
 
     Example: lepton-rl node token add alice --role submit
     """
-    from lepton_rl.node.http.rules import TOKENS
-    from lepton_rl.node.http.tokens import TokenBook
+    from lepton_rl.node.http.token_changes import change_tokens
+    from lepton_rl.node.paths import find_socket
 
-    now = time.time()
-    ends = None if expires is None else now + seconds(expires)
-    token = TokenBook(state_folder(state) / TOKENS).add(name, role, now, user=user, expires=ends)
+    ends = None if expires is None else time.time() + seconds(expires)
+    asked = {"token": name, "role": role, "user": user, "expires": ends}
+    made = change_tokens(state_folder(state), "token_add", asked, find_socket(state))
     note(f"a token for {name} with the role {role}; it is shown only now")
-    typer.echo(token)
+    typer.echo(made["secret"])
 
 
 @app.command("list")
@@ -68,10 +68,10 @@ def revoke(name: Annotated[str, typer.Argument(help="Name of the token.")], stat
 
     Example: lepton-rl node token revoke alice
     """
-    from lepton_rl.node.http.rules import TOKENS
-    from lepton_rl.node.http.tokens import TokenBook
+    from lepton_rl.node.http.token_changes import change_tokens
+    from lepton_rl.node.paths import find_socket
 
-    TokenBook(state_folder(state) / TOKENS).revoke(name)
+    change_tokens(state_folder(state), "token_revoke", {"token": name}, find_socket(state))
     note(f"the token {name} opens nothing any more")
 
 

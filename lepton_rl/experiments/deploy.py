@@ -8,6 +8,7 @@ from lepton_rl.agents.bundle import LearnedPolicy
 from lepton_rl.agents.compiled import policy_name
 from lepton_rl.agents.priority import HeapPriority
 from lepton_rl.agents.registry import make_policy
+from lepton_rl.agents.scoring import scores_of
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.policy import Policy
@@ -26,6 +27,7 @@ from lepton_rl.node.http.rules import HttpRules, parse_listen
 from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
 from lepton_rl.node.power_helper import HelperPower
 from lepton_rl.node.promotion import Weighted
+from lepton_rl.node.retention import RetentionRules
 from lepton_rl.node.trial import Canary, Shadow
 
 _POWER = {
@@ -102,6 +104,8 @@ def node_setup(
         feedback_rules=FeedbackRules(**config.feedback.model_dump(exclude={"every_s"})),
         feedback_s=config.feedback.every_s,
         weighted=Weighted(_weights, _with_weights),
+        scoring=scores_of,
+        retention=RetentionRules(**config.retention.model_dump()),
         alerts=AlertRules(**config.alerts.model_dump()),
         job_mapping_dir=None if config.hpc_job_mapping_dir is None else Path(config.hpc_job_mapping_dir).expanduser(),
         http=_http(config.http, http),
@@ -111,7 +115,8 @@ def node_setup(
 
 def _rules(jobs: JobsConfig) -> NodeRules:
     placement = Placement[jobs.placement.upper()]
-    return NodeRules(placement, jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s)
+    limited = jobs.time_limit == "requested"
+    return NodeRules(placement, jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s, limited)
 
 
 _QUANTITIES = {
@@ -209,6 +214,9 @@ def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list
         f"a decision has {guard.budget_s:g} s; at most {guard.actions_per_minute} preemptions and moves a minute",
         f"a job that has waited {guard.starving_factor:g} times the median, and {guard.starving_floor_s:,.0f} s, goes "
         "ahead",
+        "a job that runs for longer than its --time is ended"
+        if setup.rules.limit_requested
+        else "--time is a wish: a job may run for longer, up to its --time-limit where it has one",
         _POWER[config.power.mode],
         f"journal and logs lie in {setup.state_dir}",
         "jobs run as the user of the daemon"

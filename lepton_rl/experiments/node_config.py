@@ -1,9 +1,9 @@
 """The file of a node: who decides, within which bounds, and what jobs may take."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from lepton_rl.experiments.loader import InputPath, Section
 from lepton_rl.node.paths import LAUNCHER_SOCKET, SHARED_SOCKET
@@ -27,6 +27,9 @@ class JobsConfig(Section):
     """What holds for all jobs."""
 
     default_time_s: Positive = Field(86_400.0, description="what a job without requested time counts as asking for")
+    time_limit: Literal["none", "requested"] = Field(
+        "none", description="requested: a job is ended when it has run for longer than its --time"
+    )
     placement: Literal["first", "best", "worst"] = Field("first", description="GPUs of a job that the policy starts")
     restart_cost_s: NotNegative = Field(60.0, description="what policies are told that a preemption costs")
     quantum_s: NotNegative = Field(0.0, description="a run is not preempted before it is this old")
@@ -77,6 +80,25 @@ class FeedbackConfig(Section):
     step: float = Field(0.1, gt=0, lt=1, description="of one change of a weight")
     lowest_weight: float = Field(0.01, ge=0, le=1e6, description="of a weighted priority")
     highest_weight: float = Field(10.0, gt=0, le=1e6, description="the same")
+
+
+Days = Annotated[float, Field(gt=0, le=1e6)] | None
+
+
+class RetentionConfig(Section):
+    """How long ended jobs are kept, days since their end; null is for ever."""
+
+    journal_days: Days = Field(90.0, description="what the journal has of them; what they used stays, by user and day")
+    logs_days: Days = Field(30.0, description="the folders of their runs: logs, exit codes of each run")
+
+    @model_validator(mode="after")
+    def _no_folder_without_a_row(self) -> Self:
+        if self.journal_days is not None and (self.logs_days is None or self.logs_days > self.journal_days):
+            raise ValueError(
+                f"logs_days: files of jobs are kept for as long as the journal has the jobs ({self.journal_days:g} "
+                "days) and no longer; make journal_days longer or logs_days shorter"
+            )
+        return self
 
 
 class HttpConfig(Section):
@@ -140,6 +162,7 @@ class NodeConfig(Section):
     devices: DevicesConfig = Field(default_factory=DevicesConfig)
     http: HttpConfig = Field(default_factory=HttpConfig)
     alerts: AlertsConfig = Field(default_factory=AlertsConfig)
+    retention: RetentionConfig = Field(default_factory=RetentionConfig)
     hpc_job_mapping_dir: str | None = Field(None, description="folder in which dcgm-exporter finds the jobs of GPUs")
     price_usd_per_kwh: float | None = Field(None, ge=0, le=1e6, description="for the cost in `node usage`")
     base: Path | None = Field(None, description="folder that a policy's path starts from", exclude=True)

@@ -27,6 +27,7 @@ from lepton_rl.node.journal import Journal
 from lepton_rl.node.lifecycle import GpuState, GpuStatus
 from lepton_rl.node.reservations import entitled, in_force, kept_free
 from lepton_rl.node.runs import Runs
+from lepton_rl.node.time_limits import TimeLimits, over_limit
 from lepton_rl.node.view import GpuView, JobRows, RunningJob, Views
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class NodeRules:
         restart_cost: seconds that policies are told a preemption costs.
         quantum: seconds for which a run cannot be preempted.
         default_time_s: what a job without a requested time counts as asking for.
+        limit_requested: whether a job may run no longer than it asks for, where it names no limit of its own.
         timer_s: seconds after which waiting jobs are decided on again although nothing happened.
     """
 
@@ -67,6 +69,7 @@ class NodeRules:
     restart_cost: float = 60.0
     quantum: float = 0.0
     default_time_s: float = 86_400.0
+    limit_requested: bool = False
     timer_s: float = 30.0
 
 
@@ -122,6 +125,7 @@ class NodeCluster:
         self._due = asyncio.Event()
         self._closing = False
         self.gpus = GpuWatch(hardware, journal, telemetry, self.clock, self._holding)
+        self._limits = TimeLimits(runs, self.clock)
         self._recall_jobs()
         self.loop.add_reader(runs.fileno(), self._on_runs)
         self._ticking = self.loop.create_task(self._tick_for_ever())
@@ -484,6 +488,7 @@ class NodeCluster:
     def tick(self) -> None:
         """Look at reservations, at jobs whose time to begin has come, and at the timer."""
         self._on_runs()
+        self._end_overdue()
         self.look()
         if self.power is not None:
             self.power.renew(self.clock.monotonic())
@@ -493,6 +498,17 @@ class NodeCluster:
         waiting = [record.request for record in self.waiting()]
         begun = any(wall - TICK_S - 1.0 < request.begin_time <= wall for request in waiting)
         if begun or (waiting and since >= self.rules.timer_s):
+            self.decide()
+
+    def _end_overdue(self) -> None:
+        """End the jobs that have run for longer than they may."""
+        known = {number: (job.record, job.served) for number, job in self._jobs.items() if number in self._holding}
+        for job in list(self._limits.overrun(self._holding, known)):
+            limit_s = known[job][0].request.time_limit_s
+            assert limit_s is not None
+            _log.info("job %d %s", job, over_limit(limit_s))
+            self.runs.stop(job, over_limit(limit_s), then=JobState.FAILED)
+            self._holding[job] = self.journal.run(job)
             self.decide()
 
     def look(self) -> None:

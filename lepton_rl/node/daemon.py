@@ -25,15 +25,19 @@ from lepton_rl.node.alerts import AlertRules
 from lepton_rl.node.cgroup import Cgroups, describe_enforcement
 from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
 from lepton_rl.node.environment import RunSettings
+from lepton_rl.node.explain import Scoring, own_scores
 from lepton_rl.node.feedback import FeedbackRules
 from lepton_rl.node.guard import Guard, GuardRules, Verdict
 from lepton_rl.node.hardware import NodeHardware, describe_hardware
-from lepton_rl.node.http.rules import HttpRules
+from lepton_rl.node.http.rules import TOKENS, HttpRules
+from lepton_rl.node.http.token_changes import apply_change
+from lepton_rl.node.http.tokens import TokenBook
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.launcher_client import LauncherStarter
 from lepton_rl.node.mps import mps_runs
 from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
 from lepton_rl.node.promotion import Promotion, Weighted
+from lepton_rl.node.retention import RetentionRules, forget_daily
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.server import SocketServer
 from lepton_rl.node.service import Caller, Service
@@ -70,6 +74,8 @@ class NodeSetup:
         feedback_rules: bounds of the result feedback.
         feedback_s: seconds between looks at results that are acted on; None for only when somebody asks.
         weighted: how the feedback changes weights of a policy.
+        scoring: what a policy makes of each waiting job.
+        retention: how long ended jobs are kept.
     """
 
     state_dir: Path
@@ -95,6 +101,8 @@ class NodeSetup:
     feedback_rules: FeedbackRules = field(default_factory=FeedbackRules)
     feedback_s: float | None = None
     weighted: Weighted | None = None
+    scoring: Scoring = own_scores
+    retention: RetentionRules = field(default_factory=RetentionRules)
 
     @property
     def socket(self) -> Path:
@@ -136,12 +144,14 @@ def run_daemon(setup: NodeSetup) -> None:
         open_things.callback(guard.close)
         guard.warm_up(cluster.examples())
         about = {"simulated_devices": devices.simulated, "driver_version": devices.driver_version, "pid": os.getpid()}
-        promotion = Promotion(cluster, guard, setup.feedback_rules, setup.weighted)
+        promotion = Promotion(cluster, guard, setup.feedback_rules, setup.weighted, _policies(setup))
         service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh, promotion)
         watch = Watch(cluster, guard, setup.alerts, setup.job_mapping_dir)
         open_things.callback(watch.close)
         watch.look()
-        service.alerts = watch.active
+        service.alerts, service.scoring = watch.active, setup.scoring
+        tokens = TokenBook(setup.state_dir / TOKENS)
+        service.change_tokens = lambda message: apply_change(tokens, message, cluster.clock.wall())
         if setup.sharing is not None:
             service.private, service.check_user = True, setup.sharing.users.check
         cluster.on_change = lambda: _changed(service, watch)
@@ -153,9 +163,15 @@ def run_daemon(setup: NodeSetup) -> None:
             _open_http(setup.http, setup.state_dir, service, watch, loop, open_things)
         housekeeping = loop.create_task(_keep_house(cluster, service, watch))
         open_things.callback(housekeeping.cancel)
+        if setup.sharing is None:
+            forgetting = loop.create_task(forget_daily(journal, setup.state_dir, setup.retention, cluster.clock.wall))
+            open_things.callback(forgetting.cancel)
+        else:
+            _log.info("ended jobs are kept: on a shared node the files of their runs are root's to remove")
         if setup.feedback_s is not None:
             feedback = loop.create_task(_feed_back(service, setup.feedback_s))
             open_things.callback(feedback.cancel)
+        promotion.take_up()  # last: a daemon that does not come up leaves the feedback to its predecessor
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, cluster.close)
         _log.info("node of %s under %s; fallback %s", hardware.cluster, *setup.names)
@@ -228,6 +244,11 @@ def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
         draft.write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")
 
 
+def _policies(setup: NodeSetup) -> str:
+    """Return the policies of a setup, by which the next daemon knows whether they are still the same."""
+    return json.dumps([setup.policy_spec, setup.trial_spec, setup.canary_share], default=str, sort_keys=True)
+
+
 def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:
     def may_stop(job: int) -> bool:
         return cluster.journal.job(job).request.restartable
@@ -276,6 +297,7 @@ def _open_http(
     service.guard.on_verdict = measured
     http = HttpServer(rules, service, metrics, state_dir, loop)
     open_things.callback(lambda: loop.run_until_complete(http.close()))
+    loop.add_signal_handler(signal.SIGHUP, http.renew_certificate)
     service.about["http"] = http.url
     _log.info("listening on %s", http.url)
 

@@ -55,7 +55,15 @@ class RunTimes:
             self._estimates.pop(key, None)
 
     def of(self, request: JobRequest) -> float:
-        """Return what a job counts as asking for, seconds: what it asks for, or the estimate."""
+        """Return what a job counts as asking for, seconds: what it asks for, or the estimate; never beyond its limit.
+
+        With a limit and too few finished jobs to learn from, that is the limit.
+        """
+        if request.time_limit_s is None:
+            return self._asked(request, self.rules.default_s)
+        return min(self._asked(request, request.time_limit_s), request.time_limit_s)
+
+    def _asked(self, request: JobRequest, default_s: float) -> float:
         if request.requested_s is not None:
             return request.requested_s
         for key in _keys(request):
@@ -64,7 +72,7 @@ class RunTimes:
                 if key not in self._estimates:
                     self._estimates[key] = max(1.0, float(np.quantile(times, self.rules.quantile)))
                 return self._estimates[key]
-        return self.rules.default_s
+        return default_s
 
 
 def _keys(request: JobRequest) -> Iterable[Key]:

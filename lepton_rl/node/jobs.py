@@ -74,7 +74,8 @@ class JobRequest:
     cpus: float | None = None
     ram_mib: int | None = None
     begin_time: float = 0.0  # Unix seconds; not before
-    requested_s: float | None = None
+    requested_s: float | None = None  # a wish: policies plan with it
+    time_limit_s: float | None = None  # of all runs together; then the job is ended
     priority: float = 0.0
     compute_intensity: float | None = None
     time_sensitivity: float | None = None
@@ -176,7 +177,7 @@ def check_request(request: JobRequest) -> None:
 
 
 def _check_amounts(request: JobRequest) -> None:
-    above_zero = ("gpu_memory_mib", "cpus", "ram_mib", "requested_s")
+    above_zero = ("gpu_memory_mib", "cpus", "ram_mib", "requested_s", "time_limit_s")
     for name in (*above_zero, "begin_time", "priority", "checkpoint_grace_s", "stop_grace_s"):
         amount = getattr(request, name)
         if amount is not None and not math.isfinite(amount):

@@ -8,7 +8,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,7 @@ from lepton_rl.node.jobs import (
     check_transition,
 )
 from lepton_rl.node.ledger import Ledger
+from lepton_rl.node.past import Past, Usage
 from lepton_rl.node.schema import MIGRATIONS
 
 _REQUEST = tuple(field.name for field in fields(JobRequest))
@@ -39,19 +40,11 @@ _INSERT_JOB = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What one user, project or queue has used: GPU-seconds count a share as its part, energy is in millijoules."""
-
-    name: str
-    jobs: int
-    runs: int
-    gpu_s: float
-    energy_mj: float
-
-
 class Journal:
-    """Jobs and runs of one node. `ledger` holds GPUs, reservations, decisions and the audit log."""
+    """Jobs and runs of one node; `past` has the jobs forgotten.
+
+    `ledger` holds GPUs, reservations, decisions and the audit log.
+    """
 
     def __init__(
         self, path: Path, *, now: float = 0.0, read_only: bool = False, migrations: Sequence[str] = MIGRATIONS
@@ -64,6 +57,7 @@ class Journal:
         self._database = Database(path, read_only=read_only, migrations=migrations)
         try:
             self.ledger = Ledger(self._database)
+            self.past = Past(self._database)
             if not read_only:
                 identity = (str(uuid.uuid4()), now)
                 self._database.execute("INSERT OR IGNORE INTO meta (only, node_id, created) VALUES (1, ?, ?)", identity)
@@ -133,6 +127,15 @@ class Journal:
         assert identity is not None
         return identity
 
+    def keep_number(self, last: int) -> None:
+        """Give no number up to `last` to a new job."""
+        self._database.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'jobs'", (last,))
+        self._database.execute(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT 'jobs', ? WHERE NOT EXISTS "
+            "(SELECT 1 FROM sqlite_sequence WHERE name = 'jobs')",
+            (last,),
+        )
+
     def job(self, job: int) -> JobRecord:
         """Return one job.
 
@@ -160,14 +163,15 @@ class Journal:
         return [_job(row) for row in self._database.rows(statement, (-1 if limit is None else limit,))]
 
     def counts(self) -> dict[JobState, int]:
-        """Return how many jobs are in each state."""
+        """Return how many jobs are in each state, those forgotten since among them."""
         found = dict(tuple(row) for row in self._database.rows("SELECT state, count(*) FROM jobs GROUP BY state"))
-        return {state: found.get(str(state), 0) for state in JobState}
+        past = self.past.counts()
+        return {state: found.get(str(state), 0) + past.get(state, 0) for state in JobState}
 
     def runs_begun(self) -> int:
         """Return how many runs there were ever."""
         row = self._database.row("SELECT coalesce(sum(run), 0) FROM jobs")
-        return 0 if row is None else int(row[0])
+        return self.past.runs_begun() + (0 if row is None else int(row[0]))
 
     def run(self, job: int, run: int | None = None) -> RunRecord:
         """Return one run of a job, the newest unless told.
@@ -281,7 +285,10 @@ class Journal:
         )
 
     def usage(self, by: Literal["user", "project", "queue"], since: float, now: float) -> list[Usage]:
-        """Return what each has used between two times, most GPU-seconds first; energy is shared evenly over a run."""
+        """Return what each has used between two times, most GPU-seconds first; energy is shared evenly over a run.
+
+        Jobs that were forgotten count by whole days, of which the first one counts in proportion.
+        """
         rows = self._database.rows(
             f"""
             WITH part AS (
@@ -296,7 +303,14 @@ class Journal:
             """,
             {"since": since, "now": now},
         )
-        return [Usage(*row) for row in rows]
+        found = {row[0]: Usage(*row) for row in rows}
+        for past in self.past.usage(by, since):
+            now_too = found.get(past.name, Usage(past.name, 0, 0, 0.0, 0.0))
+            found[past.name] = Usage(
+                past.name, past.jobs + now_too.jobs, past.runs + now_too.runs,
+                past.gpu_s + now_too.gpu_s, past.energy_mj + now_too.energy_mj,
+            )  # fmt: skip
+        return sorted(found.values(), key=lambda usage: (-usage.gpu_s, usage.name))
 
 
 def _job(row: sqlite3.Row) -> JobRecord:

@@ -128,6 +128,20 @@ class Ledger:
         """Remove the decisions before a time and return how many: they alone would grow without bound."""
         return self._database.execute("DELETE FROM decisions WHERE time < ?", (before,)).rowcount
 
+    def keep_feedback(self, setting: str, change: Mapping[str, Any] | None) -> None:
+        """Write down what the result feedback has changed under this setting of policies; None forgets it."""
+        if change is None:
+            self._database.execute("DELETE FROM feedback")
+            return
+        self._database.execute(
+            "INSERT OR REPLACE INTO feedback (only, setting, change) VALUES (1, ?, ?)", (setting, json.dumps(change))
+        )
+
+    def feedback(self) -> tuple[str, dict[str, Any]] | None:
+        """Return the setting under which the result feedback has changed something, and what; None for nothing."""
+        row = self._database.row("SELECT setting, change FROM feedback")
+        return None if row is None else (str(row["setting"]), json.loads(row["change"]))
+
     def audit(self, entry: AuditEntry) -> None:
         """Add to the audit log."""
         self._database.execute(

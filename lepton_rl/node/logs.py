@@ -1,4 +1,4 @@
-"""Reading what a job has written, its older part first, as it grows."""
+"""Printing what a job has written, as it grows."""
 
 import base64
 import sys
@@ -11,38 +11,54 @@ _PAUSE_S = 0.2
 _FINAL = ("done", "failed", "cancelled", "lost")
 
 
-def print_log(client: NodeClient, job: int, stream: str, *, follow: bool) -> None:
+def print_log(client: NodeClient, job: int, stream: str, *, follow: bool, tail: int | None = None) -> None:
     """Write a job's output to standard output; with `follow` until the job has ended.
+
+    Args:
+        client: of the node.
+        job: its number.
+        stream: stdout or stderr.
+        follow: go on as it grows, and with later runs of the job.
+        tail: only so many of the lines that are there.
 
     Raises:
         NodeError: the job has not run yet (and is not followed), or its output cannot be read.
     """
     found = client.call("job", job=job)
-    while follow and found["logs"] is None and found["state"] not in _FINAL:
+    while follow and found["run"] == 0 and found["state"] not in _FINAL:
         time.sleep(_PAUSE_S)
         found = client.call("job", job=job)
-    if found["logs"] is None:
+    if found["run"] == 0:
         raise NodeError(f"job {job} has not run: it is {found['state']}")
-    run, position = found["run"], 0
-    _copy(client, job, run, f"{stream}.1", 0)
+    run, position, announce = found["run"], 0, False
     while True:
         ended = found["state"] in _FINAL
-        position = _copy(client, job, run, stream, position)
+        position = _copy(client, job, run, stream, position, tail=tail, announce=announce)
+        tail, announce = None, True
         if not follow or ended:
             return
         time.sleep(_PAUSE_S)
         found = client.call("job", job=job)
         if found["run"] != run:
-            _copy(client, job, run, stream, position)
-            run, position = found["run"], 0
+            _copy(client, job, run, stream, position, announce=True)
+            run, position, announce = found["run"], 0, False
 
 
-def _copy(client: NodeClient, job: int, run: int, file: str, position: int) -> int:
-    """Write what a file of a run holds from a position on; return where it ends. A cut one is read from its start."""
+def _copy(
+    client: NodeClient, job: int, run: int, stream: str, position: int, *, tail: int | None = None, announce: bool
+) -> int:
+    """Write what there is from a position on; return the position after it."""
     while True:
-        page = client.call("log", job=job, run=run, file=file, position=position)
+        more = {} if tail is None else {"tail": tail}
+        page = client.call("log", job=job, run=run, stream=stream, position=position, **more)
+        if announce and page["begin"] > position:
+            lost = page["begin"] - position
+            print(f"{lost:,} bytes are missing here: the log grew faster than its limit lets it", file=sys.stderr)
         sys.stdout.buffer.write(base64.b64decode(page["data"]))
-        position = int(page["position"])
+        sys.stdout.buffer.flush()
         if page["end"]:
-            sys.stdout.buffer.flush()
-            return position
+            return int(page["after"])
+        if not page["data"]:  # it is being rotated
+            time.sleep(0.01)
+            continue
+        position, tail, announce = page["after"], None, True

@@ -59,6 +59,7 @@ class Submit(Message):
     ram_mib: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     begin_time: Annotated[float, Field(ge=0, le=1e11)] = 0.0
     requested_s: Seconds | None = None
+    time_limit_s: Seconds | None = None
     priority: Annotated[float, Field(ge=-1e9, le=1e9)] = 0.0
     compute_intensity: Annotated[float, Field(ge=0, le=1e9)] | None = None
     time_sensitivity: Annotated[float, Field(ge=0, le=1e9)] | None = None
@@ -84,12 +85,13 @@ class Job(Message):
 
 
 class Log(Message):
-    """A piece of what a run of a job has written."""
+    """A piece of what a run has written, from a position on (bytes since its beginning), or its last lines."""
 
     job: JobId
-    run: JobId
-    file: Literal["stdout", "stderr", "stdout.1", "stderr.1"]
+    run: JobId | None = None  # the newest
+    stream: Literal["stdout", "stderr"] = "stdout"
     position: Annotated[int, Field(ge=0, le=2**53)] = 0
+    tail: Annotated[int, Field(ge=0, le=100_000)] | None = None
 
 
 class Cancel(Message):
@@ -192,6 +194,25 @@ class Feedback(Message):
     apply: bool = False
 
 
+class TokenAdd(Message):
+    """Make a token for HTTP; `token` is its name."""
+
+    changes = True
+    operators_only = True
+    token: Text
+    role: Text
+    user: Text = ""
+    expires: Annotated[float, Field(ge=0, le=1e11)] | None = None
+
+
+class TokenRevoke(Message):
+    """Take a token back, by its name."""
+
+    changes = True
+    operators_only = True
+    token: Text
+
+
 class Stop(Message):
     """End the daemon; jobs go on and the next one finds them."""
 
@@ -203,7 +224,7 @@ VERBS: dict[str, type[Message]] = {
     "ping": Ping, "status": Status, "queue": Queue, "submit": Submit, "job": Job, "log": Log, "cancel": Cancel,
     "wait": Wait, "explain": Explain, "drain": Drain, "resume": Resume, "verify": Verify, "reserve": Reserve,
     "unreserve": Unreserve, "usage": UsageOf, "decisions": Decisions, "audit": Audit, "backup": Backup,
-    "feedback": Feedback, "stop": Stop,
+    "feedback": Feedback, "token_add": TokenAdd, "token_revoke": TokenRevoke, "stop": Stop,
 }  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 """The result feedback at work: it looks at what jobs came to, says what follows, and where it may, does it.
 
-A promotion or a change of weights lasts until the daemon ends: the configuration stays the operator's. Each one is in
-the audit log, and a promotion that does worse than what it replaced is taken back.
+A promotion or a change of weights is kept in the journal, and the next daemon goes on with it unless it is started with
+other policies: the configuration stays the operator's. Each one is in the audit log, and a promotion that does worse
+than what it replaced is taken back.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,15 +62,62 @@ class Promotion:
         guard: holds the policy that acts.
         rules: bounds.
         weighted: for policies with weights.
+        setting: the policies that the daemon was started with, in words; a change is kept for these alone.
     """
 
     def __init__(
-        self, cluster: NodeCluster, guard: Guard, rules: FeedbackRules | None = None, weighted: Weighted | None = None
+        self,
+        cluster: NodeCluster,
+        guard: Guard,
+        rules: FeedbackRules | None = None,
+        weighted: Weighted | None = None,
+        setting: str = "",
     ) -> None:
         self._cluster, self._guard, self._weighted = cluster, guard, weighted
         self.rules = rules or FeedbackRules()
         self._since = cluster.clock.wall()
         self._former: _Former | None = None
+        self._setting = setting
+        self.in_force = ""
+        """What of the feedback is in force, in a sentence."""
+
+    def take_up(self) -> None:
+        """Go on with what the feedback had changed before this daemon, if the policies are the same."""
+        ledger, policy = self._cluster.journal.ledger, self._guard.policy
+        kept = ledger.feedback()
+        if kept is None:
+            return
+        setting, change = kept
+        weights = None if self._weighted is None else self._weighted.read(policy)
+        if setting == self._setting and change["what"] == "promoted" and isinstance(policy, Canary):
+            former = _Former(policy, self._guard.policy_name, _results_of(change["former"]))
+            self._use(policy.canary, policy.canary_name, former, change["since"])
+        elif setting == self._setting and change["what"] == "weights" and weights and self._weighted is not None:
+            self._use(self._weighted.change(policy, change["weights"]), self._guard.policy_name, None, change["since"])
+        else:
+            _log.warning("feedback: what it had changed under other policies is forgotten")
+            ledger.keep_feedback(self._setting, None)
+            return
+        self._say(change)
+
+    def _keep(self, change: dict[str, Any] | None) -> None:
+        """Let the next daemon know, and those who ask."""
+        kept = None if change is None else {**change, "since": self._since}
+        self._cluster.journal.ledger.keep_feedback(self._setting, kept)
+        self._say(kept)
+
+    def _say(self, change: dict[str, Any] | None) -> None:
+        if change is None:
+            self.in_force = ""
+            return
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(change["since"]))
+        what = (
+            f"{self._guard.policy_name} was promoted"
+            if change["what"] == "promoted"
+            else f"the weights of {self._guard.policy_name} were changed"
+        )
+        self.in_force = f"{what} by the feedback at {when}; a start with other policies takes that back"
+        _log.warning("feedback: %s", self.in_force)
 
     def look(self, apply: bool) -> dict[str, Any]:
         """Return what the results say, plain data; with `apply` do it."""
@@ -78,6 +127,7 @@ class Promotion:
             done = apply and advice.verdict is Verdict.ROLL_BACK
             if done:
                 self._use(self._former.policy, self._former.name, None)
+                self._keep(None)
             return self._told(advice, done)
         if isinstance(policy, Canary):
             acting, trial = self._results(policy.share, False), self._results(policy.share, True)
@@ -85,6 +135,7 @@ class Promotion:
             done = apply and advice.verdict is Verdict.PROMOTE
             if done:
                 self._use(policy.canary, policy.canary_name, _Former(policy, self._guard.policy_name, acting))
+                self._keep({"what": "promoted", "former": _plain(acting)})
             return self._told(advice, done)
         return self._reweigh(policy, apply)
 
@@ -106,13 +157,14 @@ class Promotion:
         done = apply and found != weights
         if done:
             self._use(self._weighted.change(policy, found), self._guard.policy_name, None)
+            self._keep({"what": "weights", "weights": found})
         reason = "; ".join(f"{name} {weights[name]:.3g} -> {found[name]:.3g}" for name in found)
         return {**self._told(Advice(Verdict.KEEP, reason), done), "weights": found}
 
-    def _use(self, policy: Policy, name: str, former: _Former | None) -> None:
+    def _use(self, policy: Policy, name: str, former: _Former | None, since: float | None = None) -> None:
         _log.warning("feedback: %s decides from now on", name)
         self._guard.use(policy, name)
-        self._former, self._since = former, self._cluster.clock.wall()
+        self._former, self._since = former, self._cluster.clock.wall() if since is None else since
 
     def _told(self, advice: Advice, done: bool) -> dict[str, Any]:
         return {
@@ -146,3 +198,18 @@ class Promotion:
         ready = max(record.submit_time, record.request.begin_time)
         start, end = record.start_time or ready, record.end_time or ready
         return max(1.0, max(0.0, end - ready) / max(end - start, SLOWDOWN_FLOOR))
+
+
+def _plain(results: Results) -> dict[str, Any]:
+    """Return results as the journal keeps them."""
+    return {
+        "slowdown": results.slowdown.tolist(),
+        "done": results.done.tolist(),
+        "decisions": results.decisions,
+        "fallbacks": results.fallbacks,
+    }
+
+
+def _results_of(kept: Mapping[str, Any]) -> Results:
+    slowdown, done = np.array(kept["slowdown"], np.float64), np.array(kept["done"], np.bool_)
+    return Results(slowdown, done, int(kept["decisions"]), int(kept["fallbacks"]))

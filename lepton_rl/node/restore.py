@@ -16,6 +16,7 @@ from lepton_rl.node.environment import MARK
 from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.processes import boot_id
+from lepton_rl.node.retention import removed_jobs
 from lepton_rl.node.run_folder import RunFolder
 
 
@@ -96,8 +97,14 @@ def _reconcile(draft: Path, state_dir: Path, now: float) -> tuple[int, tuple[int
     run: set[int] = set()
     with Journal(draft) as journal:
         states = {job.id: job.state for job in journal.jobs()}
+        removed = removed_jobs(state_dir)
         with journal.transaction():
+            for job in sorted(removed.intersection(states)):
+                _settle_removed(journal, job, now)
+            journal.keep_number(max(removed, default=0))
             for job, number, request in _runs_of(state_dir, journal.node_id):
+                if job in removed:
+                    continue
                 if job not in states:
                     journal.submit(_as_submitted(request, job), now, job=job)
                     states[job] = JobState.WAITING
@@ -106,6 +113,16 @@ def _reconcile(draft: Path, state_dir: Path, now: float) -> tuple[int, tuple[int
                     _intend(journal, state_dir, job, number, request, now)
                     run.add(job)
     return len(states) - len(submitted), tuple(submitted), tuple(sorted(run - set(submitted)))
+
+
+def _settle_removed(journal: Journal, job: int, now: float) -> None:
+    """Write down that a job has ended since the backup, where only that is known of it."""
+    record, reason = journal.job(job), "it ended after this backup was made, and its files have been removed since"
+    if record.state is JobState.WAITING:
+        journal.cancel_waiting(job, now, reason)
+    elif record.state in ACTIVE:
+        end = RunEnd(ended_time=now, run_s=0.0, reason=reason)
+        journal.end_run(job, record.run, JobState.LOST, end, outcome="lost")
 
 
 def _intend(journal: Journal, state_dir: Path, job: int, number: int, request: dict[str, Any], now: float) -> None:

@@ -72,7 +72,24 @@ CREATE TRIGGER audit_is_not_removed BEFORE DELETE ON audit
   BEGIN SELECT RAISE(ABORT, 'the audit log can only grow'); END;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+_SECOND = """
+ALTER TABLE jobs ADD COLUMN time_limit_s REAL;
+
+CREATE TABLE past_jobs (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL, runs INTEGER NOT NULL) STRICT;
+
+CREATE TABLE past_usage (
+  day INTEGER NOT NULL,  -- since 1970, UTC
+  user TEXT NOT NULL, project TEXT NOT NULL, queue TEXT NOT NULL,
+  jobs INTEGER NOT NULL, runs INTEGER NOT NULL, gpu_s REAL NOT NULL, energy_mj REAL NOT NULL,
+  PRIMARY KEY (day, user, project, queue)
+) STRICT;
+
+CREATE TABLE feedback (
+  only INTEGER PRIMARY KEY CHECK (only = 1), setting TEXT NOT NULL, change TEXT NOT NULL CHECK (json_valid(change))
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
 
 
 def version_of(connection: sqlite3.Connection) -> int:

@@ -1,10 +1,11 @@
 """What a node does for those who call it: each verb, who may use it, and its entry in the audit log."""
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError
 from lepton_rl.node import messages as m
 from lepton_rl.node.accounts import user_name
 from lepton_rl.node.cluster import NodeCluster
-from lepton_rl.node.explain import explain
+from lepton_rl.node.explain import Scoring, explain, own_scores
 from lepton_rl.node.guard import Guard, Verdict
 from lepton_rl.node.jobs import FINAL, JobRecord, JobState, RunRecord, StopHow
 from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
-from lepton_rl.node.log_page import read_page
+from lepton_rl.node.log_page import read_page, tail_position
 from lepton_rl.node.promotion import Promotion
 
 _log = logging.getLogger(__name__)
 DECISIONS_KEPT_S = 30 * 86_400.0
+_TARGETS = ("job", "gpu", "reservation", "token")
 COMMAND_WORDS, WORD_LENGTH = 20, 200
 """Of a command, in listings; `job` has all of it."""
 
@@ -80,6 +82,8 @@ class Service:
         self.private = False  # jobs are of several users: who only looks sees no command of another's
         self.check_user: Callable[[int], object] = lambda uid: None
         self.alerts: Callable[[], list[dict[str, Any]]] = list
+        self.scoring: Scoring = own_scores
+        self.change_tokens: Callable[[m.TokenAdd | m.TokenRevoke], dict[str, Any]] | None = None
         self.on_answer: Callable[[str, float], None] = lambda verb, seconds: None
         self._verbs: dict[type[m.Message], Callable[[Caller, Any], Any]] = {
             m.Ping: self._ping, m.Status: self._status, m.Queue: self._queue, m.Job: self._job,
@@ -87,7 +91,7 @@ class Service:
             m.Resume: self._resume,
             m.Verify: self._verify, m.Reserve: self._reserve, m.Unreserve: self._unreserve, m.UsageOf: self._usage,
             m.Decisions: self._list_decisions, m.Audit: self._audit_log, m.Backup: self._backup, m.Stop: self._stop,
-            m.Feedback: self._feedback,
+            m.Feedback: self._feedback, m.TokenAdd: self._token, m.TokenRevoke: self._token,
         }  # fmt: skip
 
     async def call(self, caller: Caller, verb: object, arguments: dict[str, Any]) -> Any:
@@ -208,6 +212,8 @@ class Service:
         try:
             self.check_user(caller.uid)
             request = message.request(caller.uid, caller.user)
+            if self._cluster.rules.limit_requested and request.time_limit_s is None:
+                request = replace(request, time_limit_s=request.requested_s)
             self._cluster.check(request)
         except LeptonError as error:
             self._enter(caller, "submit", message.name, f"refused: {error}", {}, now)
@@ -219,8 +225,12 @@ class Service:
     async def _wait(self, caller: Caller, message: m.Wait) -> dict[str, Any]:
         if self._own(caller, message.job).state not in FINAL:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.setdefault(message.job, []).append(waiter)
-            await waiter
+            waiting = self._waiters.setdefault(message.job, [])
+            waiting.append(waiter)
+            try:
+                await waiter
+            finally:
+                waiting.remove(waiter)
         return self._describe(caller, self._journal.job(message.job))
 
     # The other verbs ----------------------------------------------------------------------------------------------
@@ -261,8 +271,10 @@ class Service:
             "jobs": {str(state): count for state, count in self._journal.counts().items()},
             "gpus": gpus,
             "alerts": self.alerts(),
+            "time_limit": "requested" if self._cluster.rules.limit_requested else "none",
             "decisions": self._guard.counts["decisions"],
             "fallbacks": fallbacks,
+            "feedback": self.promotion.in_force or None,
             "trial": None if trial is None else {"counts": dict(trial.counts), "examples": list(trial.examples)},
             "decision_p50_s": _median(sorted(self._guard.seconds)),
             "telemetry_age_s": self._cluster.clock.monotonic() - latest.monotonic_s,
@@ -287,10 +299,16 @@ class Service:
 
     def _log(self, caller: Caller, message: m.Log) -> dict[str, Any]:
         record = self._own(caller, message.job)
+        if record.run == 0:  # it has written nothing yet
+            return {"begin": 0, "after": 0, "end": True, "data": ""}
+        folder, stream = self._cluster.runs.folder(record.id, message.run or record.run), message.stream
         try:
-            return read_page(self._cluster.runs.folder(record.id, message.run) / message.file, message.position)
+            first = message.position if message.tail is None else tail_position(folder, stream, message.tail)
+            page = read_page(folder, stream, first)
         except OSError as error:
-            raise NodeError(f"job {record.id}: its {message.file} cannot be read: {error.strerror}") from None
+            raise NodeError(f"job {record.id}: its {stream} cannot be read: {error.strerror}") from None
+        data = base64.b64encode(page.data).decode()
+        return {"begin": page.begin, "after": page.after, "end": page.end, "data": data}
 
     def _cancel(self, caller: Caller, message: m.Cancel) -> dict[str, Any]:
         record = self._own(caller, message.job)
@@ -301,7 +319,7 @@ class Service:
 
     def _explain(self, caller: Caller, message: m.Explain) -> dict[str, Any]:
         record = self._journal.job(message.job) if self._looks(caller) else self._own(caller, message.job)
-        return explain(record, self._cluster, self._guard)
+        return explain(record, self._cluster, self._guard, self.scoring)
 
     def _drain(self, caller: Caller, message: m.Drain) -> dict[str, Any]:
         uuid = self._gpu(message.gpu)
@@ -377,6 +395,11 @@ class Service:
     def _feedback(self, caller: Caller, message: m.Feedback) -> dict[str, Any]:
         return self.promotion.look(message.apply)
 
+    def _token(self, caller: Caller, message: m.TokenAdd | m.TokenRevoke) -> dict[str, Any]:
+        if self.change_tokens is None:
+            raise NodeError("this node has no tokens")
+        return self.change_tokens(message)
+
     def _stop(self, caller: Caller, message: m.Stop) -> dict[str, Any]:
         self._cluster.close()
         return {}
@@ -409,7 +432,8 @@ class Service:
             "job": record.id, "name": request.name or (Path(request.argv[0]).name if mine else ""),
             "command": [word[:WORD_LENGTH] for word in request.argv[:COMMAND_WORDS]] if mine else None,
             "state": record.state, "user": request.user, "project": request.project, "queue": request.queue,
-            "gpus": request.gpu_milli / 1000, "requested_s": request.requested_s, "begin_time": request.begin_time,
+            "gpus": request.gpu_milli / 1000, "requested_s": request.requested_s, "time_limit_s": request.time_limit_s,
+            "begin_time": request.begin_time,
             "priority": request.priority, "submit_time": record.submit_time, "start_time": record.start_time,
             "end_time": record.end_time, "exit_code": record.exit_code, "signal": record.signal,
             "reason": record.reason if mine else None, "run": record.run,
@@ -424,7 +448,7 @@ class Service:
         return {name: getattr(run, name) for name in wanted}
 
     def _note(self, caller: Caller, verb: str, arguments: dict[str, Any], outcome: str) -> None:
-        target = next((f"{name} {arguments[name]}" for name in ("job", "gpu", "reservation") if name in arguments), "")
+        target = next((f"{name} {arguments[name]}" for name in _TARGETS if name in arguments), "")
         self._enter(caller, verb, target, outcome, arguments, self._cluster.clock.wall())
 
     def _enter(self, caller: Caller, verb: str, target: str, outcome: str, detail: dict[str, Any], now: float) -> None:

@@ -6,7 +6,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,33 @@ def run_in_background(setup: NodeSetup, words: Sequence[str]) -> dict[str, Any]:
     if _ask(socket) is not None:
         raise NodeError(f"a node runs already in {setup.state_dir}; stop it first with `lepton-rl node stop`")
     setup.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    log = setup.state_dir / LOG
+    return start_process([sys.executable, "-m", "lepton_rl.cli", *words], setup.state_dir, socket)
+
+
+def start_process(
+    command: Sequence[str],
+    state_dir: Path,
+    socket: Path,
+    *,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Start a daemon by its whole command; return what it says of itself once it answers.
+
+    Raises:
+        NodeError: it ends at once, then with the last line of its log, or never answers and was ended.
+    """
+    log = state_dir / LOG
     with log.open("ab") as output:
         begin = output.tell()
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "lepton_rl.cli", *words],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
+            cwd=directory,
+            env=environment,
         )
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
@@ -62,7 +80,8 @@ def run_in_background(setup: NodeSetup, words: Sequence[str]) -> dict[str, Any]:
         if daemon.poll() is not None:
             raise NodeError(_last_words(log, begin))
         time.sleep(0.05)
-    daemon.terminate()
+    daemon.kill()
+    daemon.wait()
     raise NodeError(f"the daemon does not answer after {PATIENCE_S:.0f} s; see {log}")
 
 

@@ -7,7 +7,8 @@ and an upgrade under it changes nothing. RUNDIR holds:
 request.json    what to run, written by the daemon
 started.json    durable before the job's first instruction; where it is, nothing is ever started again
 exit.json       how it ended, durable before the supervisor goes
-stdout, stderr  written by the job itself, so that a dead supervisor breaks nothing; older parts in stdout.1, stderr.1
+stdout, stderr  written by the job itself, so that a dead supervisor breaks nothing; older parts in stdout.1, stderr.1,
+                and in stdout.begin, stderr.begin the number of bytes before those that stdout and stderr hold
 supervisor.log  the supervisor's own trouble
 
 SIGTERM stops the job (SIGTERM, grace, SIGKILL), SIGUSR1 asks for a checkpoint first, SIGUSR2 kills at once. They reach
@@ -284,6 +285,7 @@ class Log:
     def __init__(self, path: Path, limit: int) -> None:
         """Watch a file that may not be there yet; 0 is no limit."""
         self.path, self.limit, self.dropped = path, limit, 0
+        self.begin = 0  # bytes that the job wrote before those that the file holds
         self.older = path.with_name(path.name + ".1")
 
     def rotate(self) -> None:
@@ -315,22 +317,40 @@ class Log:
                 owner = os.fstat(log)
                 os.fchown(part, owner.st_uid, owner.st_gid)
                 _copy(log, part, skipped, cut)
+                self._note_begin("moving")
+                gone = cut
                 if not _cut_front(log, cut):
-                    end = cut
-                    while (size := os.fstat(log).st_size) > end:
-                        _copy(log, part, end, size)
-                        end = size
+                    while (size := os.fstat(log).st_size) > gone:
+                        _copy(log, part, gone, size)
+                        gone = size
                     os.ftruncate(log, 0)
+                self.begin += gone
             finally:
                 os.close(part)
             draft.replace(self.older)
         except OSError as error:
             draft.unlink(missing_ok=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not _cut_front(log, cut):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
+            self._note_begin("moving")
+            if not _cut_front(log, cut):
+                raise
+            self.begin += cut
             self.older.unlink(missing_ok=True)  # no room to keep it: the newest part matters more
             skipped = cut
+        finally:
+            self._note_begin("rests")
         self.dropped += skipped + former
+
+    def _note_begin(self, state: str) -> None:
+        """Tell readers where the file begins, or that it is about to move: written in place, the disk may be full."""
+        with suppress(OSError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            note = os.open(self.path.with_name(self.path.name + ".begin"), flags, 0o640)
+            try:
+                os.pwrite(note, f"{self.begin:020d} {state:<6} {self.begin:020d}\n".encode(), 0)
+            finally:
+                os.close(note)
 
 
 def _cut_front(log: int, count: int) -> bool:

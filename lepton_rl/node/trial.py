@@ -44,12 +44,12 @@ class Shadow:
     """
 
     def __init__(self, acting: Policy, shadow: Policy, names: tuple[str, str]) -> None:
-        self._acting, self._shadow, self._names = acting, shadow, names
+        self.acting, self._shadow, self._names = acting, shadow, names
         self.record = TrialRecord()
 
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         """Return what the acting policy decides."""
-        actions = list(self._acting.decide(snapshot))
+        actions = list(self.acting.decide(snapshot))
         wanted = _tried(self._shadow, snapshot, self.record)
         if wanted is None:
             return actions
@@ -81,7 +81,7 @@ class Canary:
     def __init__(self, acting: Policy, canary: Policy, share: float, name: str = "canary") -> None:
         if not 0 < share < 1:
             raise LeptonError(f"a canary has a share between 0 and 1 of the jobs, not {share:g}")
-        self._acting, self.canary, self.share, self.canary_name = acting, canary, share, name
+        self.acting, self.canary, self.share, self.canary_name = acting, canary, share, name
         self._turns = 0
         self._failed = False
         self.record = TrialRecord()
@@ -90,7 +90,7 @@ class Canary:
         """Return what both decide, one after the other."""
         if self._failed:
             self._failed = False
-            return self._acting.decide(snapshot)
+            return self.acting.decide(snapshot)
         self._turns += 1
         canary_first = of_canary(-self._turns, self.share)
         actions: list[Action] = []
@@ -101,11 +101,18 @@ class Canary:
                 self._failed = wanted is None
                 self.record.counts["decisions"] += wanted is not None
             else:
-                wanted = list(self._acting.decide(seen))
+                wanted = list(self.acting.decide(seen))
             for action in wanted or ():
                 snapshot = snapshot.after(action)
                 actions.append(action)
         return actions
+
+
+def deciding(policy: Policy, job: int) -> Policy:
+    """Return the policy that decides on a job, where two share the jobs or one is in the other's shadow."""
+    if isinstance(policy, Canary):
+        return policy.canary if of_canary(job, policy.share) else policy.acting
+    return policy.acting if isinstance(policy, Shadow) else policy
 
 
 def of_canary(job: int, share: float) -> bool:

@@ -49,7 +49,7 @@ class JobRows:
     Args:
         cluster: the node.
         default_time_s: what a job without a requested time counts as asking for.
-        estimate: says that instead, for each job.
+        estimate: says that instead, for each job, whether it asks for a time or not.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class JobRows:
 
     def requested_s(self, request: JobRequest) -> float:
         """Return what a job counts as asking for, seconds."""
-        if request.requested_s is not None:
-            return request.requested_s
-        return self.default_time_s if self._estimate is None else self._estimate(request)
+        if self._estimate is not None:
+            return self._estimate(request)
+        return self.default_time_s if request.requested_s is None else request.requested_s
 
     def row(self, job: int, request: JobRequest, submitted: float, served: float) -> Floats:
         """Return a job's row.

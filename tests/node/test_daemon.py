@@ -21,6 +21,8 @@ from lepton_rl.agents.network import expected_shapes
 from lepton_rl.core.cluster import ClusterSpec, NodeGroup
 from lepton_rl.core.hardware.catalogue import gpu_type
 from lepton_rl.envs.codec import Codec
+from lepton_rl.errors import NodeError
+from lepton_rl.node.former import remember, replaced
 from lepton_rl.node.paths import JOURNAL
 from tests.fake_nvml import FakeNvml
 from tests.node.conftest import until
@@ -78,6 +80,34 @@ def test_logs_are_followed_until_the_job_ends(node: DaemonNode) -> None:
         (node.folder / "fifo").write_text("go\n")
         assert follower.stdout.read() == "two\n"
     assert follower.returncode == 0
+
+
+def test_the_last_lines_of_a_log_and_leaving_it_by_ctrl_c(node: DaemonNode) -> None:
+    job = node.submit("--", "sh", "-c", "echo one; echo two; echo bad >&2; exec sleep 1000")
+    until(lambda: node.command("node", "logs", "--stderr", str(job)).stdout == "bad\n", "output")
+    assert node.node("logs", "--tail", "1", str(job)) == "two\n"
+    words = [sys.executable, "-m", "lepton_rl.cli", "node", "logs", "-f", "-n", "2", str(job)]
+    with subprocess.Popen(
+        words, env=node.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stdout is not None
+        assert [follower.stdout.readline() for _ in range(2)] == ["one\n", "two\n"]
+        follower.send_signal(signal.SIGINT)
+        said, complained = follower.communicate(timeout=60.0)
+    assert (follower.returncode, said, complained) == (0, "", "")
+    assert node.job(job)["state"] == "running"
+
+
+def test_a_log_that_is_rotated_is_followed_whole(tmp_path: Path, four_gpus: FakeNvml, fake_library: Path) -> None:
+    config = "policy: fcfs\njobs: {log_megabytes: 0.0625}\n"
+    with DaemonNode(tmp_path, four_gpus, fake_library, config) as node:
+        node.start()
+        writer = "i=0; while [ $i -lt 300 ]; do i=$((i + 1)); printf '%1000d\\n' $i; sleep 0.01; done"
+        job = node.submit("--", "sh", "-c", writer)
+        found = node.process("node", "logs", "-f", str(job))
+        assert found.stderr == ""
+        assert [int(line) for line in found.stdout.splitlines()] == list(range(1, 301))
+        assert (node.state / "jobs" / str(job) / "1" / "stdout.1").exists()
 
 
 def test_cancel_explain_drain_and_resume(node: DaemonNode) -> None:
@@ -285,6 +315,47 @@ def test_a_bundle_that_does_not_fit_leaves_the_daemon_that_runs(node: DaemonNode
     before = node.status()["pid"]
     assert "cannot read" in node.refused("deploy", str(bundle(node.folder / "bundle", nodes=2)), "--live")
     assert node.status()["pid"] == before
+
+
+FAILS_AT_START = """
+import sys
+from lepton_rl.core.policy import Policy
+
+if "--foreground" in sys.argv:
+    raise RuntimeError("not in a daemon")
+
+class Moody:
+    def decide(self, snapshot):
+        return []
+"""
+
+
+def test_the_former_daemon_comes_back_where_the_new_one_does_not_come_up(idle: DaemonNode) -> None:
+    (idle.folder / "moody.py").write_text(FAILS_AT_START)
+    idle.start("--policy", "sjf", "--shadow", "fcfs")
+    os.mkfifo(idle.folder / "fifo")
+    job = idle.submit("--", "sh", "-c", "read line < fifo; exit 5")
+    until(lambda: queue(idle)[job]["state"] == "running", "the job")
+    before = idle.status()
+    done = idle.process("deploy", "moody.py:Moody", "--live")
+    assert done.returncode == 2
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert "not in a daemon" in error
+    assert error.endswith("; the daemon under sjf runs again as before, and jobs go on")
+    after = idle.status()
+    assert (after["policy"], after["trial"] is None) == ("sjf", False)
+    assert after["pid"] != before["pid"]
+    assert idle.job(job)["run"] == 1
+    (idle.folder / "fifo").write_text("go\n")
+    assert idle.command("node", "wait", str(job)).stdout == f"job {job}: failed: ended with exit code 5\n"
+
+
+def test_one_whose_start_cannot_be_told_is_not_brought_back(tmp_path: Path) -> None:
+    assert remember({"pid": os.getpid(), "policy": "fcfs"}) is None
+    assert remember({"pid": 2**22 + 1, "policy": "fcfs"}) is None
+    said = str(replaced(NodeError("it failed"), None, tmp_path, tmp_path / "socket"))
+    assert said == "it failed; no daemon runs now, and jobs go on: start the former one with `lepton-rl node start`"
 
 
 def test_a_bundle_decides_on_a_node(idle: DaemonNode) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from lepton_rl.agents.registry import make_policy
+from lepton_rl.agents.scoring import scores_of
 from lepton_rl.core.actions import Action, Preempt, Start
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.node.explain import explain
 from lepton_rl.node.guard import Guard, GuardRules
 from lepton_rl.node.jobs import JobState
+from lepton_rl.node.trial import Canary, of_canary
 from tests.fake_nvml import FakeNvml
 from tests.node.live import PATIENT, LiveNode
 
@@ -49,7 +51,7 @@ def asked(node: LiveNode, job: int, policy: Any = None, rules: GuardRules | None
     """Return what is said of a job."""
     fcfs = make_policy("fcfs")
     guard = Guard(policy or fcfs, fcfs, ("acting", "fallback"), rules)
-    return explain(node.job(job), node.cluster, guard)
+    return explain(node.job(job), node.cluster, guard, scores_of)
 
 
 def test_a_job_that_fits_waits_for_the_policy(node: LiveNode) -> None:
@@ -58,7 +60,8 @@ def test_a_job_that_fits_waits_for_the_policy(node: LiveNode) -> None:
     assert found["why"] == "it fits now; the policy lets others go first or keeps room for them"
     assert (found["ahead"], found["policy"], found["unavailable"]) == (1, "acting", [])
     assert asked(node, first)["ahead"] == 0
-    assert "score" not in found
+    assert (found["rank"], found["waiting"]) == (2, 2)
+    assert found["first"][0]["job"] == first
 
 
 def test_a_job_that_does_not_fit_is_told_whose_end_makes_room(node: LiveNode) -> None:
@@ -75,6 +78,32 @@ def test_a_job_that_does_not_fit_is_told_whose_end_makes_room(node: LiveNode) ->
     assert found["unavailable"] == ["GPU 0 is drained: dust"]
 
 
+def test_the_ends_that_make_room_are_listed(node: LiveNode) -> None:
+    for requested_s in (50.0, 500.0):
+        job = node.submit(PATIENT, gpu_milli=2000, requested_s=requested_s)
+        node.cluster.apply(Start(job))
+        node.running(job)
+    found = asked(node, node.submit("true", gpu_milli=4000))
+    assert [(end["job"], end["gpus"]) for end in found["ends"]] == [(1, 2.0), (2, 2.0)]
+    assert 0.0 < found["ends"][0]["in_s"] <= 50.0 < found["ends"][1]["in_s"] <= 500.0
+
+
+def test_at_most_five_jobs_ahead_are_named_and_ties_say_so(node: LiveNode) -> None:
+    for _ in range(7):
+        last = node.submit("true", requested_s=60.0)
+    found = asked(node, last, make_policy("sjf"))
+    assert (found["rank"], [other["job"] for other in found["first"]]) == (7, [1, 2, 3, 4, 5])
+    assert found["first"][0]["why"] == "the same score, and it was submitted earlier"
+    assert found["score_is"] == "the requested time, seconds; the lowest goes first"
+
+
+def test_a_canarys_job_is_told_what_the_canary_makes_of_it(node: LiveNode) -> None:
+    policy = Canary(make_policy("sjf"), make_policy("smallest"), 0.5)
+    jobs = [node.submit("true", requested_s=60.0) for _ in range(8)]
+    told = {of_canary(job, 0.5): asked(node, job, policy)["score_is"].split(";")[0] for job in jobs}
+    assert told == {True: "its GPUs", False: "the requested time, seconds"}
+
+
 def test_what_no_end_would_help_waits_for_more_gpus(node: LiveNode) -> None:
     job = node.submit("true", gpu_milli=4000)
     node.cluster.drain(node.cluster.hardware.uuids[0], "dust")
@@ -88,6 +117,12 @@ def test_scores_are_those_of_the_waiting_jobs_and_the_lowest_is_the_alternative(
     large, small = node.submit("true", gpu_milli=3000), node.submit("true", gpu_milli=1000)
     found = asked(node, large, Waits())
     assert (found["score"], found["alternative"]) == (3.0, {"job": small, "score": 1.0})
+    assert (found["rank"], found["waiting"], found["score_is"]) == (
+        2,
+        2,
+        "the policy's own score; the lowest goes first",
+    )
+    assert found["first"] == [{"job": small, "score": 1.0, "why": "its score 1 is lower"}]
     found = asked(node, large, Mute())
     assert found["note"] == "acting could not say what it makes of it: ValueError"
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from lepton_rl.errors import IllegalTransition, JobError, JournalError, JournalFull
 from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd, StopHow, check_request, check_transition
-from lepton_rl.node.journal import Journal, Usage
+from lepton_rl.node.journal import Journal
 from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
+from lepton_rl.node.past import Usage
 from lepton_rl.node.schema import MIGRATIONS
 from tests.node.conftest import fill_disk, shell
 
@@ -351,7 +352,7 @@ def test_a_newer_journal_is_refused(journal: Journal) -> None:
     with closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
         other.execute("PRAGMA user_version = 99")
     with pytest.raises(
-        JournalError, match="has version 99 and this lepton_rl knows up to 1: install the one that wrote it"
+        JournalError, match="has version 99 and this lepton_rl knows up to 2: install the one that wrote it"
     ):
         Journal(journal.path)
 
@@ -374,8 +375,8 @@ def test_a_migration_keeps_what_is_there_and_a_copy_of_it(journal: Journal) -> N
         assert len(later.jobs()) == 1
     with closing(sqlite3.connect(journal.path)) as other:
         assert other.execute("SELECT rack FROM gpus").fetchall() == [("r1",)]
-        assert other.execute("PRAGMA user_version").fetchone() == (2,)
-    with Journal(journal.path.with_name("journal.sqlite.version1")) as copy:
+        assert other.execute("PRAGMA user_version").fetchone() == (3,)
+    with Journal(journal.path.with_name("journal.sqlite.version2")) as copy:
         assert len(copy.jobs()) == 1
 
 

@@ -60,3 +60,47 @@ def test_weights_move_toward_the_jobs_that_are_slowed(tmp_path: Path, four_gpus:
         assert guard.policy.time_weight > acting.time_weight
         assert guard.policy.compute_weight == acting.compute_weight  # all jobs have the same
         guard.close()
+
+
+def test_a_promotion_outlives_the_daemon_until_other_policies_come(
+    tmp_path: Path, four_gpus: FakeNvml, fake_library: Path
+) -> None:
+    def started(node: LiveNode, setting: str) -> tuple[Promotion, Guard]:
+        fcfs = make_policy("fcfs")
+        guard = Guard(Canary(fcfs, make_policy("saf"), SHARE, "saf"), fcfs, ("fcfs", "fcfs"))
+        promotion = Promotion(node.cluster, guard, setting=setting)
+        promotion.take_up()
+        return promotion, guard
+
+    with LiveNode(tmp_path, four_gpus, fake_library) as node:
+        promotion, guard = started(node, "one")
+        assert (promotion.in_force, guard.policy_name) == ("", "fcfs")
+        ended(node.journal, 240, wait=(40.0, 5.0))
+        assert promotion.look(apply=True)["done"]
+        assert promotion.in_force.startswith("saf was promoted by the feedback at ")
+        said = promotion.in_force
+        guard.close()
+        promotion, guard = started(node, "one")
+        assert (guard.policy_name, promotion.in_force) == ("saf", said)
+        guard.close()
+        ended(node.journal, 100, wait=(400.0, 400.0))
+        promotion, guard = started(node, "one")
+        assert promotion.look(apply=True)["verdict"] == "roll_back"
+        assert (guard.policy_name, promotion.in_force, node.journal.ledger.feedback()) == ("fcfs", "", None)
+        guard.close()
+        node.journal.ledger.keep_feedback("one", {"what": "promoted", "former": {}, "since": 0.0})
+        promotion, guard = started(node, "two")
+        assert (guard.policy_name, promotion.in_force, node.journal.ledger.feedback()) == ("fcfs", "", None)
+        guard.close()
+
+
+def test_weights_outlive_the_daemon(tmp_path: Path, four_gpus: FakeNvml, fake_library: Path) -> None:
+    with LiveNode(tmp_path, four_gpus, fake_library) as node:
+        weights = {"compute_intensity": 2.0, "time_sensitivity": 3.0, "gpu_memory": 0.5}
+        node.journal.ledger.keep_feedback("one", {"what": "weights", "weights": weights, "since": 0.0})
+        guard = Guard(make_policy("heap_priority"), make_policy("fcfs"), ("heap_priority", "fcfs"))
+        promotion = Promotion(node.cluster, guard, weighted=Weighted(_weights, _with_weights), setting="one")
+        promotion.take_up()
+        assert _weights(guard.policy) == weights
+        assert promotion.in_force.startswith("the weights of heap_priority were changed by the feedback")
+        guard.close()

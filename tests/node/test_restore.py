@@ -125,7 +125,7 @@ def test_a_journal_in_use_is_not_replaced(node: Node, tmp_path: Path) -> None:
         ("no database", r"is not a whole backup of a journal \(file is not a database\); use another one"),
         ("cut short", "is damaged|is not a whole backup"),
         ("another program's", "is a database, but not a journal of lepton_rl"),
-        ("newer", "has version 99 and this lepton_rl knows up to 1"),
+        ("newer", "has version 99 and this lepton_rl knows up to 2"),
         ("empty", "is empty, not a backup of a journal"),
     ],
 )

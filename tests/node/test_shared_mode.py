@@ -63,7 +63,7 @@ def test_nobody_reads_ends_or_asks_after_the_job_of_another(node: SharedDaemon) 
     for words in ("logs", "logs --stderr", "cancel", "cancel --kill", "wait", "explain", "job"):
         assert node.refused(BOB, *words.split(), str(job)) == f"job {job} is another user's"
     for verb in ("log", "job", "wait", "explain", "cancel"):
-        more = {"run": 1, "file": "stdout"} if verb == "log" else {}
+        more = {"run": 1} if verb == "log" else {}
         with pytest.raises(NodeError, match=f"^job {job} is another user's$"):
             node.ask(BOB, verb, job=job, **more)
     assert node.state(ADA, job) == "running"

@@ -1,11 +1,14 @@
 """The HTTP API: each path names a verb of the node, which the daemon's own thread carries out."""
 
 import asyncio
+import base64
+import contextlib
 import json
+import time
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from lepton_rl import __version__
 from lepton_rl.errors import (
@@ -25,7 +28,7 @@ from lepton_rl.node.metrics import CONTENT_TYPE, NodeMetrics
 from lepton_rl.node.service import Service
 
 try:
-    from fastapi import APIRouter, Body, FastAPI, Request
+    from fastapi import APIRouter, Body, FastAPI, Query, Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, Response
     from starlette.exceptions import HTTPException
@@ -34,6 +37,7 @@ except ImportError:
 
 T = TypeVar("T")
 STATIC = files("lepton_rl.node.http").joinpath("static")
+LONGEST_WAIT_S = 60.0
 _PAGE = {
     "/": ("index.html", "text/html"),
     "/app.js": ("app.js", "text/javascript"),
@@ -66,10 +70,11 @@ class Bridge:
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
         self._service, self._loop = service, loop
 
-    async def call(self, request: Request, verb: str, **arguments: Any) -> Any:
+    async def call(self, request: Request, verb: str, within_s: float | None = None, **arguments: Any) -> Any:
         """Return what the node answers to a verb.
 
         Raises:
+            TimeoutError: it has not within so many seconds.
             LeptonError: it refuses.
             HTTPException: the token's role may not.
         """
@@ -81,7 +86,7 @@ class Bridge:
                 why = str(error.detail)
                 await self.run(lambda: self._service.refuse(token.caller(), verb, arguments, why))
             raise
-        answer = self._service.call(token.caller(), verb, arguments)
+        answer = asyncio.wait_for(self._service.call(token.caller(), verb, arguments), within_s)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(answer, self._loop))
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -124,7 +129,7 @@ def make_app(
         description="Jobs on the GPUs of one machine. Every path needs `Authorization: Bearer TOKEN`.",
     )  # fmt: skip
     app.include_router(_jobs(bridge), prefix="/api/v1")
-    app.include_router(_node(bridge), prefix="/api/v1")
+    app.include_router(_node(bridge, history.parent / "backups"), prefix="/api/v1")
     app.include_router(_charts(Charts(history, uuids)), prefix="/api/v1")
     app.include_router(_page(bridge, metrics, metrics_open), include_in_schema=False)
     app.add_exception_handler(LeptonError, _refused)
@@ -149,6 +154,27 @@ def _jobs(bridge: Bridge) -> APIRouter:
     async def job(request: Request, job: int) -> Any:
         return await bridge.call(request, "job", job=job)
 
+    @router.get("/jobs/{job}/log", summary="What a run of a job of your own wrote: a piece, or its last lines, as text")
+    async def log(
+        request: Request,
+        job: int,
+        run: int | None = None,
+        stream: Literal["stdout", "stderr"] = "stdout",
+        position: int = 0,
+        tail: int | None = None,
+    ) -> Response:
+        found = await bridge.call(request, "log", job=job, run=run, stream=stream, position=position, tail=tail)
+        headers = {f"x-log-{name}": str(found[name]).lower() for name in ("begin", "after", "end")}
+        return Response(base64.b64decode(found["data"]), media_type="text/plain; charset=utf-8", headers=headers)
+
+    @router.get("/jobs/{job}/wait", summary="One job of your own once it has ended, or after so many seconds as it is")
+    async def wait(
+        request: Request, job: int, timeout_s: Annotated[float, Query(gt=0, le=LONGEST_WAIT_S)] = 30.0
+    ) -> Any:
+        with contextlib.suppress(TimeoutError):
+            return await bridge.call(request, "wait", within_s=timeout_s, job=job)
+        return await bridge.call(request, "job", job=job)
+
     @router.post("/jobs/{job}/cancel", summary="End a job of your own")
     async def cancel(request: Request, job: int, kill: bool = False) -> Any:
         return await bridge.call(request, "cancel", job=job, kill=kill)
@@ -160,7 +186,7 @@ def _jobs(bridge: Bridge) -> APIRouter:
     return router
 
 
-def _node(bridge: Bridge) -> APIRouter:
+def _node(bridge: Bridge, backups: Path) -> APIRouter:
     router = APIRouter(tags=["node"])
 
     @router.get("/me", summary="Whose token this is and what it may do")
@@ -207,6 +233,17 @@ def _node(bridge: Bridge) -> APIRouter:
     @router.delete("/reservations/{reservation}", summary="Give a reservation up")
     async def unreserve(request: Request, reservation: int) -> Any:
         return await bridge.call(request, "unreserve", reservation=reservation)
+
+    @router.post("/backup", status_code=201, summary="Copy the journal to a file in the node's folder; its path")
+    async def backup(request: Request) -> Any:
+        permitted(request, "backup")
+        place = backups / time.strftime("journal-%Y%m%dT%H%M%SZ.sqlite3", time.gmtime())
+        backups.mkdir(mode=0o700, exist_ok=True)
+        return await bridge.call(request, "backup", path=str(place))
+
+    @router.post("/feedback", summary="What the results ask for; with `apply` it is done")
+    async def feedback(request: Request, apply: bool = Body(False, embed=True)) -> Any:
+        return await bridge.call(request, "feedback", apply=apply)
 
     @router.post("/stop", summary="End the daemon; jobs go on and the next one finds them")
     async def stop(request: Request) -> Any:

@@ -3,15 +3,15 @@
 from lepton_rl.errors import NodeError, nearest
 
 _READ = frozenset({"ping", "status", "queue", "explain", "decisions", "usage", "telemetry", "metrics"})
-_SUBMIT = _READ | {"submit", "job", "cancel"}
-_OPERATE = _SUBMIT | {"drain", "resume", "verify", "reserve", "unreserve", "audit", "stop"}
+_SUBMIT = _READ | {"submit", "job", "cancel", "log", "wait"}
+_OPERATE = _SUBMIT | {"drain", "resume", "verify", "reserve", "unreserve", "audit", "backup", "feedback", "stop"}
 
 ROLES: dict[str, frozenset[str]] = {"read": _READ, "submit": _SUBMIT, "operate": _OPERATE}
 """The verbs of each role.
 
-`job` and `cancel` reach a caller's own jobs alone, unless the role is operate. `backup` names a file on the node,
-`feedback` changes who decides, and `wait` holds a connection: all three stay with the socket. `telemetry` and `metrics`
-are no verbs of the socket.
+`job`, `log`, `wait` and `cancel` reach a caller's own jobs alone, unless the role is operate. Over HTTP the node itself
+names the file of a `backup`, and `wait` has an end. `token_add` and `token_revoke` stay with the socket. `telemetry`
+and `metrics` are no verbs of the socket.
 """
 
 

@@ -25,6 +25,7 @@ class HttpRules:
         requests_per_second: of one token, and ten times as many from one address, lasting; bursts of five seconds.
         body_bytes: most bytes of one request's body.
         body_s: seconds that a body may take to arrive.
+        header_s: seconds that the head of a request may take to arrive.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +38,7 @@ class HttpRules:
     requests_per_second: float = 20.0
     body_bytes: int = MOST_BYTES
     body_s: float = 30.0
+    header_s: float = 10.0
 
     @property
     def listen(self) -> str:

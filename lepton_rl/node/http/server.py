@@ -13,6 +13,7 @@ from pathlib import Path
 from lepton_rl.errors import NodeError, missing_extra
 from lepton_rl.node.http.api import Bridge, make_app
 from lepton_rl.node.http.gate import Gate
+from lepton_rl.node.http.protocol import patient_protocol
 from lepton_rl.node.http.rules import TOKENS, HttpRules, check_rules
 from lepton_rl.node.http.tokens import TokenBook
 from lepton_rl.node.metrics import NodeMetrics
@@ -21,6 +22,7 @@ from lepton_rl.node.service import Service
 
 try:
     import uvicorn
+    from uvicorn.config import create_ssl_context
 except ImportError:
     raise missing_extra("uvicorn", "http") from None
 
@@ -58,7 +60,8 @@ class HttpServer:
         uuids = service.cluster.hardware.uuids
         app = make_app(Bridge(service, loop), metrics, state_dir / HISTORY, uuids, rules.metrics_open)
         config = uvicorn.Config(
-            Gate(app, tokens, rules), loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None,
+            Gate(app, tokens, rules), loop="asyncio", http=patient_protocol(rules.header_s), ws="none",
+            lifespan="off", log_config=None,
             access_log=False, server_header=False, proxy_headers=False, limit_concurrency=_MOST_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_END_S,
             ssl_certfile=rules.certificate, ssl_keyfile=rules.key,
@@ -69,6 +72,9 @@ class HttpServer:
             raise NodeError(
                 f"http: certificate {rules.certificate} and key {rules.key} cannot be used: {error}"
             ) from None
+        self._rules, self._config, self._renewed = rules, config, config.ssl
+        if config.ssl is not None:
+            config.ssl.sni_callback = self._choose_context
         self._socket = _bound(rules.host, rules.port)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
@@ -84,6 +90,26 @@ class HttpServer:
             raise NodeError(f"{self.url}: the HTTP server does not start; see the log")
         if not tokens.tokens():
             _log.warning("nobody has a token for HTTP yet; `lepton-rl node token add` makes one")
+
+    def renew_certificate(self) -> None:
+        """Read certificate and key anew for connections to come; where they cannot be used, go on with the old ones."""
+        rules, config = self._rules, self._config
+        if rules.certificate is None:
+            return
+        try:
+            self._renewed = create_ssl_context(
+                rules.certificate, rules.key, None, config.ssl_version, config.ssl_cert_reqs, None, config.ssl_ciphers
+            )
+        except (ssl.SSLError, OSError) as error:
+            _log.error(
+                "certificate %s and key %s cannot be used, the old ones stay: %s", rules.certificate, rules.key, error
+            )
+            return
+        _log.info("certificate %s was read anew", rules.certificate)
+
+    def _choose_context(self, connection: ssl.SSLObject, name: str, context: ssl.SSLContext) -> None:
+        if self._renewed is not None:
+            connection.context = self._renewed
 
     async def close(self) -> None:
         """Stop listening; the daemon's loop goes on, so that requests under way are answered."""

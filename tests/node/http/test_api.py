@@ -1,7 +1,9 @@
 """The API of a real daemon: roles, the audit log, metrics, TLS, and what is refused."""
 
+import contextlib
 import re
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -29,6 +31,8 @@ CALLS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "metrics": ("GET", "/metrics", None),
     "submit": ("POST", "/api/v1/jobs", {"argv": ["/bin/true"], "cwd": "/"}),
     "job": ("GET", "/api/v1/jobs/{job}", None),
+    "log": ("GET", "/api/v1/jobs/{job}/log?tail=5", None),
+    "wait": ("GET", "/api/v1/jobs/{job}/wait?timeout_s=0.1", None),
     "cancel": ("POST", "/api/v1/jobs/{job}/cancel", None),
     "drain": ("POST", "/api/v1/gpus/3/drain", {"reason": "a test"}),
     "resume": ("POST", "/api/v1/gpus/3/resume", None),
@@ -36,6 +40,8 @@ CALLS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "reserve": ("POST", "/api/v1/reservations", {"gpus": 1, "begin_time": 9e9, "duration_s": 60.0}),
     "unreserve": ("DELETE", "/api/v1/reservations/{reservation}", None),
     "audit": ("GET", "/api/v1/audit", None),
+    "backup": ("POST", "/api/v1/backup", None),
+    "feedback": ("POST", "/api/v1/feedback", {"apply": False}),
 }
 """How each verb is called; all but `stop`, which is called at the end of another test."""
 
@@ -186,6 +192,17 @@ def test_tls_by_certificate_files_an_alert_and_the_files_of_jobs(tmp_path: Path,
         assert node.url.startswith("https://")
         node.trusted = ssl.create_default_context(cafile=str(pem))
         assert node.ask("GET", "/api/v1/ping").body["http"] == node.url
+        subprocess.run([*made, "-out", str(pem), *names], check=True, capture_output=True)
+        node.process.send_signal(signal.SIGHUP)
+        renewed = ssl.create_default_context(cafile=str(pem))
+        deadline = time.monotonic() + 60.0
+        while True:
+            node.trusted = renewed
+            with contextlib.suppress(ssl.SSLCertVerificationError):
+                assert node.ask("GET", "/api/v1/ping").status == 200
+                break
+            assert time.monotonic() < deadline, "the certificate was not read anew"
+            time.sleep(0.05)
         job = node.submit("/bin/sleep", "60", gpus=2)
         deadline = time.monotonic() + 60.0
         while (mapping / "1").read_text() != f"{job}\n" or node.ask("GET", "/api/v1/status").body["alerts"]:

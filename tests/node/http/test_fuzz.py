@@ -15,6 +15,7 @@ from tests.node.http.conftest import RunningNode
 pytest.importorskip("fastapi")
 PATHS = [
     ("GET", "/api/v1/{}"), ("GET", "/api/v1/jobs/{}"), ("GET", "/api/v1/jobs/{}/explain"), ("GET", "/{}"),
+    ("GET", "/api/v1/jobs/{}/log"), ("GET", "/api/v1/jobs/1/log?tail={}"), ("GET", "/api/v1/jobs/1/log?position={}"),
     ("POST", "/api/v1/jobs/{}/cancel"), ("POST", "/api/v1/gpus/{}/drain"), ("POST", "/api/v1/gpus/{}/resume"),
     ("DELETE", "/api/v1/reservations/{}"), ("GET", "/api/v1/queue?since={}"), ("GET", "/api/v1/decisions?last={}"),
     ("GET", "/api/v1/usage?since={}"), ("GET", "/api/v1/telemetry?since={}"), ("GET", "/api/v1/telemetry?last_s={}"),

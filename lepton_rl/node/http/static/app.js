@@ -139,7 +139,9 @@ async function explain() {
   (found.unavailable || []).forEach(line => rows.push(["out", line]));
   if (found.waited_s !== undefined) rows.push(["has waited", lasting(found.waited_s)]);
   if (found.ahead !== undefined) rows.push(["before it", `${found.ahead} submitted earlier; ${found.policy} decides`]);
-  if (found.alternative) rows.push(["score", `${Number(found.score).toPrecision(4)}; the best is job ${found.alternative.job}'s, ${Number(found.alternative.score).toPrecision(4)}`]);
+  if (found.rank) rows.push(["score", `${found.score === null ? "none yet" : Number(found.score).toPrecision(4)} (${found.score_is}): rank ${found.rank} of ${found.waiting}`]);
+  (found.first || []).forEach(other => rows.push(["before it", `job ${other.job}: ${other.why}`]));
+  if (found.no_score) rows.push(["score", found.no_score]);
   if (found.note) rows.push(["note", found.note]);
   $("explained-title").textContent = `Job ${number} is ${found.state}`;
   $("explanation").replaceChildren(...rows.flatMap(([term, text]) => [make("dt", term), make("dd", text)]));

@@ -1,0 +1,147 @@
+"""Forgetting jobs that ended long ago: first the files of their runs, later their rows in the journal.
+
+The numbers of jobs whose files go are written down before: a restore of an older backup must not run them again. Each
+step can be repeated, so that a daemon killed between two of them leaves nothing wrong.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lepton_rl.errors import JournalError
+from lepton_rl.node.database import fsync
+from lepton_rl.node.journal import Journal
+from lepton_rl.node.past import DAY_S
+
+_log = logging.getLogger(__name__)
+AT_ONCE = 50
+"""Jobs forgotten in one transaction."""
+_PAUSE_S = 0.02  # between two steps: what has come up meanwhile goes first
+_REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRules:
+    """How long ended jobs are kept, days since their end; None is for ever.
+
+    Attributes:
+        journal_days: their rows in the journal.
+        logs_days: the folders of their runs, logs among them; never longer than the rows.
+    """
+
+    journal_days: float | None = 90.0
+    logs_days: float | None = 30.0
+
+    @property
+    def folder_days(self) -> float | None:
+        """Days for which a folder is kept: without its row it would look like a job of another journal."""
+        kept = [days for days in (self.journal_days, self.logs_days) if days is not None]
+        return min(kept) if kept else None
+
+
+def removed_jobs(state_dir: Path) -> set[int]:
+    """Return the jobs whose folders were removed, or were about to be."""
+    with suppress(FileNotFoundError):
+        lines = (state_dir / "jobs" / _REMOVED).read_text(errors="replace").split("\n")
+        return {int(line) for line in lines[:-1] if line.isdecimal()}
+    return set()
+
+
+def remove_folders(state_dir: Path, jobs: Sequence[int]) -> int:
+    """Remove the folders of these jobs' runs, after their numbers are on the disk; return how many there were."""
+    folders = [folder for job in jobs if (folder := state_dir / "jobs" / str(job)).is_dir()]
+    if not folders:
+        return 0
+    record = state_dir / "jobs" / _REMOVED
+    opened = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:  # what a kill may have left of a line becomes no number
+        os.write(opened, b"-\n" + "".join(f"{folder.name}\n" for folder in folders).encode())
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+    fsync(record.parent)
+    removed = 0
+    for folder in folders:
+        try:
+            shutil.rmtree(folder)
+            removed += 1
+        except OSError as error:
+            _log.error("%s: the files of an ended job cannot be removed: %s", folder, error.strerror or error)
+    return removed
+
+
+def outdated(journal: Journal, state_dir: Path, rules: RetentionRules, now: float) -> Iterator[Callable[[], int]]:
+    """Yield what is to be done, in small steps: those that touch files alone, then those that write the journal.
+
+    Each step returns how many jobs it was about. A step of the journal takes jobs without a folder alone.
+    """
+    if rules.folder_days is not None:
+        there = _numbers(state_dir)
+        old = [job for job in journal.past.ended_before(now - rules.folder_days * DAY_S) if job in there]
+        for begin in range(0, len(old), AT_ONCE):
+            yield _Files(state_dir, old[begin : begin + AT_ONCE])
+    if rules.journal_days is not None:
+        there, last, before = _numbers(state_dir), 0, now - rules.journal_days * DAY_S
+        while jobs := journal.past.ended_before(before, after=last, most=AT_ONCE):
+            last = jobs[-1]
+            yield _Rows(journal, [job for job in jobs if job not in there])
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    state_dir: Path
+    jobs: Sequence[int]
+
+    def __call__(self) -> int:
+        return remove_folders(self.state_dir, self.jobs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    journal: Journal
+    jobs: Sequence[int]
+
+    def __call__(self) -> int:
+        self.journal.past.forget(self.jobs)
+        return len(self.jobs)
+
+
+def forget_now(journal: Journal, state_dir: Path, rules: RetentionRules, now: float) -> tuple[int, int]:
+    """Do all that is to be done at a moment; return how many folders and how many rows are gone."""
+    folders = rows = 0
+    for step in outdated(journal, state_dir, rules, now):
+        done = step()
+        folders, rows = (folders + done, rows) if isinstance(step, _Files) else (folders, rows + done)
+    return folders, rows
+
+
+async def forget_daily(
+    journal: Journal, state_dir: Path, rules: RetentionRules, wall: Callable[[], float], period_s: float = DAY_S
+) -> None:
+    """Do it now and then once a day, while the daemon goes on: files go in another thread, rows a few at a time."""
+    while True:
+        folders = rows = 0
+        try:
+            for step in outdated(journal, state_dir, rules, wall()):
+                if isinstance(step, _Files):
+                    folders += await asyncio.to_thread(step)
+                else:
+                    rows += step()
+                await asyncio.sleep(_PAUSE_S)
+        except (JournalError, OSError) as error:
+            _log.error("ended jobs were not forgotten: %s; tried again in a day", error)
+        if folders or rows:
+            _log.info("forgot ended jobs: the files of %d, the journal's rows of %d", folders, rows)
+        await asyncio.sleep(period_s)
+
+
+def _numbers(state_dir: Path) -> set[int]:
+    """Return the jobs that have a folder."""
+    with suppress(FileNotFoundError), os.scandir(state_dir / "jobs") as found:
+        return {int(entry.name) for entry in found if entry.name.isdecimal()}
+    return set()
