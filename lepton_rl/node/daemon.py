@@ -231,7 +231,11 @@ def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:
     def may_stop(job: int) -> bool:
         return cluster.journal.job(job).request.restartable
 
-    return Guard(setup.policy, setup.fallback, setup.names, setup.guard, may_stop=may_stop)
+    guard = Guard(
+        setup.policy, setup.fallback, setup.names, setup.guard, may_stop=may_stop, check_gpus=cluster.check_gpus
+    )
+    cluster.starving = guard.starving
+    return guard
 
 
 async def _feed_back(service: Service, period_s: float) -> None:

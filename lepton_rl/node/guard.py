@@ -127,6 +127,7 @@ class Guard:
         names: of both.
         rules: what the policy is allowed.
         may_stop: whether a running job may be preempted or moved.
+        check_gpus: raises IllegalAction where a job may not be placed on these GPUs.
         on_verdict: told of each decision, before it is carried out.
     """
 
@@ -138,6 +139,7 @@ class Guard:
         rules: GuardRules | None = None,
         *,
         may_stop: Callable[[int], bool] = lambda job: True,
+        check_gpus: Callable[[int, Sequence[int]], None] = lambda job, gpus: None,
         on_verdict: Callable[[Verdict, Snapshot], None] = lambda verdict, snapshot: None,
     ) -> None:
         self.policy, self.fallback = policy, fallback
@@ -146,7 +148,7 @@ class Guard:
         self.counts: Counter[str] = Counter()
         self.seconds: deque[float] = deque(maxlen=1000)
         self.waits: deque[float] = deque(maxlen=_WAITS_KEPT)
-        self._may_stop, self.on_verdict = may_stop, on_verdict
+        self._may_stop, self._check_gpus, self.on_verdict = may_stop, check_gpus, on_verdict
         self._worker: _Worker | None = None
         self._used = False
         self._acted_at: deque[float] = deque()
@@ -285,6 +287,8 @@ class Guard:
             after = snapshot.after(action)
             if isinstance(action, Preempt | Migrate) and not self._may_stop(action.job):
                 raise IllegalAction(f"{who} wants to stop job {action.job}, which is not declared restartable")
+            if isinstance(action, Start | Migrate):
+                self._check_gpus(action.job, after.gpus_of(action.job))
             snapshot = after
         return actions
 
