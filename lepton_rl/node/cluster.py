@@ -43,6 +43,8 @@ TICK_S = 1.0
 """How often the node looks at its telemetry, at reservations and at jobs that begin later."""
 PROCESSES_AGE_S = 1.0
 """A list of processes older than this is asked for anew before a job starts: somebody else may be on the GPU."""
+SERVED_TURNS = 8
+"""Of the loop between two starts: enough for a request that has come to be read, answered and written."""
 METERING_S = 30.0
 """How often what runs use goes to the journal."""
 
@@ -267,6 +269,15 @@ class NodeCluster:
         self._decided_at = self.clock.monotonic()
         if not self._closing:
             self._start_reserved()
+        return not self._closing
+
+    def serve(self) -> bool:
+        """Give those who ask something their answer, between two of the many actions of a decision.
+
+        Returns:
+            False when the daemon is to end: what has not been done is the next one's to decide.
+        """
+        self.loop.run_until_complete(_turn(SERVED_TURNS))
         return not self._closing
 
     def narrow(self) -> bool:
@@ -589,3 +600,9 @@ class NodeCluster:
             self.decide()
             self.gpus.write()
             self.on_change()
+
+
+async def _turn(times: int) -> None:
+    """Let a loop look at its descriptors so many times, and call what is due."""
+    for _ in range(times):
+        await asyncio.sleep(0)

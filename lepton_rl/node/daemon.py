@@ -210,6 +210,8 @@ def decide_for_ever(cluster: NodeCluster, guard: Guard) -> None:
                 _log.error("%s was not done: %s", action, error)
             except Exception:
                 _log.exception("%s was not done", action)
+            if not cluster.serve():
+                break
 
 
 def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:

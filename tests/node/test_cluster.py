@@ -1,5 +1,6 @@
 """A node behind the Cluster protocol: real processes on the GPUs of a fake driver."""
 
+import asyncio
 import os
 import resource
 import subprocess
@@ -685,3 +686,29 @@ def test_a_stranger_that_came_since_the_last_look_is_seen_before_a_start(
         assert node.job(job).state is JobState.WAITING
         node.cluster.apply(Start(job, (1,)))
         node.wait_for(job, JobState.DONE)
+
+
+def test_a_node_answers_between_the_starts_of_one_decision(node: LiveNode) -> None:
+    guard = node.under(make_policy(EASY), make_policy(EASY))
+    jobs = [node.submit("true", gpu_milli=100) for _ in range(12)]
+    begun: list[int] = []
+
+    async def ask() -> None:
+        """See how many jobs have been started each time that the loop turns, until all have been."""
+        while len(begun) == 0 or begun[-1] < len(jobs):
+            begun.append(node.journal.runs_begun())
+            await asyncio.sleep(0)
+        node.cluster.close()
+
+    asking = node.cluster.loop.create_task(ask())
+    decide_for_ever(node.cluster, guard)
+    assert asking.done()
+    assert set(begun) >= set(range(len(jobs) + 1))
+
+
+def test_a_daemon_that_is_told_to_end_starts_no_more_of_a_decision(node: LiveNode) -> None:
+    guard = node.under(make_policy(EASY), make_policy(EASY))
+    jobs = [node.submit("true", gpu_milli=100) for _ in range(12)]
+    guard.on_verdict = lambda verdict, snapshot: node.cluster.close()
+    decide_for_ever(node.cluster, guard)
+    assert [node.job(job).state for job in jobs[1:]] == [JobState.WAITING] * 11
