@@ -31,6 +31,8 @@ def status(state: State = None, json: Json = False) -> None:
         )
     for alert in found["alerts"]:
         typer.echo(f"alert: {alert['text']}")
+    if found["trial"] is not None:
+        typer.echo(f"on trial: {found['trial']['text']}")
     jobs = ", ".join(f"{count} {name}" for name, count in found["jobs"].items() if count) or "none"
     fallbacks = sum(found["fallbacks"].values())
     typer.echo(f"jobs: {jobs}; decisions: {found['decisions']}, by the fallback: {fallbacks}")

@@ -80,7 +80,7 @@ def node_setup(
         acting = (
             Shadow(acting, other, (name, policy_name(other)))
             if canary_share is None
-            else Canary(acting, other, canary_share, policy_name(other))
+            else Canary(acting, other, canary_share, policy_name(other), name)
         )
     guard = config.guard
     return NodeSetup(

@@ -216,17 +216,26 @@ def decide_for_ever(cluster: NodeCluster, guard: Guard) -> None:
 
 def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
     """Write down what this node is, for those who read its journal later."""
+    trial = {"policy": setup.policy_spec, "trial": setup.trial_spec, "canary_share": setup.canary_share}
     about = {
+        "trial_since": _trial_since(setup.state_dir / NODE, json.loads(json.dumps(trial, default=str))),
         "cluster": describe_cluster(hardware.cluster),
         "gpus": list(hardware.uuids),
-        "policy": setup.policy_spec,
-        "trial": setup.trial_spec,
-        "canary_share": setup.canary_share,
+        **trial,
         "placement": setup.rules.placement.name.lower(),
         "default_time_s": setup.rules.default_time_s,
     }
     with replacing(setup.state_dir / NODE) as draft:
         draft.write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")
+
+
+def _trial_since(path: Path, trial: dict[str, Any]) -> float:
+    """Return when the trial began, Unix seconds: now, or where a former daemon had the same one, when that began."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # damaged or of an earlier version: anew
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if all(before.get(name) == value for name, value in trial.items()):
+            return float(before["trial_since"])
+    return time.time()
 
 
 def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:

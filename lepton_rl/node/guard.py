@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -59,6 +59,7 @@ class Verdict:
         seconds: that the one who decided took.
         fallback_reason: why not the policy, in a sentence; empty where it did.
         refused: what the policy had wanted, in words, where that was the reason.
+        started: jobs that start, by "acting" and "canary", where two policies share the decision.
     """
 
     actions: tuple[Action, ...]
@@ -66,6 +67,7 @@ class Verdict:
     seconds: float
     fallback_reason: str = ""
     refused: tuple[str, ...] = ()
+    started: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class _TooOften(IllegalAction):
@@ -237,7 +239,9 @@ class Guard:
             return self._by_fallback(snapshot, str(refused), "rate", answer.actions)
         except Exception as refused:
             return self._by_fallback(snapshot, _one_line(refused), "illegal", answer.actions)
-        return Verdict(actions, self.policy_name, answer.seconds)
+        # Of the decision just made: the policy's thread rests until it is asked again.
+        by = str(getattr(self.policy, "deciders", self.policy_name))
+        return Verdict(actions, by, answer.seconds, started=getattr(self.policy, "started", {}))
 
     def _by_fallback(self, snapshot: Snapshot, reason: str, kind: str, refused: Sequence[object] = ()) -> Verdict:
         self.counts[f"fallback_{kind}"] += 1

@@ -17,6 +17,7 @@ from lepton_rl.experiments.node_replay import replay
 from lepton_rl.node.export import read_jobs
 from lepton_rl.node.jobs import JobRequest, JobState, RunEnd
 from lepton_rl.node.journal import Journal
+from lepton_rl.node.ledger import Decision
 from lepton_rl.node.paths import JOURNAL, NODE
 from lepton_rl.workloads import Trace
 from lepton_rl.workloads.plain_csv import read_csv, write_csv
@@ -158,8 +159,29 @@ def test_two_policies_are_compared_on_the_same_jobs(tmp_path: Path, trace: Trace
     assert "canary" not in found
 
 
-def test_a_canarys_jobs_stand_apart(tmp_path: Path, trace: Trace) -> None:
-    folder = node(tmp_path, trace, as_it_ran(trace, "saf"), {"trial": "fcfs", "canary_share": 0.3})
+def test_a_canarys_jobs_are_those_that_it_started_since_the_trial_began(tmp_path: Path, trace: Trace) -> None:
+    trial = {"trial": "fcfs", "canary_share": 0.3, "trial_since": BEGAN + 200.0}
+    outcome = as_it_ran(trace, "saf")
+    folder = node(tmp_path, trace, outcome, trial)
+    assert compare(folder)["canary"] == {}  # nobody has decided anything since
+    with Journal(folder / JOURNAL) as journal:
+        for row in np.argsort(outcome.first_start):
+            job = int(row) + 1
+            doubt = job % 5 == 0  # then it is the fallback's
+            started: dict[str, dict[str, list[int]]] = (
+                {} if doubt else {"started": {"acting": [], "canary": []} | {_role(job): [job]}}
+            )
+            journal.ledger.decide(
+                Decision(
+                    time=BEGAN + float(outcome.first_start[row]), policy="saf", decision_s=0.0,
+                    fallback_reason="doubt" if doubt else None, detail={"actions": [], "by": "saf", **started},
+                )
+            )  # fmt: skip
+    late = [job for job in range(1, 61) if outcome.first_start[job - 1] >= 200.0 and job % 5]
     groups = compare(folder)["canary"]
-    assert groups["acting"]["jobs"] + groups["canary"]["jobs"] == 60
-    assert 5 < groups["canary"]["jobs"] < 35
+    assert groups["canary"]["jobs"] == sum(_role(job) == "canary" for job in late)
+    assert groups["acting"]["jobs"] == sum(_role(job) == "acting" for job in late)
+
+
+def _role(job: int) -> str:
+    return "canary" if job % 3 == 0 else "acting"
