@@ -56,11 +56,14 @@ def _deciders(state_dir: Path, since: float) -> dict[int, str]:
     """Who decided on each job that started since a time, "acting" or "canary"; those of the fallback are not there."""
     with Journal(state_dir / JOURNAL, read_only=True) as journal:
         decisions = journal.ledger.decisions(since, last=_ALL)
+        began = {record.id: record.start_time for record in journal.jobs(since=since)}
     found: dict[int, str] = {}
     for decision in decisions:
         for role, jobs in decision.detail.get("started", {}).items():
             for job in jobs:
-                found.setdefault(int(job), str(role))  # who let it wait until its first start
+                start = began.get(int(job))
+                if start is not None and decision.time <= start:  # the last one counts: a start may be put off
+                    found[int(job)] = str(role)
     return found
 
 

@@ -94,6 +94,7 @@ class Canary:
         self._turns = 0
         self._failed = False
         self._acted: set[str] = set()
+        self._own: set[int] = set()
         self.record = TrialRecord()
         self.started: Mapping[str, tuple[int, ...]] = {}
         """Jobs that the last decision starts, by who decided: "acting" or "canary"."""
@@ -142,7 +143,8 @@ class Canary:
         if actions:
             self._acted.add(role)
         if role == "canary":
-            self.record.counts["started"] += len(started)
+            self._own.update(started)  # a start that is put off is decided again, and counts once
+            self.record.counts["started"] = len(self._own)
 
     def _count(self, seen: Snapshot, wanted: Sequence[Action] | None) -> None:
         """Count a decision of the canary's, and whether the acting policy would have made the same of these jobs."""

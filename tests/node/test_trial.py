@@ -125,6 +125,13 @@ def test_a_canary_that_fails_leaves_its_jobs_to_the_acting_policy_by_name() -> N
     assert canary.started == {"acting": (0, 1, 2, 3)}
 
 
+def test_a_start_that_is_put_off_and_decided_again_counts_once() -> None:
+    canary = Canary(make_policy("fcfs"), make_policy("sjf"), 0.5)
+    first = started(canary, waiting(gpus=40))
+    started(canary, waiting(gpus=40))
+    assert canary.record.counts["started"] == sum(of_canary(job, 0.5) for job in first)
+
+
 def test_a_shadow_says_how_often_both_agree() -> None:
     shadow = Shadow(make_policy("fcfs"), make_policy("fcfs"), NAMES)
     shadow.decide(waiting())
