@@ -26,7 +26,7 @@ def explain(record: JobRecord, cluster: NodeCluster, guard: Guard) -> dict[str, 
     if found["why"]:
         return found
     snapshot = cluster.snapshot_of(record)
-    if record.id not in snapshot.queue.id:
+    if record.id not in snapshot.queue.id or record.id in cluster.snapshot().running.id:  # a start was put off
         found["why"] = "it is about to start, or its last run has not left its GPUs yet"
         return found
     found |= _fit(record, snapshot, cluster)
