@@ -129,3 +129,26 @@ def daemon(quick: bool) -> Iterator[Row]:
         status, queue = (_least_seconds(lambda verb=verb: client.call(verb), 5) for verb in ("status", "queue"))  # type: ignore[misc]
         jobs = many + count + WAITING + GPUS
         yield Row(f"status with {jobs:,} jobs", 1e3 * status, "ms", at_most(200.0), details={"queue, ms": 1e3 * queue})
+    yield from _burst(quick)
+
+
+def _burst(quick: bool) -> Iterator[Row]:
+    """How fast a daemon answers while it starts many short jobs that came at once."""
+    count = 200 if quick else 1000
+    with _daemon() as (state, _), NodeClient(state / SOCKET, timeout_s=None) as client:
+        list(client.call_each([_job(1.0, 0.1) for _ in range(count)]))
+        began, done = time.perf_counter(), 0
+        seconds: list[float] = []
+        while done < count:
+            asked = time.perf_counter()
+            done = client.call("status")["jobs"]["done"]
+            seconds.append(time.perf_counter() - asked)
+            time.sleep(0.05)
+        seconds.sort()
+        yield Row(
+            f"status while {count:,} jobs start", 1e3 * seconds[-1], "ms", at_most(500.0),
+            details={
+                "median, ms": 1e3 * seconds[len(seconds) // 2],
+                "jobs/s from start to end": count / (time.perf_counter() - began),
+            },
+        )  # fmt: skip

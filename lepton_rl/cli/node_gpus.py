@@ -35,6 +35,8 @@ def status(state: State = None, json: Json = False) -> None:
         typer.echo(found["feedback"])
     if found["time_limit"] == "requested":
         typer.echo("jobs are ended when they have run for longer than their --time")
+    if found["trial"] is not None:
+        typer.echo(f"on trial: {found['trial']['text']}")
     jobs = ", ".join(f"{count} {name}" for name, count in found["jobs"].items() if count) or "none"
     fallbacks = sum(found["fallbacks"].values())
     typer.echo(f"jobs: {jobs}; decisions: {found['decisions']}, by the fallback: {fallbacks}")

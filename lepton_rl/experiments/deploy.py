@@ -29,6 +29,7 @@ from lepton_rl.node.power_helper import HelperPower
 from lepton_rl.node.promotion import Weighted
 from lepton_rl.node.retention import RetentionRules
 from lepton_rl.node.trial import Canary, Shadow
+from lepton_rl.simulator.scores import PREEMPTIVE_ORDERS
 
 _POWER = {
     "off": "a policy that asks for power limits is refused",
@@ -77,12 +78,14 @@ def node_setup(
     name = policy_name(acting)
     if canary_share is not None and trial is None:
         raise ConfigError("a canary is the policy that --shadow names; give that too")
+    decide = [acting]
     if trial is not None:
         other = make_policy(trial)
+        decide.append(other)
         acting = (
             Shadow(acting, other, (name, policy_name(other)))
             if canary_share is None
-            else Canary(acting, other, canary_share, policy_name(other))
+            else Canary(acting, other, canary_share, policy_name(other), name)
         )
     guard = config.guard
     return NodeSetup(
@@ -91,7 +94,7 @@ def node_setup(
         fallback=fallback,
         names=(name, policy_name(fallback)),
         open_devices=lambda: open_devices(config),
-        check=lambda hardware: check_policy(acting, hardware),
+        check=lambda hardware: [sentence for each in decide for sentence in check_policy(each, hardware)],
         rules=_rules(config.jobs),
         guard=GuardRules(**guard.model_dump()),
         runs=run_settings(config.jobs),
@@ -184,7 +187,11 @@ def check_policy(policy: Policy, hardware: NodeHardware) -> list[str]:
         BundleError: it cannot run here.
     """
     if not isinstance(policy, LearnedPolicy):
-        return [f"{policy_name(policy)} is a heuristic: it runs on any node"]
+        stops = (
+            f"{policy_name(policy)} stops running jobs for others: a decision that would stop a job not submitted with "
+            "--restartable is refused as a whole, and the fallback decides"
+        )
+        return [f"{policy_name(policy)} is a heuristic: it runs on any node", *([stops] if preempts(policy) else [])]
     cluster = hardware.cluster
     policy.check_cluster(cluster)
     notes = [f"codec {policy.codec.actions}, {policy.codec.window} visible jobs, network {policy.network}"]
@@ -197,6 +204,11 @@ def check_policy(policy: Policy, hardware: NodeHardware) -> list[str]:
         notes.append("the bundle does not say what it saw in its training: states unlike those are not recognised")
     notes += _validation(policy.about)
     return notes
+
+
+def preempts(policy: Policy) -> bool:
+    """Return whether a policy is known to stop running jobs: by its order, or by its setting `preempt`."""
+    return getattr(policy, "order", None) in PREEMPTIVE_ORDERS or getattr(policy, "preempt", False) is True
 
 
 def _validation(about: Mapping[str, Any]) -> list[str]:

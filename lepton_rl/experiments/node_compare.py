@@ -13,9 +13,11 @@ from lepton_rl.core.slowdown import bounded_slowdown
 from lepton_rl.errors import NodeError
 from lepton_rl.experiments.node_replay import Replay, read_about, replay
 from lepton_rl.experiments.statistics import block_length, estimate
-from lepton_rl.node.trial import of_canary
+from lepton_rl.node.journal import Journal
+from lepton_rl.node.paths import JOURNAL
 
 Interval = dict[str, float | None]
+_ALL = 1 << 62  # decisions: as many as there are
 
 
 def compare(state_dir: Path, trial: str | None = None, since: float = 0.0) -> dict[str, Any]:
@@ -45,21 +47,35 @@ def compare(state_dir: Path, trial: str | None = None, since: float = 0.0) -> di
             "wait_s": _interval(both[1].wait - both[0].wait),
         },
     }
-    share = about.get("canary_share")
-    if share:
-        found["canary"] = _groups(both[0], float(share))
+    if about.get("canary_share"):
+        found["canary"] = _groups(both[0], _deciders(state_dir, max(since, float(about.get("trial_since", 0.0)))))
     return found
 
 
-def _groups(real: Replay, share: float) -> dict[str, Any]:
-    """What the jobs of each policy came to on the node."""
+def _deciders(state_dir: Path, since: float) -> dict[int, str]:
+    """Who decided on each job that started since a time, "acting" or "canary"; those of the fallback are not there."""
+    with Journal(state_dir / JOURNAL, read_only=True) as journal:
+        decisions = journal.ledger.decisions(since, last=_ALL)
+        began = {record.id: record.start_time for record in journal.jobs(since=since)}
+    found: dict[int, str] = {}
+    for decision in decisions:
+        for role, jobs in decision.detail.get("started", {}).items():
+            for job in jobs:
+                start = began.get(int(job))
+                if start is not None and decision.time <= start:  # the last one counts: a start may be put off
+                    found[int(job)] = str(role)
+    return found
+
+
+def _groups(real: Replay, deciders: dict[int, str]) -> dict[str, Any]:
+    """What the jobs that each policy started came to on the node."""
     trace = real.history.trace
-    own = np.array([of_canary(int(job), share) for job in trace.job_id])
+    by = np.array([deciders.get(int(job), "") for job in trace.job_id])
     slowdown = bounded_slowdown(real.real_wait, trace.run_time)
     return {
-        name: _figures(real.real_wait[rows], slowdown[rows]) | {"jobs": int(rows.sum())}
-        for name, rows in (("acting", ~own), ("canary", own))
-        if rows.any()
+        name: _figures(real.real_wait[by == name], slowdown[by == name]) | {"jobs": int((by == name).sum())}
+        for name in ("acting", "canary")
+        if (by == name).any()
     }
 
 

@@ -64,6 +64,8 @@ class Replay:
                 "node": None, "simulated": float(np.count_nonzero(np.abs(real - simulated) > 1.0)), "difference": None,
             },
         }  # fmt: skip
+        begun = self.wait + self.history.trace.submit_time
+        rows["most starts within 1 s"] = _beside(_most_within(self.history.start, 1.0), _most_within(begun, 1.0))
         if self.history.energy_j is not None and self.energy_j is not None:
             rows["energy of jobs, kWh"] = _beside(
                 self.history.energy_j / JOULES_PER_KWH, self.energy_j / JOULES_PER_KWH
@@ -123,6 +125,12 @@ def read_about(state_dir: Path) -> dict[str, Any]:
     except ValueError:
         raise NodeError(f"{path}: this file is damaged; start the node once, which writes it anew") from None
     return about
+
+
+def _most_within(times: NDArray[np.float64], seconds: float) -> float:
+    """The most of these times that lie within so many seconds of each other: a node starts jobs one after the other."""
+    ordered = np.sort(times)
+    return float((np.searchsorted(ordered, ordered + seconds, side="right") - np.arange(len(ordered))).max())
 
 
 def _beside(real: float | np.floating[Any], simulated: float | np.floating[Any]) -> Figures:

@@ -6,12 +6,13 @@ processes. What a GPU is doing comes from telemetry, what a job is doing from th
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
+from lepton_rl.core.arrays import Floats
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.devices import DeviceError, Telemetry
@@ -25,7 +26,15 @@ from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.jobs import ACTIVE, JobRecord, JobRequest, JobState, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.lifecycle import GpuState, GpuStatus
-from lepton_rl.node.reservations import entitled, in_force, kept_free
+from lepton_rl.node.reservations import (
+    Window,
+    begin_of,
+    entitled,
+    in_force,
+    next_reservations,
+    runs_into,
+    windows,
+)
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.time_limits import TimeLimits, over_limit
 from lepton_rl.node.view import GpuView, JobRows, RunningJob, Views
@@ -35,6 +44,8 @@ TICK_S = 1.0
 """How often the node looks at its telemetry, at reservations and at jobs that begin later."""
 PROCESSES_AGE_S = 1.0
 """A list of processes older than this is asked for anew before a job starts: somebody else may be on the GPU."""
+SERVED_TURNS = 8
+"""Of the loop between two starts: enough for a request that has come to be read, answered and written."""
 METERING_S = 30.0
 """How often what runs use goes to the journal."""
 
@@ -121,6 +132,8 @@ class NodeCluster:
         self._holding: dict[int, RunRecord] = {}  # by job; orphans of lost jobs too
         self._targets: dict[int, tuple[str, ...]] = {}  # where a job that is being moved goes
         self._view: Snapshot | None = None
+        self._windows, self._step, self._planned = [Window(0.0)], 0, 0.0  # of the decision; when it was planned
+        self.starving: Callable[[Snapshot], tuple[int, float] | None] = lambda snapshot: None
         self._decided_at = -float("inf")
         self._due = asyncio.Event()
         self._closing = False
@@ -216,15 +229,30 @@ class NodeCluster:
         """Return the jobs that wait, those that begin later too, in order of submission."""
         return [job.record for _, job in sorted(self._jobs.items()) if job.record.state is JobState.WAITING]
 
-    def unavailable(self) -> list[str]:
-        """Return which GPUs take no new work now, and why, a sentence each."""
+    def unavailable(self, record: JobRecord | None = None) -> list[str]:
+        """Return which GPUs take no new work now, or not this job, and why, a sentence each."""
         status = self.gpus.status
         out = {uuid: f"{status[uuid].state}: {status[uuid].reason}" for uuid in status if not status[uuid].takes_work}
-        soon, moving = self._kept_free(self.clock.wall()), {uuid for uuids in self._targets.values() for uuid in uuids}
-        ahead = dict.fromkeys(soon, "reserved soon: a job that waits would run into it")
-        ahead |= dict.fromkeys(moving, "kept for a job that moves")
-        found = {self.hardware.number_of(uuid): why for uuid, why in (ahead | out).items()}
-        return [f"GPU {number} is {why}" for number, why in sorted(found.items())]
+        moving = {uuid for uuids in self._targets.values() for uuid in uuids}
+        why = {
+            uuid: f"is {reason}" for uuid, reason in (out | dict.fromkeys(moving, "kept for a job that moves")).items()
+        }
+        found = {number: f"GPU {number} {why[uuid]}" for number, uuid in enumerate(self.hardware.uuids) if uuid in why}
+        if record is not None:
+            found = self._run_into(record, self.clock.wall()) | found
+        return [why for _, why in sorted(found.items())]
+
+    def check_gpus(self, job: int, gpus: Sequence[int]) -> None:
+        """Refuse GPUs that are reserved before a job would end on them.
+
+        Raises:
+            IllegalAction: names the first of them.
+        """
+        known = self._jobs.get(job)
+        taken = {} if known is None else self._run_into(known.record, self._planned)
+        for gpu in gpus:
+            if gpu in taken:
+                raise IllegalAction(f"job {job}: {taken[gpu]}")
 
     def gpu_of(self, uuid: str) -> GpuStatus:
         """Return the state of a GPU."""
@@ -233,7 +261,13 @@ class NodeCluster:
     # The Cluster protocol ---------------------------------------------------------------------------------------
 
     def advance(self) -> bool:
-        """Wait until there is something to decide; False when the daemon is to end."""
+        """Wait until there is something to decide; False when the daemon is to end.
+
+        Where GPUs are reserved ahead and jobs that wait would run into that, the jobs that would not are a decision
+        of their own, right after that on all jobs.
+        """
+        if not self._closing and self.narrow():
+            return True
         self.loop.run_until_complete(self._due.wait())
         self._due.clear()
         self._decided_at = self.clock.monotonic()
@@ -241,11 +275,36 @@ class NodeCluster:
             self._start_reserved()
         return not self._closing
 
+    def serve(self) -> bool:
+        """Give those who ask something their answer, between two of the many actions of a decision.
+
+        Returns:
+            False when the daemon is to end: what has not been done is the next one's to decide.
+        """
+        self.loop.run_until_complete(_turn(SERVED_TURNS))
+        return not self._closing
+
+    def narrow(self) -> bool:
+        """Go on to the jobs that end before the next reservation ahead; False, and back to all, if there are none."""
+        self._step = (self._step + 1) % len(self._windows)
+        self._view = None
+        return self._step > 0
+
     def snapshot(self) -> Snapshot:
         """Return what a policy can know now; what was applied since the last event is in it."""
         if self._view is None:
-            self._view = self._look()
+            if self._step == 0:
+                self._plan()
+            self._view = self._seen(self._windows[self._step])
         return self._view
+
+    def snapshot_of(self, record: JobRecord) -> Snapshot:
+        """Return all jobs that wait, and the GPUs as one of them could have them: what tells why it waits."""
+        wall = self.clock.wall()
+        running = [self._running(number, run) for number, run in self._holding.items() if self._is_whole(run)]
+        waiting = [self._row(known) for known in self._ready(wall)]
+        out = self._out() | self._run_into(record, wall).keys()
+        return self._views.build(self.time, waiting, running, GpuView(frozenset(out), self.gpus.power_limits_mw()))
 
     def apply(self, action: Action) -> None:
         """Carry an action out: processes are started, signalled or moved.
@@ -260,6 +319,8 @@ class NodeCluster:
         after = before.after(action)
         if isinstance(action, Preempt | Migrate):
             self._check_restartable(action)
+        if isinstance(action, Start | Migrate):
+            self.check_gpus(action.job, after.gpus_of(action.job))
         if isinstance(action, Start):
             uuids = self._uuids(after.gpus_of(action.job))
             self._check_alone(action.job, uuids)
@@ -328,18 +389,63 @@ class NodeCluster:
     def _uuids(self, gpus: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self.hardware.uuids[gpu] for gpu in gpus)
 
-    def _look(self) -> Snapshot:
-        now, wall = self.time, self.clock.wall()
+    def _plan(self) -> None:
+        """Work out the steps of the next decision."""
+        self._planned = wall = self.clock.wall()
+        ready = [known.record.request for known in self._ready(wall)]
+        asked = {(self._end(request, wall), max(1, -(-request.gpu_milli // 1000))) for request in ready}
+        runs = [self._jobs[job].record.request for job in self._holding if job in self._jobs]
+        movable = [self._end(request, wall) for request in runs if request.restartable]
+        ahead = next_reservations(self.journal.ledger, wall)
+        found = windows(asked, [begin_of(ahead.get(uuid)) for uuid in self.hardware.uuids], movable)
+        late = None if len(found) == 1 else self.starving(self._seen(found[0]))
+        for step in found[1:]:  # a shorter job may need GPUs that the first step gives away again and again
+            alone = Window(step.until)
+            starves = self.starving(self._seen(alone))
+            if starves is not None and (late is None or starves[1] > late[1]):
+                found, late = [alone], starves
+        self._windows = found
+
+    def _seen(self, window: Window) -> Snapshot:
+        """Return what one step of a decision is about."""
+        wall, ahead = self._planned, next_reservations(self.journal.ledger, self._planned)
         waiting = [
-            self.rows.row(number, job.record.request, job.submitted, job.served)
-            for number, job in self._jobs.items()
-            if job.record.state is JobState.WAITING
-            and number not in self._holding
-            and number not in self._targets
-            and job.record.request.begin_time <= wall
+            self._row(known) for known in self._ready(wall) if window.shows(self._end(known.record.request, wall))
         ]
         running = [self._running(number, run) for number, run in self._holding.items() if self._is_whole(run)]
-        return self._views.build(now, waiting, running, self._gpu_view(wall))
+        withheld = {
+            number for number, uuid in enumerate(self.hardware.uuids) if not window.offers(begin_of(ahead.get(uuid)))
+        }
+        view = GpuView(frozenset(self._out() | withheld), self.gpus.power_limits_mw())
+        return self._views.build(self.time, waiting, running, view)
+
+    def _ready(self, wall: float) -> list[_Job]:
+        """The jobs that could start."""
+        return [
+            known
+            for number, known in self._jobs.items()
+            if known.record.state is JobState.WAITING
+            and number not in self._holding
+            and number not in self._targets
+            and known.record.request.begin_time <= wall
+        ]
+
+    def _row(self, known: _Job) -> Floats:
+        return self.rows.row(known.record.id, known.record.request, known.submitted, known.served)
+
+    def _end(self, request: JobRequest, wall: float) -> float:
+        """When a job would end if it started now."""
+        return wall + self.rows.requested_s(request)
+
+    def _run_into(self, record: JobRecord, wall: float) -> dict[int, str]:
+        """The GPUs, by number, that are reserved before a job would end on them, and that in words."""
+        asked_s, said = self.rows.requested_s(record.request), record.request.requested_s is not None
+        ahead = next_reservations(self.journal.ledger, wall)
+        return {
+            number: runs_into(number, ahead[uuid], asked_s, said=said)
+            for number, uuid in enumerate(self.hardware.uuids)
+            if wall + asked_s > begin_of(ahead.get(uuid))
+        }
 
     def _is_whole(self, run: RunRecord) -> bool:
         """Whether all GPUs of a run are GPUs of this node: one may have been taken out under it, or divided."""
@@ -354,19 +460,12 @@ class NodeCluster:
         started = (run.started_time or run.starting_time) - self._created
         return RunningJob(row, min(started, self.time), tuple(map(self.hardware.number_of, run.gpu_uuids)))
 
-    def _gpu_view(self, wall: float) -> GpuView:
+    def _out(self) -> set[int]:
+        """GPUs that take no new work, whatever asks for them."""
         status = self.gpus.status
-        out = {number for number, uuid in enumerate(self.hardware.uuids) if not status[uuid].takes_work}
-        out |= {self.hardware.number_of(uuid) for uuid in self._kept_free(wall)}
         partly = [run for run in self._holding.values() if not self._is_whole(run)]
         kept = {uuid for uuids in (*self._targets.values(), *(run.gpu_uuids for run in partly)) for uuid in uuids}
-        out |= {number for number, uuid in enumerate(self.hardware.uuids) if uuid in kept}
-        return GpuView(frozenset(out), self.gpus.power_limits_mw())
-
-    def _kept_free(self, wall: float) -> set[str]:
-        """GPUs that are kept for somebody now, or soon."""
-        asked = [self.rows.requested_s(record.request) for record in self.waiting()]
-        return kept_free(self.journal.ledger, wall, asked).intersection(self.hardware.uuids)
+        return {n for n, uuid in enumerate(self.hardware.uuids) if not status[uuid].takes_work or uuid in kept}
 
     def _start_reserved(self) -> None:
         """Start the jobs for whom GPUs are reserved: where they run is no matter of the policy's."""
@@ -389,11 +488,10 @@ class NodeCluster:
     def _suits(self, record: JobRecord, uuids: tuple[str, ...]) -> bool:
         """Whether a job could start on exactly these GPUs, were they not reserved."""
         known, gpus = self._jobs[record.id], tuple(map(self.hardware.number_of, uuids))
-        row = self.rows.row(record.id, record.request, known.submitted, known.served)
         running = [self._running(number, run) for number, run in self._holding.items() if self._is_whole(run)]
         others = frozenset(range(len(self.hardware.uuids))).difference(gpus)
         try:
-            self._views.build(self.time, [row], running, GpuView(others)).after(Start(record.id, gpus))
+            self._views.build(self.time, [self._row(known)], running, GpuView(others)).after(Start(record.id, gpus))
         except IllegalAction:
             return False
         return True
@@ -518,3 +616,9 @@ class NodeCluster:
             self.decide()
             self.gpus.write()
             self.on_change()
+
+
+async def _turn(times: int) -> None:
+    """Let a loop look at its descriptors so many times, and call what is due."""
+    for _ in range(times):
+        await asyncio.sleep(0)

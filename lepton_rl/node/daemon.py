@@ -227,16 +227,18 @@ def decide_for_ever(cluster: NodeCluster, guard: Guard) -> None:
                 _log.error("%s was not done: %s", action, error)
             except Exception:
                 _log.exception("%s was not done", action)
+            if not cluster.serve():
+                break
 
 
 def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
     """Write down what this node is, for those who read its journal later."""
+    trial = {"policy": setup.policy_spec, "trial": setup.trial_spec, "canary_share": setup.canary_share}
     about = {
+        "trial_since": _trial_since(setup.state_dir / NODE, json.loads(json.dumps(trial, default=str))),
         "cluster": describe_cluster(hardware.cluster),
         "gpus": list(hardware.uuids),
-        "policy": setup.policy_spec,
-        "trial": setup.trial_spec,
-        "canary_share": setup.canary_share,
+        **trial,
         "placement": setup.rules.placement.name.lower(),
         "default_time_s": setup.rules.default_time_s,
     }
@@ -249,11 +251,24 @@ def _policies(setup: NodeSetup) -> str:
     return json.dumps([setup.policy_spec, setup.trial_spec, setup.canary_share], default=str, sort_keys=True)
 
 
+def _trial_since(path: Path, trial: dict[str, Any]) -> float:
+    """Return when the trial began, Unix seconds: now, or where a former daemon had the same one, when that began."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # damaged or of an earlier version: anew
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if all(before.get(name) == value for name, value in trial.items()):
+            return float(before["trial_since"])
+    return time.time()
+
+
 def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:
     def may_stop(job: int) -> bool:
         return cluster.journal.job(job).request.restartable
 
-    return Guard(setup.policy, setup.fallback, setup.names, setup.guard, may_stop=may_stop)
+    guard = Guard(
+        setup.policy, setup.fallback, setup.names, setup.guard, may_stop=may_stop, check_gpus=cluster.check_gpus
+    )
+    cluster.starving = guard.starving
+    return guard
 
 
 async def _feed_back(service: Service, period_s: float) -> None:

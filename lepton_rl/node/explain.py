@@ -57,11 +57,11 @@ def explain(record: JobRecord, cluster: NodeCluster, guard: Guard, scoring: Scor
     found: dict[str, Any] = {"job": record.id, "state": record.state, "why": _why_not_waiting(record, cluster)}
     if found["why"]:
         return found
-    snapshot = cluster.snapshot()
-    if record.id not in snapshot.queue.id:
+    snapshot = cluster.snapshot_of(record)
+    if record.id not in snapshot.queue.id or record.id in cluster.snapshot().running.id:  # a start was put off
         found["why"] = "it is about to start, or its last run has not left its GPUs yet"
         return found
-    found |= _fit(record.id, snapshot, cluster)
+    found |= _fit(record, snapshot, cluster)
     found["waited_s"] = max(0.0, cluster.clock.wall() - record.submit_time)
     found["ahead"] = _ahead(record.id, snapshot)
     found["policy"] = guard.policy_name
@@ -115,13 +115,13 @@ def _why_not_waiting(record: JobRecord, cluster: NodeCluster) -> str:
     return ""
 
 
-def _fit(job: int, snapshot: Snapshot, cluster: NodeCluster) -> dict[str, Any]:
+def _fit(record: JobRecord, snapshot: Snapshot, cluster: NodeCluster) -> dict[str, Any]:
     """Whether the job could start now, and if not, when enough of what runs is predicted to have ended."""
     try:
-        snapshot.after(Start(job))
+        snapshot.after(Start(record.id))
     except IllegalAction as error:
-        when, ends = _release(job, snapshot)
-        return {"why": str(error), "unavailable": cluster.unavailable(), "starts_when": when, "ends": ends}
+        when, ends = _release(record.id, snapshot)
+        return {"why": str(error), "unavailable": cluster.unavailable(record), "starts_when": when, "ends": ends}
     return {"why": "it fits now; the policy lets others go first or keeps room for them", "unavailable": []}
 
 

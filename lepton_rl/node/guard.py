@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -59,6 +59,7 @@ class Verdict:
         seconds: that the one who decided took.
         fallback_reason: why not the policy, in a sentence; empty where it did.
         refused: what the policy had wanted, in words, where that was the reason.
+        started: jobs that start, by "acting" and "canary", where two policies share the decision.
     """
 
     actions: tuple[Action, ...]
@@ -66,6 +67,7 @@ class Verdict:
     seconds: float
     fallback_reason: str = ""
     refused: tuple[str, ...] = ()
+    started: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class _TooOften(IllegalAction):
@@ -127,6 +129,7 @@ class Guard:
         names: of both.
         rules: what the policy is allowed.
         may_stop: whether a running job may be preempted or moved.
+        check_gpus: raises IllegalAction where a job may not be placed on these GPUs.
         on_verdict: told of each decision, before it is carried out.
     """
 
@@ -138,6 +141,7 @@ class Guard:
         rules: GuardRules | None = None,
         *,
         may_stop: Callable[[int], bool] = lambda job: True,
+        check_gpus: Callable[[int, Sequence[int]], None] = lambda job, gpus: None,
         on_verdict: Callable[[Verdict, Snapshot], None] = lambda verdict, snapshot: None,
     ) -> None:
         self.policy, self.fallback = policy, fallback
@@ -146,7 +150,7 @@ class Guard:
         self.counts: Counter[str] = Counter()
         self.seconds: deque[float] = deque(maxlen=1000)
         self.waits: deque[float] = deque(maxlen=_WAITS_KEPT)
-        self._may_stop, self.on_verdict = may_stop, on_verdict
+        self._may_stop, self._check_gpus, self.on_verdict = may_stop, check_gpus, on_verdict
         self._worker: _Worker | None = None
         self._used = False
         self._acted_at: deque[float] = deque()
@@ -235,7 +239,9 @@ class Guard:
             return self._by_fallback(snapshot, str(refused), "rate", answer.actions)
         except Exception as refused:
             return self._by_fallback(snapshot, _one_line(refused), "illegal", answer.actions)
-        return Verdict(actions, self.policy_name, answer.seconds)
+        # Of the decision just made: the policy's thread rests until it is asked again.
+        by = str(getattr(self.policy, "deciders", self.policy_name))
+        return Verdict(actions, by, answer.seconds, started=getattr(self.policy, "started", {}))
 
     def _by_fallback(self, snapshot: Snapshot, reason: str, kind: str, refused: Sequence[object] = ()) -> Verdict:
         self.counts[f"fallback_{kind}"] += 1
@@ -285,6 +291,8 @@ class Guard:
             after = snapshot.after(action)
             if isinstance(action, Preempt | Migrate) and not self._may_stop(action.job):
                 raise IllegalAction(f"{who} wants to stop job {action.job}, which is not declared restartable")
+            if isinstance(action, Start | Migrate):
+                self._check_gpus(action.job, after.gpus_of(action.job))
             snapshot = after
         return actions
 

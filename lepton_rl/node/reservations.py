@@ -1,6 +1,13 @@
-"""GPUs that are kept for somebody: from when they take no other work, and which jobs they wait for."""
+"""GPUs that are kept for somebody: from when they take no other work, and which jobs may start on them before.
 
-from collections.abc import Iterable, Sequence
+Ahead of a reservation its GPUs take only jobs that end before it begins. A policy is told so by what it sees: first
+all jobs, on the GPUs that no job could hold for too long; then only the shorter ones, on the GPUs that they may use.
+"""
+
+import math
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from lepton_rl.node.jobs import JobRecord
 from lepton_rl.node.ledger import Ledger, Reservation
@@ -20,23 +27,88 @@ def reasons(ledger: Ledger, wall: float) -> dict[str, str]:
     }
 
 
-def kept_free(ledger: Ledger, wall: float, asked_s: Iterable[float]) -> set[str]:
-    """Return the GPUs that a policy may not give away now.
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one step of a decision is about: jobs that end by a time, on GPUs that nobody has reserved before it.
 
-    They are those reserved now, and those with a reservation ahead into which one of the jobs that wait could run.
+    Attributes:
+        until: jobs whose requested time ends by then are shown, Unix seconds.
+        kept_from: GPUs not reserved before this time are kept for jobs that are not shown; None keeps none.
+    """
+
+    until: float
+    kept_from: float | None = None
+
+    def shows(self, end: float) -> bool:
+        """Return whether a job that would end then takes part."""
+        return end <= self.until
+
+    def offers(self, begin: float) -> bool:
+        """Return whether a GPU whose next reservation begins then may be given away."""
+        return begin >= self.until and (self.kept_from is None or begin < self.kept_from)
+
+
+def windows(
+    asked: Collection[tuple[float, int]], begins: Sequence[float], others: Iterable[float] = ()
+) -> list[Window]:
+    """Return the steps of a decision, the one with all jobs first.
+
+    GPUs on which a longer job waits are kept for it in the later steps: a stream of short jobs must not pass it there.
 
     Args:
-        ledger: has the reservations.
-        wall: Unix seconds.
-        asked_s: seconds that the jobs that wait ask for.
+        asked: of each job that waits, when it would end were it started now (Unix seconds), and how many GPUs it needs.
+        begins: of each GPU, when its next reservation begins, Unix seconds; infinite where there is none.
+        others: when jobs that run and may be moved would end.
     """
-    longest = max(asked_s, default=0.0)
-    return {
-        uuid
-        for reservation in ledger.reservations(wall)
-        for uuid in reservation.gpu_uuids
-        if reservation.begin_time <= wall or wall + longest > reservation.begin_time
-    }
+    last = max((*(end for end, _ in asked), *others), default=0.0)
+    found = [Window(last)]
+    for begin in sorted({begin for begin in begins if begin < last}, reverse=True):
+        if any(end <= begin for end, _ in asked):
+            longer = [end for end, gpus in asked if end > begin and gpus <= sum(other >= end for other in begins)]
+            found.append(Window(begin, min(longer, default=None)))
+    return found
+
+
+def next_reservations(ledger: Ledger, wall: float) -> dict[str, Reservation]:
+    """Return the reservation of each GPU, by UUID, that is in force or begins next."""
+    found: dict[str, Reservation] = {}
+    for reservation in ledger.reservations(wall):
+        for uuid in reservation.gpu_uuids:
+            found.setdefault(uuid, reservation)
+    return found
+
+
+def begin_of(reservation: Reservation | None) -> float:
+    """Return when a reservation begins, Unix seconds; infinite for none."""
+    return math.inf if reservation is None else reservation.begin_time
+
+
+def runs_into(gpu: int, reservation: Reservation, asked_s: float, *, said: bool) -> str:
+    """Return in words that a job would still run when a GPU is reserved.
+
+    Args:
+        gpu: its number.
+        reservation: of it.
+        asked_s: seconds that the job counts as asking for.
+        said: whether its user said so.
+    """
+    whom = reservation.user or reservation.project
+    asks = f"asks for {_lasting(asked_s)}" if said else f"asks for no --time, which counts as {_lasting(asked_s)},"
+    return (
+        f"GPU {gpu} is reserved from {_clock(reservation.begin_time)} for {whom}: this job {asks} and would run into it"
+    )
+
+
+def _clock(wall: float) -> str:
+    then, now = time.localtime(wall), time.localtime()
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
+
+
+def _lasting(seconds: float) -> str:
+    for unit, name in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= unit:
+            return f"{round(seconds / unit, 1):g} {name}"
+    return f"{seconds:g} s"
 
 
 def entitled(reservation: Reservation, waiting: Sequence[JobRecord]) -> list[JobRecord]:

@@ -133,7 +133,9 @@ class Service:
         """Keep a decision for the journal; those that do nothing and cast no doubt are only counted."""
         if not verdict.actions and not verdict.fallback_reason:
             return
-        detail = {"actions": [str(action) for action in verdict.actions[:50]], "by": verdict.by}
+        detail: dict[str, Any] = {"actions": [str(action) for action in verdict.actions[:50]], "by": verdict.by}
+        if verdict.started:
+            detail["started"] = dict(verdict.started)
         if verdict.refused:
             detail["refused"] = list(verdict.refused)
         self._decisions.append(
@@ -264,7 +266,7 @@ class Service:
                     "temperature_c": reading.temperature_c,
                 }
             )  # fmt: skip
-        trial = getattr(self._guard.policy, "record", None)
+        trial = getattr(self._guard.policy, "told", None)
         fallbacks = {name: count for name, count in self._guard.counts.items() if name.startswith("fallback")}
         return {
             **self._ping(caller, m.Ping()),
@@ -275,7 +277,7 @@ class Service:
             "decisions": self._guard.counts["decisions"],
             "fallbacks": fallbacks,
             "feedback": self.promotion.in_force or None,
-            "trial": None if trial is None else {"counts": dict(trial.counts), "examples": list(trial.examples)},
+            "trial": None if trial is None else trial(),
             "decision_p50_s": _median(sorted(self._guard.seconds)),
             "telemetry_age_s": self._cluster.clock.monotonic() - latest.monotonic_s,
         }

@@ -43,6 +43,8 @@ def frame(
     parts: list[RenderableType] = [_headline(status)]
     if status["simulated_devices"]:
         parts.append(Text("simulated devices: no number here was measured on hardware", style="bold yellow"))
+    if status["trial"] is not None:
+        parts.append(Text(f"on trial: {status['trial']['text']}", style="cyan"))
     parts += [Text(_plain(f"alert: {alert['text']}").plain, style="bold red") for alert in status["alerts"]]
     parts.append(_gpus(status["gpus"], wide=width >= _WIDE))
     parts.append(_jobs(f"running ({len(running)})", running[:rows], now, wide=width >= _WIDE))

@@ -4,8 +4,9 @@ import hashlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class TrialRecord:
     """What became of the decisions of the second policy.
 
     Attributes:
-        counts: decisions; same (the same jobs started); failed; illegal.
+        counts: decisions; same (the acting policy would have started the same jobs); failed; illegal; started (jobs).
         seconds: that its last decisions took.
         examples: last decisions that differed, each a sentence.
     """
@@ -46,6 +47,10 @@ class Shadow:
     def __init__(self, acting: Policy, shadow: Policy, names: tuple[str, str]) -> None:
         self.acting, self._shadow, self._names = acting, shadow, names
         self.record = TrialRecord()
+
+    def told(self) -> dict[str, Any]:
+        """Return what `status` says of the trial, plain data."""
+        return _told(f"{self._names[1]} decides in the shadow of {self._names[0]}", "shadow", self._names, self.record)
 
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         """Return what the acting policy decides."""
@@ -76,21 +81,44 @@ class Canary:
         canary: has the share.
         share: 0 to 1.
         name: of the canary.
+        acting_name: of the other.
     """
 
-    def __init__(self, acting: Policy, canary: Policy, share: float, name: str = "canary") -> None:
+    def __init__(
+        self, acting: Policy, canary: Policy, share: float, name: str = "canary", acting_name: str = "acting"
+    ) -> None:
         if not 0 < share < 1:
             raise LeptonError(f"a canary has a share between 0 and 1 of the jobs, not {share:g}")
-        self.acting, self.canary, self.share, self.canary_name = acting, canary, share, name
+        self.acting, self.canary, self.share = acting, canary, share
+        self.acting_name, self.canary_name = acting_name, name
         self._turns = 0
         self._failed = False
+        self._acted: set[str] = set()
+        self._own: set[int] = set()
         self.record = TrialRecord()
+        self.started: Mapping[str, tuple[int, ...]] = {}
+        """Jobs that the last decision starts, by who decided: "acting" or "canary"."""
+
+    @property
+    def deciders(self) -> str:
+        """Who made the last decision, by name: the one of the two that wanted something, or both."""
+        names = {"acting": self.acting_name, "canary": f"{self.canary_name} (canary)"}
+        return ", ".join(name for role, name in names.items() if role in self._acted) or self.acting_name
+
+    def told(self) -> dict[str, Any]:
+        """Return what `status` says of the trial, plain data."""
+        names = (self.acting_name, self.canary_name)
+        sentence = f"{names[1]} decides on {self.share:.0%} of the jobs as a canary, {names[0]} on the others"
+        return _told(sentence, "canary", names, self.record) | {"share": self.share}
 
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         """Return what both decide, one after the other."""
+        self.started, self._acted = {}, set()
         if self._failed:
             self._failed = False
-            return self.acting.decide(snapshot)
+            whole = list(self.acting.decide(snapshot))
+            self._note("acting", whole)
+            return whole
         self._turns += 1
         canary_first = of_canary(-self._turns, self.share)
         actions: list[Action] = []
@@ -99,13 +127,33 @@ class Canary:
             if canary_turn:
                 wanted = _tried(self.canary, seen, self.record)
                 self._failed = wanted is None
-                self.record.counts["decisions"] += wanted is not None
+                self._count(seen, wanted)
             else:
                 wanted = list(self.acting.decide(seen))
+            self._note("canary" if canary_turn else "acting", wanted or ())
             for action in wanted or ():
                 snapshot = snapshot.after(action)
                 actions.append(action)
         return actions
+
+    def _note(self, role: str, actions: Sequence[Action]) -> None:
+        """Keep who decided what."""
+        started = tuple(sorted(_starts(actions)))
+        self.started = {**self.started, role: started}
+        if actions:
+            self._acted.add(role)
+        if role == "canary":
+            self._own.update(started)  # a start that is put off is decided again, and counts once
+            self.record.counts["started"] = len(self._own)
+
+    def _count(self, seen: Snapshot, wanted: Sequence[Action] | None) -> None:
+        """Count a decision of the canary's, and whether the acting policy would have made the same of these jobs."""
+        if wanted is None or len(seen.queue) == 0:
+            return
+        self.record.counts["decisions"] += 1
+        other = _tried(self.acting, seen, TrialRecord())
+        if other is not None and _starts(other) == _starts(wanted):
+            self.record.counts["same"] += 1
 
 
 def deciding(policy: Policy, job: int) -> Policy:
@@ -119,6 +167,16 @@ def of_canary(job: int, share: float) -> bool:
     """Return whether a job is the canary's: by its number alone, the same after a restart and in every report."""
     digest = hashlib.blake2b(str(job).encode(), digest_size=8).digest()
     return int.from_bytes(digest) < share * 2**64
+
+
+def _told(sentence: str, kind: str, names: tuple[str, str], record: TrialRecord) -> dict[str, Any]:
+    counts = {name: record.counts[name] for name in ("decisions", "same", "failed", "illegal", "started")}
+    wrong = counts["failed"] + counts["illegal"]
+    counted = f"{counts['decisions']} decisions, {counts['same']} as {names[0]}'s would be, {wrong} not possible"
+    return {
+        "kind": kind, "policy": names[1], "acting": names[0], "counts": counts, "examples": list(record.examples),
+        "text": f"{sentence}: {counted}",
+    }  # fmt: skip
 
 
 def _of(snapshot: Snapshot, share: float, canary: bool) -> Snapshot:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from lepton_rl.experiments.node_replay import replay
 from lepton_rl.node.export import read_jobs
 from lepton_rl.node.jobs import JobRequest, JobState, RunEnd
 from lepton_rl.node.journal import Journal
+from lepton_rl.node.ledger import Decision
 from lepton_rl.node.paths import JOURNAL, NODE
 from lepton_rl.workloads import Trace
 from lepton_rl.workloads.plain_csv import read_csv, write_csv
@@ -98,6 +100,20 @@ def test_a_gap_is_seen(tmp_path: Path, trace: Trace) -> None:
     assert replay(folder, "fcfs").rows()["mean wait, s"]["difference"] == pytest.approx(0.0, abs=1e-5)
 
 
+def test_a_burst_that_the_node_starts_one_by_one_is_seen(tmp_path: Path) -> None:
+    burst = Trace.from_columns(
+        {
+            "submit_time": [0.0] * 8, "run_time": [60.0] * 8, "requested_time": [60.0] * 8, "gpus": [0.5] * 8,
+            "user": ["ada"] * 8,
+        },
+        requested="given",
+    )  # fmt: skip
+    outcome = as_it_ran(burst, "saf")
+    one_by_one = replace(outcome, first_start=outcome.first_start + 0.6 * np.arange(8))
+    rows = replay(node(tmp_path, burst, one_by_one)).rows()
+    assert rows["most starts within 1 s"] == {"node": 2.0, "simulated": 8.0, "difference": 6.0}
+
+
 def test_an_export_is_a_trace_like_any_other(tmp_path: Path, trace: Trace) -> None:
     folder = node(tmp_path, trace, as_it_ran(trace, "saf"))
     with Journal(folder / JOURNAL, read_only=True) as journal:
@@ -158,8 +174,35 @@ def test_two_policies_are_compared_on_the_same_jobs(tmp_path: Path, trace: Trace
     assert "canary" not in found
 
 
-def test_a_canarys_jobs_stand_apart(tmp_path: Path, trace: Trace) -> None:
-    folder = node(tmp_path, trace, as_it_ran(trace, "saf"), {"trial": "fcfs", "canary_share": 0.3})
+def test_a_canarys_jobs_are_those_that_it_started_since_the_trial_began(tmp_path: Path, trace: Trace) -> None:
+    trial = {"trial": "fcfs", "canary_share": 0.3, "trial_since": BEGAN + 200.0}
+    outcome = as_it_ran(trace, "saf")
+    folder = node(tmp_path, trace, outcome, trial)
+    assert compare(folder)["canary"] == {}  # nobody has decided anything since
+    with Journal(folder / JOURNAL) as journal:
+        for row in np.argsort(outcome.first_start):
+            job = int(row) + 1
+            doubt = job % 5 == 0  # then it is the fallback's
+            started: dict[str, dict[str, list[int]]] = (
+                {} if doubt else {"started": {"acting": [], "canary": []} | {_role(job): [job]}}
+            )
+            journal.ledger.decide(
+                Decision(
+                    time=BEGAN + float(outcome.first_start[row]), policy="saf", decision_s=0.0,
+                    fallback_reason="doubt" if doubt else None, detail={"actions": [], "by": "saf", **started},
+                )
+            )  # fmt: skip
+        put_off = min(job for job in range(1, 61) if outcome.first_start[job - 1] >= 210.0 and job % 5 and job % 3)
+        before = BEGAN + float(outcome.first_start[put_off - 1]) - 1.0
+        for at, role in ((before, "canary"), (before + 0.5, "acting"), (before + 1e3, "canary")):
+            journal.ledger.decide(
+                Decision(time=at, policy="saf", decision_s=0.0, detail={"actions": [], "started": {role: [put_off]}})
+            )
+    late = [job for job in range(1, 61) if outcome.first_start[job - 1] >= 200.0 and job % 5]
     groups = compare(folder)["canary"]
-    assert groups["acting"]["jobs"] + groups["canary"]["jobs"] == 60
-    assert 5 < groups["canary"]["jobs"] < 35
+    assert groups["canary"]["jobs"] == sum(_role(job) == "canary" for job in late)
+    assert groups["acting"]["jobs"] == sum(_role(job) == "acting" for job in late)
+
+
+def _role(job: int) -> str:
+    return "canary" if job % 3 == 0 else "acting"

@@ -83,7 +83,8 @@ class LiveNode:
             return self.journal.job(job).request.restartable
 
         names = (type(policy).__name__, type(fallback).__name__)
-        self.guard = Guard(policy, fallback, names, rules, may_stop=may_stop)
+        self.guard = Guard(policy, fallback, names, rules, may_stop=may_stop, check_gpus=self.cluster.check_gpus)
+        self.cluster.starving = self.guard.starving
         return self.guard
 
     def submit(self, script: str, **settings: object) -> int:
@@ -99,6 +100,9 @@ class LiveNode:
         if self.guard is not None:
             for action in self.guard.decide(self.cluster.snapshot()):
                 self.cluster.apply(action)
+            while self.cluster.narrow():
+                for action in self.guard.decide(self.cluster.snapshot()):
+                    self.cluster.apply(action)
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Turn until a condition holds."""

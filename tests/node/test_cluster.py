@@ -1,5 +1,6 @@
 """A node behind the Cluster protocol: real processes on the GPUs of a fake driver."""
 
+import asyncio
 import os
 import resource
 import subprocess
@@ -18,6 +19,7 @@ from lepton_rl.errors import IllegalAction, JobError
 from lepton_rl.node.cluster import PROCESSES_AGE_S, NodeRules
 from lepton_rl.node.daemon import decide_for_ever
 from lepton_rl.node.explain import explain
+from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.jobs import FINAL, JobState
 from lepton_rl.node.ledger import Reservation
 from lepton_rl.node.lifecycle import GpuState
@@ -371,13 +373,84 @@ def test_gpus_with_a_reservation_ahead_take_no_job_that_would_run_into_it(node: 
     long = node.submit("true", requested_s=5000.0)
     node.cluster.decide()
     assert node.cluster.snapshot().free_gpus == 2
-    assert any("GPU 3 is reserved soon" in line for line in node.cluster.unavailable())
+    assert any("GPU 3 is reserved from " in line for line in node.cluster.unavailable(node.job(long)))
     node.cluster.cancel(long, "enough")
     short = node.submit("true", requested_s=60.0, gpu_milli=4000)
     assert node.cluster.snapshot().free_gpus == 4
     node.cluster.apply(Start(short))
     node.wait_for(short, JobState.DONE)
     node.journal.ledger.cancel_reservation(number, time.time())
+
+
+def test_a_long_job_that_waits_for_a_reservation_holds_up_no_short_one(node: LiveNode) -> None:
+    guard = node.under(make_policy(EASY), make_policy(EASY))
+    now, uuids = time.time(), node.cluster.hardware.uuids
+    node.journal.ledger.reserve(
+        Reservation(uid=0, user="ada", project="", gpu_uuids=uuids, begin_time=now + 3600.0, end_time=now + 7200.0)
+    )
+    long, unsaid = node.submit("true", requested_s=7200.0), node.submit("true")
+    short = node.submit("true", requested_s=5.0)
+    node.wait_for(short, JobState.DONE)
+    assert [node.job(job).state for job in (long, unsaid)] == [JobState.WAITING] * 2
+    assert sum(count for name, count in guard.counts.items() if name.startswith("fallback")) == 0
+    why = [explain(node.job(job), node.cluster, guard)["unavailable"][-1] for job in (long, unsaid)]
+    clock = node.cluster.journal.ledger.reservations(now)[0].begin_time
+    begin = time.strftime("%H:%M", time.localtime(clock))
+    assert why[0].endswith(f"{begin} for ada: this job asks for 2 h and would run into it")
+    assert why[1].endswith(f"{begin} for ada: this job asks for no --time, which counts as 24 h, and would run into it")
+
+
+def test_short_jobs_leave_the_other_gpus_to_a_long_one(node: LiveNode) -> None:
+    node.under(make_policy("fcfs"), make_policy("fcfs"))
+    now, uuids = time.time(), node.cluster.hardware.uuids
+    node.journal.ledger.reserve(
+        Reservation(uid=0, user="ada", project="", gpu_uuids=uuids[2:], begin_time=now + 3600.0, end_time=now + 7200.0)
+    )
+    runs = node.submit(PATIENT, requested_s=7200.0)
+    node.running(runs)
+    long = node.submit(PATIENT, gpu_milli=2000, requested_s=7200.0)  # one of its two GPUs is in use
+    short = [node.submit(PATIENT, requested_s=5.0) for _ in range(4)]
+    for job in short[:2]:
+        node.running(job)
+    assert sorted(gpu for job in short[:2] for gpu in node.gpus_of(job)) == [2, 3]
+    assert [node.job(job).state for job in (long, *short[2:])] == [JobState.WAITING] * 3
+    node.cluster.cancel(runs, "enough")
+    node.running(long)
+    assert node.gpus_of(long) == (0, 1)
+
+
+def test_a_short_job_that_starves_goes_before_long_ones(node: LiveNode) -> None:
+    fcfs = make_policy({"name": "fcfs", "blocking": "skip"})
+    node.under(fcfs, make_policy(EASY), GuardRules(starving_floor_s=0.0, starving_factor=0.0))
+    now, uuids = time.time(), node.cluster.hardware.uuids
+    node.journal.ledger.reserve(
+        Reservation(uid=0, user="ada", project="", gpu_uuids=uuids[2:], begin_time=now + 3600.0, end_time=now + 7200.0)
+    )
+    short = node.submit("true", requested_s=5.0, gpu_milli=3000)
+    node.submit(PATIENT, requested_s=7200.0)
+    node.wait_for(short, JobState.DONE)
+
+
+class IntoReservations:
+    """Starts every job on the last GPU."""
+
+    def decide(self, snapshot: Snapshot) -> list[Action]:
+        """Start the first job that waits."""
+        return [Start(int(job), (3,)) for job in snapshot.queue.id[:1]]
+
+
+def test_a_policy_that_would_run_into_a_reservation_is_refused(node: LiveNode) -> None:
+    now, uuids = time.time(), node.cluster.hardware.uuids
+    job = node.submit("true", requested_s=7200.0)
+    seen = node.cluster.snapshot()
+    node.journal.ledger.reserve(
+        Reservation(uid=0, user="ada", project="", gpu_uuids=uuids[3:], begin_time=now + 3600.0, end_time=now + 7200.0)
+    )
+    guard = node.under(IntoReservations(), make_policy(EASY))
+    assert list(guard.decide(seen)) == [Start(job, (0,))]
+    assert guard.counts["fallback_illegal"] == 1
+    with pytest.raises(IllegalAction, match=f"job {job}: GPU 3 is reserved from .* would run into it"):
+        node.cluster.check_gpus(job, (3,))
 
 
 def test_a_reserved_gpu_is_kept_until_the_reservation_ends(node: LiveNode) -> None:
@@ -607,9 +680,35 @@ def test_a_stranger_that_came_since_the_last_look_is_seen_before_a_start(
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
             four_gpus.add_process(0, stranger.pid, 3 << 30)
             until(lambda: age_of_list(node) > PROCESSES_AGE_S, "a list of processes that is old")
-            with pytest.raises(IllegalAction, match=rf"GPU 0 is foreign now: process {stranger.pid} of \S+ uses it"):
+            with pytest.raises(IllegalAction, match=rf"GPU 0 is foreign now: process {stranger.pid} of .+ uses it"):
                 node.cluster.apply(Start(job, (0,)))
             stranger.communicate(b"\n")
         assert node.job(job).state is JobState.WAITING
         node.cluster.apply(Start(job, (1,)))
         node.wait_for(job, JobState.DONE)
+
+
+def test_a_node_answers_between_the_starts_of_one_decision(node: LiveNode) -> None:
+    guard = node.under(make_policy(EASY), make_policy(EASY))
+    jobs = [node.submit("true", gpu_milli=100) for _ in range(12)]
+    begun: list[int] = []
+
+    async def ask() -> None:
+        """See how many jobs have been started each time that the loop turns, until all have been."""
+        while len(begun) == 0 or begun[-1] < len(jobs):
+            begun.append(node.journal.runs_begun())
+            await asyncio.sleep(0)
+        node.cluster.close()
+
+    asking = node.cluster.loop.create_task(ask())
+    decide_for_ever(node.cluster, guard)
+    assert asking.done()
+    assert set(begun) >= set(range(len(jobs) + 1))
+
+
+def test_a_daemon_that_is_told_to_end_starts_no_more_of_a_decision(node: LiveNode) -> None:
+    guard = node.under(make_policy(EASY), make_policy(EASY))
+    jobs = [node.submit("true", gpu_milli=100) for _ in range(12)]
+    guard.on_verdict = lambda verdict, snapshot: node.cluster.close()
+    decide_for_ever(node.cluster, guard)
+    assert [node.job(job).state for job in jobs[1:]] == [JobState.WAITING] * 11

@@ -7,6 +7,7 @@ import pytest
 from lepton_rl.agents import make_policy
 from lepton_rl.core import Action, ClusterSpec, Policy, Snapshot, Start
 from lepton_rl.errors import LeptonError
+from lepton_rl.node.guard import Guard, Verdict
 from lepton_rl.node.trial import Canary, Shadow, of_canary
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace
@@ -98,3 +99,51 @@ def test_the_share_is_that_of_the_jobs() -> None:
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(LeptonError, match="between 0 and 1"):
         Canary(make_policy("fcfs"), make_policy("sjf"), share)
+
+
+def test_a_canary_says_who_started_what_and_who_is_on_trial() -> None:
+    canary = Canary(make_policy("fcfs"), make_policy("sjf"), 0.5, "sjf", "fcfs")
+    chosen = started(canary, waiting(gpus=40))
+    own = sorted(job for job in chosen if of_canary(job, 0.5))
+    assert canary.started == {"canary": tuple(own), "acting": tuple(sorted(set(chosen) - set(own)))}
+    assert canary.deciders == "fcfs, sjf (canary)"
+    told = canary.told()
+    assert (told["kind"], told["policy"], told["acting"], told["share"]) == ("canary", "sjf", "fcfs", 0.5)
+    assert told["counts"] == {"decisions": 1, "same": 1, "failed": 0, "illegal": 0, "started": len(own)}
+    assert told["text"].startswith("sjf decides on 50% of the jobs as a canary, fcfs on the others: 1 decisions, 1 as")
+    canary = Canary(make_policy("fcfs"), make_policy("sjf"), 0.999, "sjf", "fcfs")
+    started(canary, waiting(gpus=1))
+    assert (canary.told()["counts"]["decisions"], canary.told()["counts"]["same"]) == (1, 0)
+
+
+def test_a_canary_that_fails_leaves_its_jobs_to_the_acting_policy_by_name() -> None:
+    canary = Canary(make_policy("fcfs"), Fails(), 0.5, "fails", "fcfs")
+    started(canary, waiting())
+    assert canary.deciders == "fcfs"
+    assert canary.started["canary"] == ()
+    started(canary, waiting())
+    assert canary.started == {"acting": (0, 1, 2, 3)}
+
+
+def test_a_start_that_is_put_off_and_decided_again_counts_once() -> None:
+    canary = Canary(make_policy("fcfs"), make_policy("sjf"), 0.5)
+    first = started(canary, waiting(gpus=40))
+    started(canary, waiting(gpus=40))
+    assert canary.record.counts["started"] == sum(of_canary(job, 0.5) for job in first)
+
+
+def test_a_shadow_says_how_often_both_agree() -> None:
+    shadow = Shadow(make_policy("fcfs"), make_policy("fcfs"), NAMES)
+    shadow.decide(waiting())
+    told = shadow.told()
+    assert (told["kind"], told["policy"], told["counts"]["same"]) == ("shadow", "other", 1)
+
+
+def test_the_guard_knows_which_of_two_policies_decided() -> None:
+    verdicts: list[Verdict] = []
+    canary = Canary(make_policy("fcfs"), make_policy("sjf"), 0.5, "sjf", "fcfs")
+    guard = Guard(canary, make_policy("fcfs"), NAMES, on_verdict=lambda verdict, snapshot: verdicts.append(verdict))
+    guard.decide(waiting(gpus=40))
+    guard.close()
+    assert verdicts[0].by == "fcfs, sjf (canary)"
+    assert sorted(job for jobs in verdicts[0].started.values() for job in jobs) == list(range(40))
