@@ -150,7 +150,7 @@ def run_daemon(setup: NodeSetup) -> None:
         open_things.callback(lambda: loop.run_until_complete(server.close()))
         if setup.http is not None:
             _open_http(setup.http, setup.state_dir, service, watch, loop, open_things)
-        housekeeping = loop.create_task(_keep_house(cluster, service, watch))
+        housekeeping = loop.create_task(_keep_house(cluster, service, watch, server))
         open_things.callback(housekeeping.cancel)
         if setup.feedback_s is not None:
             feedback = loop.create_task(_feed_back(service, setup.feedback_s))
@@ -279,10 +279,11 @@ def _open_http(
     _log.info("listening on %s", http.url)
 
 
-async def _keep_house(cluster: NodeCluster, service: Service, watch: Watch) -> None:
+async def _keep_house(cluster: NodeCluster, service: Service, watch: Watch, server: SocketServer) -> None:
     forgotten = cluster.clock.monotonic()
     while True:
         await asyncio.sleep(HOUSEKEEPING_S)
+        await server.keep()
         try:
             service.flush_decisions()
             watch.look()

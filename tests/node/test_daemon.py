@@ -141,11 +141,17 @@ def test_sigterm_ends_the_daemon_as_stop_does(node: DaemonNode) -> None:
 
 def test_a_second_daemon_is_refused(node: DaemonNode) -> None:
     assert node.refused("node", "start").startswith(f"a node runs already in {node.state}; stop it first")
-    (node.state / "socket").rename(node.state / "hidden")
-    said = node.refused("node", "start")
-    assert "is using it; end it with: lepton-rl node stop" in said
-    (node.state / "hidden").rename(node.state / "socket")
-    assert node.status()["policy"] == "fcfs"
+    pid = node.status()["pid"]
+    os.kill(pid, signal.SIGSTOP)  # else it makes its socket again at once
+    try:
+        (node.state / "socket").unlink()
+        assert f"a daemon (process {pid}) is using it" in (said := node.refused("node", "start"))
+        assert f"`kill {pid}` where it does not answer" in said
+        assert f"process {pid}, holds the journal" in node.refused("node", "status")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until((node.state / "socket").exists, "the socket")
+    assert node.status()["pid"] == pid
 
 
 def test_a_backup_is_restored_and_nothing_runs_twice(node: DaemonNode) -> None:

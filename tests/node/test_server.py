@@ -22,7 +22,9 @@ from lepton_rl.errors import IllegalAction, JobError, LeptonError, NodeError
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.guard import Guard
 from lepton_rl.node.jobs import JobState
+from lepton_rl.node.journal import Journal
 from lepton_rl.node.messages import MOST_BYTES, VERBS, parse
+from lepton_rl.node.paths import JOURNAL
 from lepton_rl.node.server import SocketServer
 from lepton_rl.node.service import Caller, Service
 from tests.fake_nvml import FakeNvml
@@ -284,6 +286,51 @@ def test_only_the_owner_can_open_the_socket_of_a_personal_node(served: Served) -
     assert stat.S_IMODE(served.path.stat().st_mode) == 0o600
 
 
+def test_a_socket_that_was_removed_is_made_again(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    served.run(served.server.keep())
+    assert not caplog.records
+    connected = served.node.cluster.loop.run_until_complete(asyncio.open_unix_connection(served.path))
+    served.path.unlink()
+    with pytest.raises(NodeError, match="no node answers here"):
+        NodeClient(served.path)
+    served.run(served.server.keep())
+    served.is_well()
+    assert stat.S_IMODE(served.path.stat().st_mode) == 0o600
+    assert "was gone; listening there again" in caplog.text
+    reader, writer = connected
+    writer.write(b'{"id": 1, "verb": "ping"}\n')
+    assert json.loads(served.run(reader.readline()))["ok"]
+    writer.close()
+
+
+def test_what_lies_in_the_place_of_its_socket_is_told_once_and_taken_when_it_may_be(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    served.path.unlink()
+    served.path.write_text("mine")
+    for _ in range(3):
+        served.run(served.server.keep())
+    assert caplog.text.count("nobody can call this node") == 1
+    assert served.path.read_text() == "mine"
+    served.path.unlink()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(served.path))
+    served.run(served.server.keep())
+    served.is_well()
+    assert "was another file; listening there again" in caplog.text
+
+
+def test_another_daemons_socket_is_not_removed_at_the_end(served: Served, tmp_path: Path) -> None:
+    server = SocketServer(tmp_path / "second", served.service)
+    served.run(server.start())
+    (tmp_path / "second").unlink()
+    other = SocketServer(tmp_path / "second", served.service)
+    served.run(other.start())
+    served.run(server.close())
+    assert (tmp_path / "second").exists()
+    served.run(other.close())
+
+
 def test_a_socket_in_use_is_left_alone_and_a_stale_one_is_taken(served: Served, tmp_path: Path) -> None:
     with pytest.raises(NodeError, match="another daemon listens here"):
         served.run(SocketServer(served.path, served.service).start())
@@ -470,8 +517,15 @@ def test_waiting_for_a_job_ends_with_it(served: Served) -> None:
 
 
 def test_the_client_says_what_is_wrong(served: Served, tmp_path: Path) -> None:
+    for name in ("held", "empty"):
+        (tmp_path / name).mkdir()
     with pytest.raises(NodeError, match="no node answers here; start one with `lepton-rl node start`"):
-        NodeClient(tmp_path / "nowhere")
+        NodeClient(tmp_path / "empty" / "socket")
+    with (
+        Journal(tmp_path / "held" / JOURNAL),
+        pytest.raises(NodeError, match=rf"process {os.getpid()}, holds the journal: .* `kill {os.getpid()}`"),
+    ):
+        NodeClient(tmp_path / "held" / "socket")
     with pytest.raises(LeptonError, match="there is no job 5"):
         served.with_client(lambda client: client.call("job", job=5))
 
