@@ -54,12 +54,12 @@ def frame(
 
 
 def watch(client: NodeClient, console: Console, period_s: float = 1.0, *, once: bool = False) -> None:
-    """Show a node until Ctrl-C, or once.
+    """Show a node until Ctrl-C; once where that is asked for, or where nobody looks: into a pipe or a file.
 
     Raises:
         NodeError: the node does not answer.
     """
-    if once:
+    if once or not console.is_terminal:
         console.print(_look(client, console))
         return
     with (
