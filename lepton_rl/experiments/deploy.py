@@ -24,7 +24,7 @@ from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.http.rules import HttpRules, parse_listen
 from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
-from lepton_rl.node.power_helper import HelperPower
+from lepton_rl.node.power_helper import HelperPower, check_helper
 from lepton_rl.node.promotion import Weighted
 from lepton_rl.node.trial import Canary, Shadow
 
@@ -199,6 +199,16 @@ def _validation(about: Mapping[str, Any]) -> list[str]:
     if not isinstance(found, Mapping):
         return []
     return [f"held out in its training: {', '.join(f'{key} {value}' for key, value in list(found.items())[:4])}"]
+
+
+def check_power(config: PowerConfig) -> None:
+    """Refuse power limits that nobody would set.
+
+    Raises:
+        NodeError: the helper that the configuration names does not answer.
+    """
+    if config.mode == "live" and config.helper is not None:
+        check_helper(Path(config.helper))
 
 
 def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list[str]:
