@@ -29,6 +29,7 @@ from lepton_rl.node.feedback import FeedbackRules
 from lepton_rl.node.guard import Guard, GuardRules, Verdict
 from lepton_rl.node.hardware import NodeHardware, describe_hardware
 from lepton_rl.node.http.rules import HttpRules
+from lepton_rl.node.job_folders import check_journal_is_there, pass_over_folders
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.launcher_client import LauncherStarter
 from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
@@ -111,8 +112,10 @@ def run_daemon(setup: NodeSetup) -> None:
         setup.sharing.check_process()
         os.umask(0o077)
     setup.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    check_journal_is_there(setup.state_dir)
     with ExitStack() as open_things:
         journal = open_things.enter_context(Journal(setup.state_dir / JOURNAL, now=time.time()))
+        pass_over_folders(journal, setup.state_dir)
         devices = open_things.enter_context(setup.open_devices())
         hardware = describe_hardware(devices.identities)
         for note in (*hardware.notes, *setup.check(hardware)):

@@ -133,6 +133,20 @@ class Journal:
         assert identity is not None
         return identity
 
+    def begin_numbers_after(self, highest: int) -> bool:
+        """Give jobs numbers above this one from now on; return whether lower ones would have been given."""
+        with self._database.transaction():
+            row = self._database.row("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'")
+            if highest <= (0 if row is None else int(row[0])):
+                return False
+            self._database.execute("DELETE FROM sqlite_sequence WHERE name = 'jobs'")
+            self._database.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('jobs', ?)", (highest,))
+            return True
+
+    def has_jobs_of(self, user: str) -> bool:
+        """Return whether a user has ever submitted a job."""
+        return self._database.row("SELECT 1 FROM jobs WHERE user = ? LIMIT 1", (user,)) is not None
+
     def job(self, job: int) -> JobRecord:
         """Return one job.
 

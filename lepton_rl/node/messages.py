@@ -156,6 +156,10 @@ class Unreserve(Message):
     reservation: JobId
 
 
+class Reservations(Message):
+    """Reservations in force and ahead."""
+
+
 class UsageOf(Message):
     """What users, projects or queues have used."""
 
@@ -203,7 +207,7 @@ VERBS: dict[str, type[Message]] = {
     "ping": Ping, "status": Status, "queue": Queue, "submit": Submit, "job": Job, "log": Log, "cancel": Cancel,
     "wait": Wait, "explain": Explain, "drain": Drain, "resume": Resume, "verify": Verify, "reserve": Reserve,
     "unreserve": Unreserve, "usage": UsageOf, "decisions": Decisions, "audit": Audit, "backup": Backup,
-    "feedback": Feedback, "stop": Stop,
+    "feedback": Feedback, "stop": Stop, "reservations": Reservations,
 }  # fmt: skip
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from lepton_rl import __version__
 from lepton_rl.core.units import JOULES_PER_KWH
 from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError, nearest
+from lepton_rl.node import booking
 from lepton_rl.node import messages as m
 from lepton_rl.node.accounts import user_name
 from lepton_rl.node.cluster import NodeCluster
 from lepton_rl.node.explain import explain
 from lepton_rl.node.guard import Guard, Verdict
 from lepton_rl.node.jobs import FINAL, JobRecord, JobState, RunRecord, StopHow
-from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
+from lepton_rl.node.ledger import AuditEntry, Decision
 from lepton_rl.node.log_page import read_page
 from lepton_rl.node.promotion import Promotion
 
@@ -87,7 +88,7 @@ class Service:
             m.Resume: self._resume,
             m.Verify: self._verify, m.Reserve: self._reserve, m.Unreserve: self._unreserve, m.UsageOf: self._usage,
             m.Decisions: self._list_decisions, m.Audit: self._audit_log, m.Backup: self._backup, m.Stop: self._stop,
-            m.Feedback: self._feedback,
+            m.Feedback: self._feedback, m.Reservations: self._reservations,
         }  # fmt: skip
 
     async def call(self, caller: Caller, verb: object, arguments: dict[str, Any]) -> Any:
@@ -260,6 +261,7 @@ class Service:
             **self._ping(caller, m.Ping()),
             "jobs": {str(state): count for state, count in self._journal.counts().items()},
             "gpus": gpus,
+            "reservations": booking.listed(self._cluster),
             "alerts": self.alerts(),
             "decisions": self._guard.counts["decisions"],
             "fallbacks": fallbacks,
@@ -319,36 +321,13 @@ class Service:
         return [asdict(self._cluster.gpu_of(uuid)) for uuid in self._cluster.hardware.uuids]
 
     def _reserve(self, caller: Caller, message: m.Reserve) -> dict[str, Any]:
-        end = message.begin_time + message.duration_s
-        now = self._cluster.clock.wall()
-        if end <= now:
-            raise NodeError("a reservation must end after now")
-        taken = {
-            uuid
-            for other in self._journal.ledger.reservations(now)
-            if other.begin_time < end and message.begin_time < other.end_time
-            for uuid in other.gpu_uuids
-        }
-        free = [uuid for uuid in self._cluster.hardware.uuids if uuid not in taken]
-        if len(free) < message.gpus:
-            raise NodeError(f"only {len(free)} GPUs are not reserved by others then; {message.gpus} were asked for")
-        chosen = tuple(free[-message.gpus :])  # policies fill from the front
-        number = self._journal.ledger.reserve(
-            Reservation(
-                uid=caller.uid, user=message.user or caller.user, project="", gpu_uuids=chosen,
-                begin_time=message.begin_time, end_time=end, reason=message.reason or None,
-            )
-        )  # fmt: skip
-        self._cluster.look()
-        self._cluster.decide()
-        return {"reservation": number, "gpus": list(chosen)}
+        return booking.reserve(self._cluster, caller.uid, caller.user, message)
 
     def _unreserve(self, caller: Caller, message: m.Unreserve) -> dict[str, Any]:
-        if not self._journal.ledger.cancel_reservation(message.reservation, self._cluster.clock.wall()):
-            raise NodeError(f"there is no reservation {message.reservation} to give up")
-        self._cluster.look()
-        self._cluster.decide()
-        return {"reservation": message.reservation}
+        return booking.unreserve(self._cluster, message.reservation)
+
+    def _reservations(self, caller: Caller, message: m.Reservations) -> list[dict[str, Any]]:
+        return booking.listed(self._cluster)
 
     def _usage(self, caller: Caller, message: m.UsageOf) -> list[dict[str, Any]]:
         rows = []

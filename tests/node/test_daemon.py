@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +22,7 @@ from lepton_rl.agents.network import expected_shapes
 from lepton_rl.core.cluster import ClusterSpec, NodeGroup
 from lepton_rl.core.hardware.catalogue import gpu_type
 from lepton_rl.envs.codec import Codec
-from lepton_rl.node.paths import JOURNAL
+from lepton_rl.node.paths import JOBS, JOURNAL
 from tests.fake_nvml import FakeNvml
 from tests.node.conftest import until
 from tests.node.daemons import DaemonNode
@@ -115,8 +116,15 @@ def test_status_usage_telemetry_decisions_audit_and_verify(node: DaemonNode) -> 
     assert f"Start(job={job}" in node.node("decisions")
     assert [entry["verb"] for entry in json.loads(node.node("audit"))] == ["submit"]
     assert node.node("verify").count(": available") == 4
-    assert "reservation 1: " in node.node("reserve", "1", "--begin", "+1h", "--for", "1h")
+    made = node.node("reserve", "1", "--begin", "+1h", "--for", "1h", "--reason", "demo")
+    assert re.fullmatch(r"reservation 1: GPU 3 for \w+, [-\d]+ [:\d]+ to [-\d]+ [:\d]+: demo\n", made)
+    assert node.node("reservations") == made
+    assert made in node.node("status")
     node.node("unreserve", "1")
+    assert node.node("reservations") == ""
+    frame = node.process("node", "top")  # into a pipe
+    assert (frame.returncode, frame.stderr) == (0, "")
+    assert frame.stdout.count("lepton-rl node") == 1
 
 
 def test_the_daemon_ends_and_the_next_one_finds_its_jobs(node: DaemonNode) -> None:
@@ -216,6 +224,27 @@ def test_with_a_damaged_journal(idle: DaemonNode) -> None:
     said = idle.refused("node", "start")
     assert "restore a backup with: lepton-rl node restore FILE" in said
     assert (idle.state / JOURNAL).read_bytes() == b"no database" * 1000
+
+
+@pytest.mark.parametrize("what", ["is missing", "is empty"])
+def test_with_folders_of_jobs_and_no_journal(what: str, idle: DaemonNode) -> None:
+    (idle.state / JOBS / "14" / "1").mkdir(parents=True)
+    if what == "is empty":
+        (idle.state / JOURNAL).touch()
+    said = idle.refused("node", "start")
+    assert f"{JOURNAL}: {what}, but there are jobs up to 14 in " in said
+    assert "`lepton-rl node restore FILE`, or move that folder away" in said
+    assert idle.refused("deploy", "fcfs") == said
+    assert (idle.state / JOURNAL).exists() == (what == "is empty")
+
+
+def test_with_a_power_helper_that_is_not_there(idle: DaemonNode) -> None:
+    helper = idle.folder / "power.sock"
+    idle.config.write_text(f"power: {{mode: live, helper: {helper}}}\n")
+    for words in (("deploy", "fcfs"), ("deploy", "fcfs", "--live"), ("node", "start")):
+        said = idle.refused(*words, "--config", str(idle.config))
+        assert said.startswith(f"no power helper answers at {helper}; start it, as root, with `lepton-rl node power-")
+    assert not (idle.state / "socket").exists()
 
 
 def test_with_the_database_of_another_program(idle: DaemonNode) -> None:

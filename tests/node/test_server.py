@@ -176,10 +176,18 @@ def test_what_the_verbs_of_an_operator_do(served: Served, tmp_path: Path) -> Non
     now = time.time()
     made = served.call(OPERATOR, "reserve", gpus=3, begin_time=now + 100, duration_s=50.0)
     assert made["gpus"] == list(served.node.cluster.hardware.uuids[1:])
-    with pytest.raises(NodeError, match="only 1 GPUs are not reserved by others then; 2 were asked for"):
+    assert (made["numbers"], made["user"], made["end_time"]) == ([1, 2, 3], "root", now + 150)
+    assert served.call(BOB, "reservations") == served.call(BOB, "status")["reservations"] == [made]
+    with pytest.raises(NodeError, match="there is no user 'nosuchuser' on this machine"):
+        served.call(OPERATOR, "reserve", gpus=1, begin_time=now + 300, duration_s=50.0, user="nosuchuser")
+    served.submit(ADA)  # no account here, but jobs of hers come
+    other = served.call(OPERATOR, "reserve", gpus=1, begin_time=now + 300, duration_s=50.0, user="ada")
+    served.call(OPERATOR, "unreserve", reservation=other["reservation"])
+    with pytest.raises(NodeError, match="only 1 GPU is not reserved by others then; 2 were asked for"):
         served.call(OPERATOR, "reserve", gpus=2, begin_time=now + 120, duration_s=50.0)
     assert served.call(OPERATOR, "unreserve", reservation=made["reservation"]) == {"reservation": made["reservation"]}
-    with pytest.raises(NodeError, match="there is no reservation 1 to give up"):
+    assert served.call(BOB, "reservations") == []
+    with pytest.raises(NodeError, match="there is no reservation 1 to give up; `lepton-rl node reservations` lists"):
         served.call(OPERATOR, "unreserve", reservation=1)
     with pytest.raises(IllegalAction, match="there is no GPU '9'; this node has GPUs 0 to 3"):
         served.call(OPERATOR, "drain", gpu="9")
