@@ -12,7 +12,7 @@ from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, NvmlDevices, ReplayDevices
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, counted
 from lepton_rl.experiments.loader import load
 from lepton_rl.experiments.node_config import HttpConfig, JobsConfig, NodeConfig, PolicySpec, PowerConfig
 from lepton_rl.experiments.sharing import run_settings, sharing_of, state_folder_of, user_id
@@ -185,13 +185,20 @@ def check_policy(policy: Policy, hardware: NodeHardware) -> list[str]:
     notes = [f"codec {policy.codec.actions}, {policy.codec.window} visible jobs, network {policy.network}"]
     if cluster.gpus != policy.cluster.gpus:
         notes.append(
-            f"it was trained on {policy.cluster} ({policy.cluster.gpus} GPUs), this node has {cluster.gpus}: what it "
-            "decides here is not what was measured there"
+            f"it was trained on {_with_count(policy.cluster)}, this node has {cluster.gpus}: what it decides here "
+            "is not what was measured there; train it anew on what `lepton-rl node export` writes, or let it decide "
+            "beside another first: `lepton-rl node start --policy saf --shadow BUNDLE`"
         )
     if not policy.knows_ranges:
         notes.append("the bundle does not say what it saw in its training: states unlike those are not recognised")
     notes += _validation(policy.about)
     return notes
+
+
+def _with_count(cluster: ClusterSpec) -> str:
+    """Return a cluster and how many GPUs it has, said once."""
+    count = counted(cluster.gpus, "GPU")
+    return str(cluster) if str(cluster) == count else f"{cluster} ({count})"
 
 
 def _validation(about: Mapping[str, Any]) -> list[str]:
@@ -215,7 +222,7 @@ def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list
     """Return what a daemon with this setup would do, one sentence each."""
     guard = setup.guard
     return [
-        f"{setup.names[0]} decides on {cluster} ({cluster.gpus} GPUs); {setup.names[1]} on any doubt",
+        f"{setup.names[0]} decides on {_with_count(cluster)}; {setup.names[1]} on any doubt",
         f"a decision has {guard.budget_s:g} s; at most {guard.actions_per_minute} preemptions and moves a minute",
         f"a job that has waited {guard.starving_factor:g} times the median, and {guard.starving_floor_s:,.0f} s, goes "
         "ahead",
