@@ -1,5 +1,6 @@
 """Why a job waits, what would let it start, and what the policy makes of it."""
 
+import re
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -69,8 +70,14 @@ def _fit(job: int, snapshot: Snapshot, cluster: NodeCluster) -> dict[str, Any]:
     try:
         snapshot.after(Start(job))
     except IllegalAction as error:
-        return {"why": str(error), "unavailable": cluster.unavailable(), "starts_when": _release(job, snapshot)}
+        why = _singular(str(error))
+        return {"why": why, "unavailable": cluster.unavailable(), "starts_when": _release(job, snapshot)}
     return {"why": "it fits now; the policy lets others go first or keeps room for them", "unavailable": []}
+
+
+def _singular(sentence: str) -> str:
+    """Put right what the simulator's sentence, which mostly counts many, says of one GPU."""
+    return re.sub(r"\b1 are free", "1 is free", re.sub(r"\b1 GPUs\b", "1 GPU", sentence))
 
 
 def _release(job: int, snapshot: Snapshot) -> str:

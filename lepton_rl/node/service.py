@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 DECISIONS_KEPT_S = 30 * 86_400.0
 COMMAND_WORDS, WORD_LENGTH = 20, 200
 """Of a command, in listings; `job` has all of it."""
+_ASKED = (
+    "cwd", "gpu_memory_mib", "cpus", "ram_mib", "compute_intensity", "time_sensitivity", "restartable",
+    "checkpoint_signal", "checkpoint_grace_s", "stop_grace_s",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +286,9 @@ class Service:
         runs = [self._describe_run(run) for run in self._journal.runs(record.id)]
         return {
             **self._describe(caller, record),
+            **{name: getattr(record.request, name) for name in _ASKED},
             "argv": list(record.request.argv),
-            "cwd": record.request.cwd,
+            "env": dict(record.request.env),
             "runs": runs,
         }
 
@@ -350,6 +355,8 @@ class Service:
         path = Path(message.path)
         if not path.is_absolute():
             raise NodeError(f"{message.path!r}: name the copy by an absolute path")
+        if path.exists() and not message.overwrite:
+            raise NodeError(f"{path}: there is such a file; name another one, or replace it with --overwrite")
         self._journal.backup(path)
         return {"path": str(path)}
 

@@ -24,7 +24,7 @@ from lepton_rl.core.hardware.catalogue import gpu_type
 from lepton_rl.envs.codec import Codec
 from lepton_rl.node.paths import JOBS, JOURNAL
 from tests.fake_nvml import FakeNvml
-from tests.node.conftest import until
+from tests.node.conftest import fill_disk, until
 from tests.node.daemons import DaemonNode
 
 
@@ -86,7 +86,7 @@ def test_cancel_explain_drain_and_resume(node: DaemonNode) -> None:
     waits = node.submit("--gpus", "4", "--", "true")
     until(lambda: queue(node)[holds]["state"] == "running", "the first job")
     said = node.node("explain", str(waits))
-    assert f"job {waits} is waiting: job {waits} needs 4 GPUs of a type and on nodes that suit it, 1 are free" in said
+    assert f"job {waits} is waiting: job {waits} needs 4 GPUs of a type and on nodes that suit it, 1 is free" in said
     assert f"it fits when job {holds} has ended, in about 3," in said
     assert node.node("drain", "3", "--reason", "dust").endswith(": drained\n")
     assert "GPU 3 is drained: dust" in node.node("explain", str(waits))
@@ -213,6 +213,21 @@ def test_without_a_driver(idle: DaemonNode) -> None:
     assert idle.refused("deploy", "fcfs") == said
 
 
+def test_with_options_in_an_unusual_place(idle: DaemonNode) -> None:
+    other = idle.folder / "other"
+    assert f"{other / 'socket'}: no node answers" in idle.refused("node", "--state", str(other), "status")
+    assert f"{other / 'socket'}: no node answers" in idle.refused(
+        "node", "--state", "x", "status", "--state", str(other)
+    )
+    assert f"{idle.state / 'socket'}: no node answers" in idle.refused("node", "status")
+    said = idle.command("node", "--config", "x", "start").stderr.splitlines()[0]
+    assert said == "error: --config stands behind the command: lepton-rl node start --config"
+
+
+def test_with_a_working_directory_that_is_not_there(idle: DaemonNode) -> None:
+    assert idle.refused("node", "submit", "--cwd", "nowhere", "--", "true") == "--cwd nowhere: there is no such folder"
+
+
 def test_with_a_library_that_is_not_there(idle: DaemonNode) -> None:
     idle.config.write_text("devices: {library_path: nowhere/libnvidia-ml.so.1}\n")
     assert "nowhere/libnvidia-ml.so.1" in idle.refused("node", "start", "--config", str(idle.config))
@@ -236,6 +251,13 @@ def test_with_folders_of_jobs_and_no_journal(what: str, idle: DaemonNode) -> Non
     assert "`lepton-rl node restore FILE`, or move that folder away" in said
     assert idle.refused("deploy", "fcfs") == said
     assert (idle.state / JOURNAL).exists() == (what == "is empty")
+
+
+@pytest.mark.parametrize("leave", [0, 200_000])
+def test_with_a_disk_that_is_full(leave: int, small_disk: Path, idle: DaemonNode) -> None:
+    idle.state = small_disk / "node"
+    fill_disk(small_disk / "ballast", leave)
+    assert "MiB left; free 4 and start again" in idle.refused("node", "start", "--state", str(idle.state))
 
 
 def test_with_a_power_helper_that_is_not_there(idle: DaemonNode) -> None:
