@@ -10,7 +10,7 @@ from typing import Any
 
 from lepton_rl import __version__
 from lepton_rl.core.units import JOULES_PER_KWH
-from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError, nearest
+from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError, NotYours, nearest
 from lepton_rl.node import booking
 from lepton_rl.node import messages as m
 from lepton_rl.node.accounts import user_name
@@ -134,7 +134,9 @@ class Service:
         """Keep a decision for the journal; those that do nothing and cast no doubt are only counted."""
         if not verdict.actions and not verdict.fallback_reason:
             return
-        detail = {"actions": [str(action) for action in verdict.actions[:50]], "by": verdict.by}
+        detail: dict[str, Any] = {"actions": [str(action) for action in verdict.actions[:50]], "by": verdict.by}
+        if len(verdict.actions) > len(detail["actions"]):
+            detail["count"] = len(verdict.actions)
         if verdict.refused:
             detail["refused"] = list(verdict.refused)
         self._decisions.append(
@@ -375,7 +377,7 @@ class Service:
     def _own(self, caller: Caller, job: int) -> JobRecord:
         record = self._journal.job(job)
         if not caller.may_touch(record):
-            raise NodeError(f"job {job} is another user's")
+            raise NotYours(f"job {job} is another user's")
         return record
 
     def _gpu(self, name: str) -> str:
