@@ -41,6 +41,10 @@ class NodeError(LeptonError):
     """A node cannot start, cannot be reached, or refuses what it was asked."""
 
 
+class NotYours(NodeError):
+    """A job is another user's."""
+
+
 class JobError(LeptonError):
     """A job for a node cannot be accepted, found or started as it was asked for."""
 

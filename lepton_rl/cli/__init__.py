@@ -149,12 +149,19 @@ def _usage_sentence(error: Any) -> str:
     option = getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities"):
         known = [name for known in error.ctx.command.params for name in known.opts] if error.ctx else []
+        below = [name for name, each in getattr(error.ctx.command, "commands", {}).items() if _takes(each, option)]
+        if below:
+            return f"{option} stands behind the command: {error.ctx.command_path} {below[0]} {option}"
         # the dashes count for no likeness, and a short word is soon like another
         close = nearest(option.lstrip("-"), [name.lstrip("-") for name in known if name.startswith("--")], 0.7).replace(
             "'", "'--", 1
         )
         return f"there is no option {option}{close}"
     return " ".join(error.format_message().split())
+
+
+def _takes(command: Any, option: str) -> bool:
+    return any(option in parameter.opts for parameter in command.params)
 
 
 def _complain(message: str) -> int:

@@ -25,21 +25,24 @@ def deploy(
 
     Example: lepton-rl deploy runs/mine --live
     """
-    from lepton_rl.experiments.deploy import describe, node_setup, read_node_config
+    from lepton_rl.experiments.deploy import check_power, describe, node_setup, read_node_config
     from lepton_rl.node.daemon import check_can_start
     from lepton_rl.node.former import remember, replaced
     from lepton_rl.node.hardware import describe_hardware
+    from lepton_rl.node.job_folders import check_journal_is_there
     from lepton_rl.node.start import wait_until_gone
 
     wanted = read_node_config(config)
     setup = node_setup(wanted, policy, state)
     check_can_start(setup.state_dir)
+    check_journal_is_there(setup.state_dir)
     with setup.open_devices() as devices:
         hardware, simulated = describe_hardware(devices.identities), devices.simulated
     kind = " (simulated devices, no hardware)" if simulated else ""
     lines = [f"this node has {hardware.cluster}{kind}", *hardware.notes, *setup.check(hardware)]
     for line in (*lines, *describe(hardware.cluster, setup, wanted)):
         typer.echo(line)
+    check_power(wanted.power)
     running = _running(setup)
     if not live:
         typer.echo(f"{_would(running)}; --live does it")

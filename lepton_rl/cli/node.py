@@ -7,23 +7,46 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lepton_rl.cli.options import command_group
+from lepton_rl.cli.options import Overwrite
 from lepton_rl.cli.printing import announce_compilation, note
 from lepton_rl.cli.quantities import share
+from lepton_rl.errors import NodeError
 
 if TYPE_CHECKING:
     from lepton_rl.node.client import NodeClient
     from lepton_rl.node.daemon import NodeSetup
 
-app = command_group(
-    "Run jobs on the GPUs of this machine under a policy.",
-    "Example: lepton-rl node start --policy saf; lepton-rl node submit --gpus 1 --time 2h -- python train.py",
+app = typer.Typer(
+    rich_markup_mode=None,
+    help="Run jobs on the GPUs of this machine under a policy.",
+    epilog="Example: lepton-rl node start --policy saf; lepton-rl node submit --gpus 1 --time 2h -- python train.py",
 )
+
+
+def _or_of_the_group(context: typer.Context, parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Return what stands before the command, as in `node --state FOLDER status`, where nothing stands behind it."""
+    source = context.get_parameter_source(str(parameter.name))
+    given = source is not None and source.name == "COMMANDLINE"
+    return value if given or context.obj is None else context.obj
+
+
 State = Annotated[
     Path | None,
-    typer.Option("--state", envvar="LEPTON_RL_NODE", help="Folder of the node's state; ~/.local/state/lepton-rl/node."),
+    typer.Option(
+        "--state",
+        envvar="LEPTON_RL_NODE",
+        help="Folder of the node's state; ~/.local/state/lepton-rl/node.",
+        callback=_or_of_the_group,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _node(context: typer.Context, state: State = None) -> None:
+    context.obj = state
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def state_folder(state: Path | None) -> Path:
@@ -78,7 +101,7 @@ def launch(
     listen = None if setup.http is None else setup.http.listen
     for option, value in {"--policy": policy, **(more or {}), "--http": listen}.items():
         words += [option, value] if value is not None else []
-    about = run_in_background(setup, words)
+    about = run_in_background(setup, words, note)
     announce(about)
     typer.echo(f"node: {setup.state_dir}")
     if "http" in about:
@@ -100,6 +123,7 @@ def backup(
     passphrase_file: Annotated[
         Path | None, typer.Option(help="Holds the passphrase; LEPTON_RL_PASSPHRASE does if left out.")
     ] = None,
+    overwrite: Overwrite = False,
     state: State = None,
 ) -> None:
     """Copy the journal while jobs go on.
@@ -109,10 +133,12 @@ def backup(
     from lepton_rl.node.backup import encrypted_backup
     from lepton_rl.node.encryption import read_passphrase
 
+    if encrypt and file.exists() and not overwrite:
+        raise NodeError(f"{file}: there is such a file; name another one, or replace it with --overwrite")
     passphrase = read_passphrase(passphrase_file) if encrypt else None
     with connect(state) as client:
         if passphrase is None:
-            client.call("backup", path=str(file.absolute()))
+            client.call("backup", path=str(file.absolute()), overwrite=overwrite)
         else:
             encrypted_backup(client, state_folder(state), file, passphrase)
     typer.echo(f"written: {file.absolute()}")

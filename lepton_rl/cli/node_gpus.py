@@ -1,12 +1,14 @@
 """`lepton-rl node`: the GPUs of a node, what they do, and taking them out of service."""
 
-from typing import Annotated
+import time
+from typing import Annotated, Any
 
 import typer
 
 from lepton_rl.cli.node import Json, State, announce, app, connect, state_folder
-from lepton_rl.cli.printing import print_json
+from lepton_rl.cli.printing import note, print_json
 from lepton_rl.cli.quantities import ago, moment, seconds
+from lepton_rl.node.printable import printable
 
 
 @app.command()
@@ -29,6 +31,8 @@ def status(state: State = None, json: Json = False) -> None:
             f"{_gib(gpu['memory_used_bytes'])}/{_gib(gpu['memory_total_bytes'])} GiB {_watts(gpu['power_mw'])}/"
             f"{_watts(gpu['power_limit_mw'])} W {_degrees(gpu['temperature_c'])}{held}{why}"
         )
+    for reservation in found["reservations"]:
+        typer.echo(_reservation(reservation))
     for alert in found["alerts"]:
         typer.echo(f"alert: {alert['text']}")
     if found["feedback"]:
@@ -96,7 +100,24 @@ def reserve(
     with connect(state) as client:
         asked = {"gpus": gpus, "begin_time": moment(begin), "duration_s": seconds(duration)}
         found = client.call("reserve", **asked, user=user, reason=reason)
-    typer.echo(f"reservation {found['reservation']}: {', '.join(found['gpus'])}")
+    typer.echo(_reservation(found))
+
+
+@app.command()
+def reservations(state: State = None, json: Json = False) -> None:
+    """List the reservations in force and ahead.
+
+    Example: lepton-rl node reservations
+    """
+    with connect(state) as client:
+        found = client.call("reservations")
+    if json:
+        print_json(found)
+        return
+    for reservation in found:
+        typer.echo(_reservation(reservation))
+    if not found:
+        note("there are no reservations")
 
 
 @app.command()
@@ -122,6 +143,16 @@ def telemetry(
     from lepton_rl.node.readings import print_csv, print_summary
 
     (print_csv if csv else print_summary)(state_folder(state), ago(since))
+
+
+def _reservation(found: dict[str, Any]) -> str:
+    numbers = found["numbers"]
+    gpus = f"GPU{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}" if numbers else "no GPU of this node"
+    begin, end = (
+        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found[name])) for name in ("begin_time", "end_time")
+    )
+    why = f": {printable(found['reason'])}" if found["reason"] else ""
+    return f"reservation {found['reservation']}: {gpus} for {printable(found['user'])}, {begin} to {end}{why}"
 
 
 def _share(value: float | None) -> str:

@@ -30,9 +30,7 @@ def submit(
     queue: Annotated[str, typer.Option(help="Name of a queue.")] = "default",
     compute_intensity: Annotated[float | None, typer.Option(min=0, help="For policies that weigh it.")] = None,
     time_sensitivity: Annotated[float | None, typer.Option(min=0, help="For policies that weigh it.")] = None,
-    duration: Annotated[
-        str | None, typer.Option("--time", help="How long it will take, as 2h: policies plan with it.")
-    ] = None,
+    duration: Annotated[str | None, typer.Option("--time", help="How long policies believe it runs, as 2h.")] = None,
     time_limit: Annotated[str | None, typer.Option(help="It is ended when it has run for so long, as 3h.")] = None,
     priority: Annotated[float, typer.Option(help="Higher goes first where the policy asks for it.")] = 0.0,
     name: Annotated[str, typer.Option(help="For listings; the command's if left out.")] = "",
@@ -58,6 +56,8 @@ def submit(
         variables[key] = value
     if checkpoint_signal.removeprefix("SIG") not in SIGNALS:
         raise NodeError(f"--checkpoint-signal {checkpoint_signal!r} is not one of {', '.join(SIGNALS)}")
+    if directory is not None and not directory.is_dir():
+        raise NodeError(f"--cwd {directory}: there is no such folder")
     asked = {
         "argv": command,
         "cwd": str((directory or Path()).absolute()),

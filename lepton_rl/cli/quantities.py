@@ -25,11 +25,15 @@ def seconds(text: str) -> float:
 
 
 def mebibytes(text: str) -> int:
-    """Return an amount of memory as 512MiB, 20GiB or 20G; without a unit it is GiB."""
+    """Return an amount of memory as 512MiB, 20GiB or 20G."""
     found = _MEMORY.fullmatch(text.strip()) if len(text) < _LONGEST else None
     if found is None or float(found.group(1)) <= 0:
         raise typer.BadParameter(f"{text!r} is no amount of memory; write it as 512MiB or 20GiB")
-    unit = (found.group(2) or "g").lower()
+    if found.group(2) is None:
+        raise typer.BadParameter(
+            f"{text!r} is no amount of memory without a unit; write it as {text.strip()}GiB or {text.strip()}MiB"
+        )
+    unit = found.group(2).lower()
     decimal = unit in ("mb", "gb", "tb")
     mib = float(found.group(1)) * _MIB[unit[0]]
     if decimal:

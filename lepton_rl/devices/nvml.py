@@ -277,16 +277,16 @@ def _binding() -> Any:
 def _preload(path: Path) -> None:
     """Load the driver's library by its path, so that the binding finds it under its bare name."""
     if not path.is_file():
-        raise DriverMissing(f"library_path: there is no file {path}; it should name the driver's {_SONAME}")
+        raise DriverMissing(f"devices.library_path: there is no file {path}; it should name the driver's {_SONAME}")
     try:
         ours = ctypes.CDLL(str(path.resolve()), mode=ctypes.RTLD_GLOBAL)
         named = ctypes.CDLL(_SONAME)
         same = _address(ours) == _address(named)
     except (OSError, AttributeError) as error:
-        raise DriverMismatch(f"library_path: {path} is no {_SONAME} of an NVIDIA driver: {error}") from error
+        raise DriverMismatch(f"devices.library_path: {path} is no {_SONAME} of an NVIDIA driver: {error}") from error
     if not same:
         raise DriverMismatch(
-            f"library_path: this process has loaded another {_SONAME} already; set {path} before it does"
+            f"devices.library_path: this process has loaded another {_SONAME} already; set {path} before it does"
         )
 
 

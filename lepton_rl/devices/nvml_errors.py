@@ -54,7 +54,7 @@ NVML_ERRORS: dict[int, Meaning] = {
     11: Meaning(DeviceError, "the kernel found an interrupt problem of the device: see dmesg"),
     12: Meaning(
         DriverMissing,
-        "libnvidia-ml.so.1 was not found: install the NVIDIA driver, or set library_path to where the library lies",
+        "libnvidia-ml.so.1 was not found: install the NVIDIA driver, or set devices.library_path to where it lies",
     ),
     13: Meaning(DriverMismatch, "the driver's library has no such function: a newer driver has it", _ALWAYS),
     14: Meaning(DeviceError, "the device's infoROM is corrupted: see nvidia-smi -q", _ALWAYS),

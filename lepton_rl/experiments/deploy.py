@@ -13,7 +13,7 @@ from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, NvmlDevices, ReplayDevices
-from lepton_rl.errors import ConfigError
+from lepton_rl.errors import ConfigError, counted
 from lepton_rl.experiments.loader import load
 from lepton_rl.experiments.node_config import HttpConfig, JobsConfig, NodeConfig, PolicySpec, PowerConfig
 from lepton_rl.experiments.sharing import run_settings, sharing_of, state_folder_of, user_id
@@ -25,7 +25,7 @@ from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.http.rules import HttpRules, parse_listen
 from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
-from lepton_rl.node.power_helper import HelperPower
+from lepton_rl.node.power_helper import HelperPower, check_helper
 from lepton_rl.node.promotion import Weighted
 from lepton_rl.node.retention import RetentionRules
 from lepton_rl.node.trial import Canary, Shadow
@@ -197,8 +197,9 @@ def check_policy(policy: Policy, hardware: NodeHardware) -> list[str]:
     notes = [f"codec {policy.codec.actions}, {policy.codec.window} visible jobs, network {policy.network}"]
     if cluster.gpus != policy.cluster.gpus:
         notes.append(
-            f"it was trained on {policy.cluster} ({policy.cluster.gpus} GPUs), this node has {cluster.gpus}: what it "
-            "decides here is not what was measured there"
+            f"it was trained on {_with_count(policy.cluster)}, this node has {cluster.gpus}: what it decides here "
+            "is not what was measured there; train it anew on what `lepton-rl node export` writes, or let it decide "
+            "beside another first: `lepton-rl node start --policy saf --shadow BUNDLE`"
         )
     if not policy.knows_ranges:
         notes.append("the bundle does not say what it saw in its training: states unlike those are not recognised")
@@ -211,6 +212,12 @@ def preempts(policy: Policy) -> bool:
     return getattr(policy, "order", None) in PREEMPTIVE_ORDERS or getattr(policy, "preempt", False) is True
 
 
+def _with_count(cluster: ClusterSpec) -> str:
+    """Return a cluster and how many GPUs it has, said once."""
+    count = counted(cluster.gpus, "GPU")
+    return str(cluster) if str(cluster) == count else f"{cluster} ({count})"
+
+
 def _validation(about: Mapping[str, Any]) -> list[str]:
     found = about.get("validation")
     if not isinstance(found, Mapping):
@@ -218,11 +225,21 @@ def _validation(about: Mapping[str, Any]) -> list[str]:
     return [f"held out in its training: {', '.join(f'{key} {value}' for key, value in list(found.items())[:4])}"]
 
 
+def check_power(config: PowerConfig) -> None:
+    """Refuse power limits that nobody would set.
+
+    Raises:
+        NodeError: the helper that the configuration names does not answer.
+    """
+    if config.mode == "live" and config.helper is not None:
+        check_helper(Path(config.helper))
+
+
 def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list[str]:
     """Return what a daemon with this setup would do, one sentence each."""
     guard = setup.guard
     return [
-        f"{setup.names[0]} decides on {cluster} ({cluster.gpus} GPUs); {setup.names[1]} on any doubt",
+        f"{setup.names[0]} decides on {_with_count(cluster)}; {setup.names[1]} on any doubt",
         f"a decision has {guard.budget_s:g} s; at most {guard.actions_per_minute} preemptions and moves a minute",
         f"a job that has waited {guard.starving_factor:g} times the median, and {guard.starving_floor_s:,.0f} s, goes "
         "ahead",

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lepton_rl.errors import NodeError
+from lepton_rl.node.holder import nobody_answers
 
 AT_ONCE = 200
 """Requests on the way at a time."""
@@ -22,12 +23,13 @@ class NodeClient:
     Args:
         path: of its socket.
         timeout_s: seconds to wait for an answer; None waits for ever.
+        absent: what to say where nobody answers, if it is no node that should.
 
     Raises:
         NodeError: nobody answers there, or this user may not call.
     """
 
-    def __init__(self, path: Path, timeout_s: float | None = 30.0) -> None:
+    def __init__(self, path: Path, timeout_s: float | None = 30.0, absent: str | None = None) -> None:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout_s)
@@ -35,7 +37,7 @@ class NodeClient:
             self._socket.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             self._socket.close()
-            raise NodeError(f"{path}: no node answers here; start one with `lepton-rl node start`") from None
+            raise NodeError(nobody_answers(path) if absent is None else absent) from None
         except PermissionError:
             self._socket.close()
             raise NodeError(f"{path}: this user may not call this node; ask its operator for the group") from None

@@ -32,6 +32,7 @@ from lepton_rl.node.hardware import NodeHardware, describe_hardware
 from lepton_rl.node.http.rules import TOKENS, HttpRules
 from lepton_rl.node.http.token_changes import apply_change
 from lepton_rl.node.http.tokens import TokenBook
+from lepton_rl.node.job_folders import check_journal_is_there, pass_over_folders
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.launcher_client import LauncherStarter
 from lepton_rl.node.mps import mps_runs
@@ -120,8 +121,10 @@ def run_daemon(setup: NodeSetup) -> None:
         setup.sharing.check_process()
         os.umask(0o077)
     setup.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    check_journal_is_there(setup.state_dir)
     with ExitStack() as open_things:
         journal = open_things.enter_context(Journal(setup.state_dir / JOURNAL, now=time.time()))
+        pass_over_folders(journal, setup.state_dir)
         devices = open_things.enter_context(setup.open_devices())
         hardware = describe_hardware(devices.identities)
         for note in (*hardware.notes, *setup.check(hardware)):
@@ -161,7 +164,7 @@ def run_daemon(setup: NodeSetup) -> None:
         open_things.callback(lambda: loop.run_until_complete(server.close()))
         if setup.http is not None:
             _open_http(setup.http, setup.state_dir, service, watch, loop, open_things)
-        housekeeping = loop.create_task(_keep_house(cluster, service, watch))
+        housekeeping = loop.create_task(_keep_house(cluster, service, watch, server))
         open_things.callback(housekeeping.cancel)
         if setup.sharing is None:
             forgetting = loop.create_task(forget_daily(journal, setup.state_dir, setup.retention, cluster.clock.wall))
@@ -317,10 +320,11 @@ def _open_http(
     _log.info("listening on %s", http.url)
 
 
-async def _keep_house(cluster: NodeCluster, service: Service, watch: Watch) -> None:
+async def _keep_house(cluster: NodeCluster, service: Service, watch: Watch, server: SocketServer) -> None:
     forgotten = cluster.clock.monotonic()
     while True:
         await asyncio.sleep(HOUSEKEEPING_S)
+        await server.keep()
         try:
             service.flush_decisions()
             watch.look()

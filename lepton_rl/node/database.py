@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lepton_rl.errors import JournalError, JournalFull
+from lepton_rl.node.holder import lock_file, read_number
 from lepton_rl.node.schema import APPLICATION_ID, MIGRATIONS, migrate, version_of
 
 _RESTORE = "restore a backup with: lepton-rl node restore FILE"
@@ -203,7 +204,7 @@ def lock(path: Path) -> int:
     Raises:
         JournalError: another process holds it, or its folder cannot be written.
     """
-    beside = path.with_name(f"{path.name}.lock")
+    beside = lock_file(path)
     try:
         opened = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -214,9 +215,12 @@ def lock(path: Path) -> int:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         if time.monotonic() > deadline:
-            holder = os.pread(opened, 32, 0).decode(errors="replace").strip() or "unknown"
+            holder = read_number(opened)
             os.close(opened)
-            raise JournalError(f"{path}: a daemon (process {holder}) is using it; end it with: lepton-rl node stop")
+            raise JournalError(
+                f"{path}: a daemon (process {holder}) is using it; end it with `lepton-rl node stop`, or with `kill "
+                f"{holder}` where it does not answer: its jobs go on"
+            )
         time.sleep(0.02)
     with suppress(OSError):  # the number is only for that message
         os.ftruncate(opened, 0)

@@ -1,5 +1,6 @@
 """Why a job waits, what would let it start, and what the policy makes of it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -121,8 +122,14 @@ def _fit(record: JobRecord, snapshot: Snapshot, cluster: NodeCluster) -> dict[st
         snapshot.after(Start(record.id))
     except IllegalAction as error:
         when, ends = _release(record.id, snapshot)
-        return {"why": str(error), "unavailable": cluster.unavailable(record), "starts_when": when, "ends": ends}
+        unavailable = cluster.unavailable(record)
+        return {"why": _singular(str(error)), "unavailable": unavailable, "starts_when": when, "ends": ends}
     return {"why": "it fits now; the policy lets others go first or keeps room for them", "unavailable": []}
+
+
+def _singular(sentence: str) -> str:
+    """Put right what the simulator's sentence, which mostly counts many, says of one GPU."""
+    return re.sub(r"\b1 are free", "1 is free", re.sub(r"\b1 GPUs\b", "1 GPU", sentence))
 
 
 def _release(job: int, snapshot: Snapshot) -> tuple[str, list[dict[str, Any]]]:

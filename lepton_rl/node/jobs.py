@@ -152,6 +152,19 @@ class RunEnd:
     log_bytes_dropped: int | None = None
 
 
+def in_words(request: JobRequest) -> str:
+    """Return what a job asks for of a node: "2 GPUs, 20 GiB of memory on each, 8 CPU cores"."""
+    gpus = request.gpu_milli / 1000
+    parts = [f"{gpus:g} GPU{'s' if gpus > 1 else ''}"]
+    if request.gpu_memory_mib is not None:
+        parts.append(f"{request.gpu_memory_mib / 1024:g} GiB of GPU memory{' on each' if gpus > 1 else ''}")
+    if request.cpus is not None:
+        parts.append(f"{request.cpus:g} CPU core{'s' if request.cpus != 1 else ''}")
+    if request.ram_mib is not None:
+        parts.append(f"{request.ram_mib / 1024:g} GiB of the machine's memory")
+    return ", ".join(parts)
+
+
 def check_request(request: JobRequest) -> None:
     """Raise JobError, in one sentence, for a request that no node could run; the journal does so at submission."""
     if not request.argv or not request.argv[0]:

@@ -127,14 +127,19 @@ class Journal:
         assert identity is not None
         return identity
 
-    def keep_number(self, last: int) -> None:
-        """Give no number up to `last` to a new job."""
-        self._database.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'jobs'", (last,))
-        self._database.execute(
-            "INSERT INTO sqlite_sequence (name, seq) SELECT 'jobs', ? WHERE NOT EXISTS "
-            "(SELECT 1 FROM sqlite_sequence WHERE name = 'jobs')",
-            (last,),
-        )
+    def begin_numbers_after(self, highest: int) -> bool:
+        """Give jobs numbers above this one from now on; return whether lower ones would have been given."""
+        with self._database.transaction():
+            row = self._database.row("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'")
+            if highest <= (0 if row is None else int(row[0])):
+                return False
+            self._database.execute("DELETE FROM sqlite_sequence WHERE name = 'jobs'")
+            self._database.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('jobs', ?)", (highest,))
+            return True
+
+    def has_jobs_of(self, user: str) -> bool:
+        """Return whether a user has ever submitted a job."""
+        return self._database.row("SELECT 1 FROM jobs WHERE user = ? LIMIT 1", (user,)) is not None
 
     def job(self, job: int) -> JobRecord:
         """Return one job.

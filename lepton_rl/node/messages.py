@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lepton_rl.errors import NodeError, in_words, nearest
-from lepton_rl.node.jobs import JobRequest
+from lepton_rl.node.jobs import JobRequest, check_request
 
 MOST_BYTES = 1 << 20
 """Of one request."""
@@ -23,7 +23,7 @@ Seconds = Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)]
 class Message(BaseModel):
     """A request of one verb."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     changes: ClassVar[bool] = False  # goes to the audit log
     operators_only: ClassVar[bool] = False
 
@@ -75,7 +75,9 @@ class Submit(Message):
             JobError: no node could run it.
         """
         values: dict[str, Any] = self.model_dump(exclude={"gpus", "argv"})
-        return JobRequest(argv=tuple(self.argv), uid=uid, user=user, gpu_milli=round(self.gpus * 1000), **values)
+        request = JobRequest(argv=tuple(self.argv), uid=uid, user=user, gpu_milli=round(self.gpus * 1000), **values)
+        check_request(request)
+        return request
 
 
 class Job(Message):
@@ -158,6 +160,10 @@ class Unreserve(Message):
     reservation: JobId
 
 
+class Reservations(Message):
+    """Reservations in force and ahead."""
+
+
 class UsageOf(Message):
     """What users, projects or queues have used."""
 
@@ -184,6 +190,7 @@ class Backup(Message):
     changes = True
     operators_only = True
     path: Text
+    overwrite: bool = False
 
 
 class Feedback(Message):
@@ -225,6 +232,7 @@ VERBS: dict[str, type[Message]] = {
     "wait": Wait, "explain": Explain, "drain": Drain, "resume": Resume, "verify": Verify, "reserve": Reserve,
     "unreserve": Unreserve, "usage": UsageOf, "decisions": Decisions, "audit": Audit, "backup": Backup,
     "feedback": Feedback, "token_add": TokenAdd, "token_revoke": TokenRevoke, "stop": Stop,
+    "reservations": Reservations,
 }  # fmt: skip
 
 
@@ -234,6 +242,8 @@ def parse(verb: object, arguments: dict[str, Any]) -> Message:
     Raises:
         NodeError: there is no such verb, or an argument is missing, unknown or wrong.
     """
+    if verb is None:
+        raise NodeError('a request names a verb, as {"id": 1, "verb": "status"}')
     if not isinstance(verb, str) or verb not in VERBS:
         close = nearest(verb, VERBS) if isinstance(verb, str) and len(verb) < _LONGEST_NAME else ""
         raise NodeError(f"there is no verb {str(verb)[:60]!r}{close}; known: {', '.join(VERBS)}")

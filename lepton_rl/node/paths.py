@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-JOURNAL, HISTORY, SOCKET, LOG = "journal.sqlite3", "telemetry.sqlite3", "socket", "daemon.log"
+JOURNAL, HISTORY, SOCKET, LOG, JOBS = "journal.sqlite3", "telemetry.sqlite3", "socket", "daemon.log", "jobs"
 NODE = "node.json"
 """What the last daemon was: cluster, policy, placement, and the policy on trial."""
 

@@ -5,6 +5,7 @@ all limits when its user falls silent, when it ends, and when it starts after a 
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from lepton_rl.devices import Devices
 from lepton_rl.errors import NodeError
+from lepton_rl.node.accounts import user_name
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.helper_socket import HelperSocket, Reply
 from lepton_rl.node.power import LEASE_S, PowerLeases
@@ -94,7 +96,7 @@ class HelperPower:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._client: NodeClient | None = NodeClient(path, timeout_s=5.0)
+        self._client: NodeClient | None = _connect(path)
 
     def set_limit(self, uuid: str, limit_mw: int | None, now: float) -> None:
         """Ask for a limit; None gives it back."""
@@ -121,7 +123,7 @@ class HelperPower:
 
     def _call(self, verb: str, **arguments: Any) -> None:
         if self._client is None:
-            self._client = NodeClient(self._path, timeout_s=5.0)
+            self._client = _connect(self._path)
         try:
             self._client.call(verb, **arguments)
         except NodeError as error:
@@ -129,6 +131,26 @@ class HelperPower:
                 self._client.close()
                 self._client = None
             raise
+
+
+def check_helper(path: Path) -> None:
+    """Refuse a helper that does not serve this user, before anything relies on it.
+
+    Raises:
+        NodeError: none answers there, or it serves another user.
+    """
+    with _connect(path) as client:
+        try:
+            client.call("renew")
+        except NodeError:
+            raise NodeError(
+                f"the power helper at {path} does not answer {user_name(os.geteuid())}: its option --user names whom"
+            ) from None
+
+
+def _connect(path: Path) -> NodeClient:
+    start = f"`lepton-rl node power-helper --user {user_name(os.geteuid())} --socket {path}`"
+    return NodeClient(path, timeout_s=5.0, absent=f"no power helper answers at {path}; start it, as root, with {start}")
 
 
 def _text(value: object) -> str:

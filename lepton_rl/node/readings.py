@@ -26,12 +26,13 @@ def print_summary(state_dir: Path, since: float) -> None:
     """
     path = state_dir / HISTORY
     identities = read_identities(path)
-    print(f"{'GPU':<4} {'readings':>8} {'used':>5} {'GiB, most':>9} {'W, mean':>8} {'W, most':>8} {'°C, most':>8} name")
+    heads = f"{'util., mean':>11} {'memory GiB, most':>16} {'W, mean':>8} {'W, most':>8} {'°C, most':>8}"
+    print(f"{'GPU':<4} {'readings':>8} {heads} name")
     for identity in identities:
         rows = list(read_history(path, since, identity.uuid))
         print(
-            f"{identity.index:<4} {len(rows):>8} {_said(rows, fmean, 'utilisation', 100, '%'):>5} "
-            f"{_said(rows, max, 'memory_used_bytes', 1 / 2**30):>9} {_said(rows, fmean, 'power_mw', 1e-3):>8} "
+            f"{identity.index:<4} {len(rows):>8} {_said(rows, fmean, 'utilisation', 100, '%'):>11} "
+            f"{_said(rows, max, 'memory_used_bytes', 1 / 2**30):>16} {_said(rows, fmean, 'power_mw', 1e-3):>8} "
             f"{_said(rows, max, 'power_mw', 1e-3):>8} {_said(rows, max, 'temperature_c', 1):>8} {identity.name}"
         )
 

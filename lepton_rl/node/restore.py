@@ -101,7 +101,7 @@ def _reconcile(draft: Path, state_dir: Path, now: float) -> tuple[int, tuple[int
         with journal.transaction():
             for job in sorted(removed.intersection(states)):
                 _settle_removed(journal, job, now)
-            journal.keep_number(max(removed, default=0))
+            journal.begin_numbers_after(max(removed, default=0))
             for job, number, request in _runs_of(state_dir, journal.node_id):
                 if job in removed:
                     continue

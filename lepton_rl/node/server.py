@@ -49,6 +49,8 @@ class SocketServer:
         self._service, self._group = service, group
         self._operators = operators | {0, os.geteuid()}
         self._server: asyncio.Server | None = None
+        self._identity: tuple[int, int] | None = None  # of the socket's file: device and number
+        self._trouble = ""  # why it could not be made again, told once
         self._clients: set[asyncio.Task[None]] = set()
         self._connections: Counter[int] = Counter()  # by user
 
@@ -76,6 +78,33 @@ class SocketServer:
                 self.path.chmod(0o660)
             except OSError as error:
                 raise NodeError(f"{self.path}: cannot be opened to group {self._group}: {error.strerror}") from error
+        self._identity = self._file()
+
+    async def keep(self) -> None:
+        """Listen anew where the socket's file is gone or another one lies in its place; who is connected stays so.
+
+        What cannot be mended is told to the log, once, and tried again with the next call.
+        """
+        if self._server is None or (found := self._file()) == self._identity:
+            return
+        try:
+            self._clear()
+            self._server.close()  # first: where it unlinks, it must not be the new one's file
+            await self.start()
+        except NodeError as error:
+            if str(error) != self._trouble:
+                _log.error("nobody can call this node: %s", error)
+            self._trouble = str(error)
+        else:
+            _log.warning("%s was %s; listening there again", self.path, "gone" if found is None else "another file")
+            self._trouble = ""
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.lstat()
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else (0, 0)
 
     async def close(self) -> None:
         """Stop listening and let go of the clients."""
@@ -85,7 +114,8 @@ class SocketServer:
                 client.cancel()
             await asyncio.gather(*self._clients, return_exceptions=True)
             await self._server.wait_closed()
-            self.path.unlink(missing_ok=True)
+            if self._file() == self._identity:
+                self.path.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         """Remove a socket that a former daemon has left; refuse one on which somebody listens."""

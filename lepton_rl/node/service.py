@@ -11,14 +11,15 @@ from typing import Any
 
 from lepton_rl import __version__
 from lepton_rl.core.units import JOULES_PER_KWH
-from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError, nearest
+from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError, NotYours, nearest
+from lepton_rl.node import booking
 from lepton_rl.node import messages as m
 from lepton_rl.node.accounts import user_name
 from lepton_rl.node.cluster import NodeCluster
 from lepton_rl.node.explain import Scoring, explain, own_scores
 from lepton_rl.node.guard import Guard, Verdict
 from lepton_rl.node.jobs import FINAL, JobRecord, JobState, RunRecord, StopHow
-from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
+from lepton_rl.node.ledger import AuditEntry, Decision
 from lepton_rl.node.log_page import read_page, tail_position
 from lepton_rl.node.promotion import Promotion
 
@@ -27,6 +28,10 @@ DECISIONS_KEPT_S = 30 * 86_400.0
 _TARGETS = ("job", "gpu", "reservation", "token")
 COMMAND_WORDS, WORD_LENGTH = 20, 200
 """Of a command, in listings; `job` has all of it."""
+_ASKED = (
+    "cwd", "gpu_memory_mib", "cpus", "ram_mib", "compute_intensity", "time_sensitivity", "restartable",
+    "checkpoint_signal", "checkpoint_grace_s", "stop_grace_s",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,7 @@ class Service:
             m.Verify: self._verify, m.Reserve: self._reserve, m.Unreserve: self._unreserve, m.UsageOf: self._usage,
             m.Decisions: self._list_decisions, m.Audit: self._audit_log, m.Backup: self._backup, m.Stop: self._stop,
             m.Feedback: self._feedback, m.TokenAdd: self._token, m.TokenRevoke: self._token,
+            m.Reservations: self._reservations,
         }  # fmt: skip
 
     async def call(self, caller: Caller, verb: object, arguments: dict[str, Any]) -> Any:
@@ -136,6 +142,8 @@ class Service:
         detail: dict[str, Any] = {"actions": [str(action) for action in verdict.actions[:50]], "by": verdict.by}
         if verdict.started:
             detail["started"] = dict(verdict.started)
+        if len(verdict.actions) > len(detail["actions"]):
+            detail["count"] = len(verdict.actions)
         if verdict.refused:
             detail["refused"] = list(verdict.refused)
         self._decisions.append(
@@ -272,6 +280,7 @@ class Service:
             **self._ping(caller, m.Ping()),
             "jobs": {str(state): count for state, count in self._journal.counts().items()},
             "gpus": gpus,
+            "reservations": booking.listed(self._cluster),
             "alerts": self.alerts(),
             "time_limit": "requested" if self._cluster.rules.limit_requested else "none",
             "decisions": self._guard.counts["decisions"],
@@ -294,8 +303,9 @@ class Service:
         runs = [self._describe_run(run) for run in self._journal.runs(record.id)]
         return {
             **self._describe(caller, record),
+            **{name: getattr(record.request, name) for name in _ASKED},
             "argv": list(record.request.argv),
-            "cwd": record.request.cwd,
+            "env": dict(record.request.env),
             "runs": runs,
         }
 
@@ -339,36 +349,13 @@ class Service:
         return [asdict(self._cluster.gpu_of(uuid)) for uuid in self._cluster.hardware.uuids]
 
     def _reserve(self, caller: Caller, message: m.Reserve) -> dict[str, Any]:
-        end = message.begin_time + message.duration_s
-        now = self._cluster.clock.wall()
-        if end <= now:
-            raise NodeError("a reservation must end after now")
-        taken = {
-            uuid
-            for other in self._journal.ledger.reservations(now)
-            if other.begin_time < end and message.begin_time < other.end_time
-            for uuid in other.gpu_uuids
-        }
-        free = [uuid for uuid in self._cluster.hardware.uuids if uuid not in taken]
-        if len(free) < message.gpus:
-            raise NodeError(f"only {len(free)} GPUs are not reserved by others then; {message.gpus} were asked for")
-        chosen = tuple(free[-message.gpus :])  # policies fill from the front
-        number = self._journal.ledger.reserve(
-            Reservation(
-                uid=caller.uid, user=message.user or caller.user, project="", gpu_uuids=chosen,
-                begin_time=message.begin_time, end_time=end, reason=message.reason or None,
-            )
-        )  # fmt: skip
-        self._cluster.look()
-        self._cluster.decide()
-        return {"reservation": number, "gpus": list(chosen)}
+        return booking.reserve(self._cluster, caller.uid, caller.user, message)
 
     def _unreserve(self, caller: Caller, message: m.Unreserve) -> dict[str, Any]:
-        if not self._journal.ledger.cancel_reservation(message.reservation, self._cluster.clock.wall()):
-            raise NodeError(f"there is no reservation {message.reservation} to give up")
-        self._cluster.look()
-        self._cluster.decide()
-        return {"reservation": message.reservation}
+        return booking.unreserve(self._cluster, message.reservation)
+
+    def _reservations(self, caller: Caller, message: m.Reservations) -> list[dict[str, Any]]:
+        return booking.listed(self._cluster)
 
     def _usage(self, caller: Caller, message: m.UsageOf) -> list[dict[str, Any]]:
         rows = []
@@ -391,6 +378,8 @@ class Service:
         path = Path(message.path)
         if not path.is_absolute():
             raise NodeError(f"{message.path!r}: name the copy by an absolute path")
+        if path.exists() and not message.overwrite:
+            raise NodeError(f"{path}: there is such a file; name another one, or replace it with --overwrite")
         self._journal.backup(path)
         return {"path": str(path)}
 
@@ -414,7 +403,7 @@ class Service:
     def _own(self, caller: Caller, job: int) -> JobRecord:
         record = self._journal.job(job)
         if not caller.may_touch(record):
-            raise NodeError(f"job {job} is another user's")
+            raise NotYours(f"job {job} is another user's")
         return record
 
     def _gpu(self, name: str) -> str:

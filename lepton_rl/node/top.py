@@ -17,7 +17,15 @@ from lepton_rl.node.printable import printable
 _STYLES = {"available": "green", "allocated": "cyan", "reserved": "cyan"}
 _OUT = "yellow"
 _WIDE = 100
-_START = re.compile(r"Start\(job=(\d+), gpus=\((.*?),?\)\)")
+_ACTIONS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"Start\(job=(\d+), gpus=\((.*?),?\)\)", r"start \1 on GPU \2"),
+        (r"Migrate\(job=(\d+), gpus=\((.*?),?\)\)", r"move \1 to GPU \2"),
+        (r"Preempt\(job=(\d+)\)", r"preempt \1"),
+        (r"SetPowerLimit\(gpu=(\d+), watts=([\d.]+)\)", r"limit GPU \1 to \2 W"),
+    )
+)
 _ACTIVE = ("starting", "running", "stopping")
 
 
@@ -56,12 +64,12 @@ def frame(
 
 
 def watch(client: NodeClient, console: Console, period_s: float = 1.0, *, once: bool = False) -> None:
-    """Show a node until Ctrl-C, or once.
+    """Show a node until Ctrl-C; once where that is asked for, or where nobody looks: into a pipe or a file.
 
     Raises:
         NodeError: the node does not answer.
     """
-    if once:
+    if once or not console.is_terminal:
         console.print(_look(client, console))
         return
     with (
@@ -147,12 +155,24 @@ def _decisions(status: Mapping[str, Any], decisions: Sequence[Mapping[str, Any]]
     table.add_column("by", no_wrap=True, max_width=16, overflow="ellipsis")
     table.add_column("what", ratio=1, no_wrap=True, overflow="ellipsis")
     for decision in reversed(decisions):
-        what = "; ".join(_START.sub(r"start \1 on GPU \2", action) for action in decision["detail"]["actions"])
+        what = _first([_said(action) for action in decision["detail"]["actions"]], decision["detail"].get("count"))
         text = Text(what or "nothing")
         if decision["fallback_reason"]:
             text.append(f"  fallback: {decision['fallback_reason']}", style="yellow")
         table.add_row(time.strftime("%H:%M:%S", time.localtime(decision["time"])), decision["detail"]["by"], text)
     return table
+
+
+def _said(action: str) -> str:
+    """An action in words, from the text that the journal keeps."""
+    for pattern, words in _ACTIONS:
+        action = pattern.sub(words, action)
+    return action
+
+
+def _first(texts: Sequence[str], count: int | None, most: int = 5) -> str:
+    more = (count or len(texts)) - min(most, len(texts))
+    return "; ".join([*texts[:most], *([f"and {more} more"] if more else [])])
 
 
 def _plain(text: str) -> Text:

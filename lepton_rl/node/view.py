@@ -19,9 +19,9 @@ from lepton_rl.core.rates import change_rates_seen
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import JobError
 from lepton_rl.node.hardware import CPU, RAM
-from lepton_rl.node.jobs import JobRequest
+from lepton_rl.node.jobs import JobRequest, in_words
 from lepton_rl.workloads import Trace
-from lepton_rl.workloads.job_table import job_table, runnable, wish
+from lepton_rl.workloads.job_table import job_table, runnable
 
 _FIRST_TIME = 1.0  # of a trace of one job; any will do
 
@@ -116,10 +116,16 @@ class JobRows:
         }
         trace = Trace.from_columns(columns, name="submit")
         if not runnable(trace, self.cluster)[0]:
-            asked = wish(trace, 0).removeprefix("job 1 asks for ")
-            raise JobError(f"no GPU of this node can ever run a job that asks for {asked}; it has {self.cluster}")
+            cores, memory = (self._offered(name) for name in (CPU, RAM))
+            raise JobError(
+                f"no GPU of this node can ever run a job that asks for {in_words(request)}; it has {self.cluster}, "
+                f"{cores:g} CPU cores and {memory:.0f} GiB of memory, divided among its GPUs"
+            )
         row: Floats = job_table(trace, self.cluster)[0]
         return row
+
+    def _offered(self, name: str) -> float:
+        return sum(group.nodes * dict(group.offers).get(name, 0.0) for group in self.cluster.groups)
 
 
 class Views:

@@ -21,7 +21,7 @@ def test_durations(text: str, expected: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("20GiB", 20_480), ("20G", 20_480), ("20", 20_480), ("512MiB", 512), ("0.5g", 512), ("1TB", 953_674), ("1M", 1)],
+    [("20GiB", 20_480), ("20G", 20_480), ("512MiB", 512), ("0.5g", 512), ("1TB", 953_674), ("1M", 1)],
 )
 def test_memory(text: str, expected: int) -> None:
     assert mebibytes(text) == expected
@@ -33,10 +33,17 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         seconds(text)
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1", "0", "12KiB", "9" * 400, "nan"])
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "0GiB", "12KiB", "9" * 400, "nan"])
 def test_what_is_no_memory_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="no amount of memory"):
         mebibytes(text)
+
+
+def test_an_amount_of_memory_has_a_unit() -> None:
+    with pytest.raises(
+        typer.BadParameter, match="'20' is no amount of memory without a unit; write it as 20GiB or 20MiB"
+    ):
+        mebibytes("20")
 
 
 def test_moments() -> None:

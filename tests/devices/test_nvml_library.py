@@ -68,7 +68,7 @@ def test_no_driver_at_all() -> None:
 
 def test_a_library_path_without_a_file(tmp_path: Path) -> None:
     path = tmp_path / LIBRARY
-    assert _run(str(path)).startswith(f"DriverMissing: library_path: there is no file {path}")
+    assert _run(str(path)).startswith(f"DriverMissing: devices.library_path: there is no file {path}")
 
 
 def test_a_library_path_to_something_else(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_another_library_that_is_loaded_already(tmp_path: Path, fake: FakeNvml, 
     said = _run(
         str(fake_library), LEPTON_RL_FAKE_NVML=str(fake.path), LD_PRELOAD=str(other), LD_LIBRARY_PATH=str(other.parent)
     )
-    assert said.startswith(f"DriverMismatch: library_path: this process has loaded another {LIBRARY} already")
+    assert said.startswith(f"DriverMismatch: devices.library_path: this process has loaded another {LIBRARY} already")
 
 
 def test_the_deprecated_package_is_named(tmp_path: Path, fake: FakeNvml, fake_library: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -23,9 +24,9 @@ from lepton_rl.core.hardware.catalogue import gpu_type
 from lepton_rl.envs.codec import Codec
 from lepton_rl.errors import NodeError
 from lepton_rl.node.former import remember, replaced
-from lepton_rl.node.paths import JOURNAL
+from lepton_rl.node.paths import JOBS, JOURNAL
 from tests.fake_nvml import FakeNvml
-from tests.node.conftest import until
+from tests.node.conftest import fill_disk, until
 from tests.node.daemons import DaemonNode
 
 
@@ -115,7 +116,7 @@ def test_cancel_explain_drain_and_resume(node: DaemonNode) -> None:
     waits = node.submit("--gpus", "4", "--", "true")
     until(lambda: queue(node)[holds]["state"] == "running", "the first job")
     said = node.node("explain", str(waits))
-    assert f"job {waits} is waiting: job {waits} needs 4 GPUs of a type and on nodes that suit it, 1 are free" in said
+    assert f"job {waits} is waiting: job {waits} needs 4 GPUs of a type and on nodes that suit it, 1 is free" in said
     assert f"it fits when job {holds} has ended, in about 3," in said
     assert node.node("drain", "3", "--reason", "dust").endswith(": drained\n")
     assert "GPU 3 is drained: dust" in node.node("explain", str(waits))
@@ -145,8 +146,15 @@ def test_status_usage_telemetry_decisions_audit_and_verify(node: DaemonNode) -> 
     assert f"Start(job={job}" in node.node("decisions")
     assert [entry["verb"] for entry in json.loads(node.node("audit"))] == ["submit"]
     assert node.node("verify").count(": available") == 4
-    assert "reservation 1: " in node.node("reserve", "1", "--begin", "+1h", "--for", "1h")
+    made = node.node("reserve", "1", "--begin", "+1h", "--for", "1h", "--reason", "demo")
+    assert re.fullmatch(r"reservation 1: GPU 3 for \w+, [-\d]+ [:\d]+ to [-\d]+ [:\d]+: demo\n", made)
+    assert node.node("reservations") == made
+    assert made in node.node("status")
     node.node("unreserve", "1")
+    assert node.node("reservations") == ""
+    frame = node.process("node", "top")  # into a pipe
+    assert (frame.returncode, frame.stderr) == (0, "")
+    assert frame.stdout.count("lepton-rl node") == 1
 
 
 def test_the_daemon_ends_and_the_next_one_finds_its_jobs(node: DaemonNode) -> None:
@@ -171,11 +179,17 @@ def test_sigterm_ends_the_daemon_as_stop_does(node: DaemonNode) -> None:
 
 def test_a_second_daemon_is_refused(node: DaemonNode) -> None:
     assert node.refused("node", "start").startswith(f"a node runs already in {node.state}; stop it first")
-    (node.state / "socket").rename(node.state / "hidden")
-    said = node.refused("node", "start")
-    assert "is using it; end it with: lepton-rl node stop" in said
-    (node.state / "hidden").rename(node.state / "socket")
-    assert node.status()["policy"] == "fcfs"
+    pid = node.status()["pid"]
+    os.kill(pid, signal.SIGSTOP)  # else it makes its socket again at once
+    try:
+        (node.state / "socket").unlink()
+        assert f"a daemon (process {pid}) is using it" in (said := node.refused("node", "start"))
+        assert f"`kill {pid}` where it does not answer" in said
+        assert f"process {pid}, holds the journal" in node.refused("node", "status")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until((node.state / "socket").exists, "the socket")
+    assert node.status()["pid"] == pid
 
 
 def test_a_backup_is_restored_and_nothing_runs_twice(node: DaemonNode) -> None:
@@ -229,6 +243,21 @@ def test_without_a_driver(idle: DaemonNode) -> None:
     assert idle.refused("deploy", "fcfs") == said
 
 
+def test_with_options_in_an_unusual_place(idle: DaemonNode) -> None:
+    other = idle.folder / "other"
+    assert f"{other / 'socket'}: no node answers" in idle.refused("node", "--state", str(other), "status")
+    assert f"{other / 'socket'}: no node answers" in idle.refused(
+        "node", "--state", "x", "status", "--state", str(other)
+    )
+    assert f"{idle.state / 'socket'}: no node answers" in idle.refused("node", "status")
+    said = idle.command("node", "--config", "x", "start").stderr.splitlines()[0]
+    assert said == "error: --config stands behind the command: lepton-rl node start --config"
+
+
+def test_with_a_working_directory_that_is_not_there(idle: DaemonNode) -> None:
+    assert idle.refused("node", "submit", "--cwd", "nowhere", "--", "true") == "--cwd nowhere: there is no such folder"
+
+
 def test_with_a_library_that_is_not_there(idle: DaemonNode) -> None:
     idle.config.write_text("devices: {library_path: nowhere/libnvidia-ml.so.1}\n")
     assert "nowhere/libnvidia-ml.so.1" in idle.refused("node", "start", "--config", str(idle.config))
@@ -240,6 +269,34 @@ def test_with_a_damaged_journal(idle: DaemonNode) -> None:
     said = idle.refused("node", "start")
     assert "restore a backup with: lepton-rl node restore FILE" in said
     assert (idle.state / JOURNAL).read_bytes() == b"no database" * 1000
+
+
+@pytest.mark.parametrize("what", ["is missing", "is empty"])
+def test_with_folders_of_jobs_and_no_journal(what: str, idle: DaemonNode) -> None:
+    (idle.state / JOBS / "14" / "1").mkdir(parents=True)
+    if what == "is empty":
+        (idle.state / JOURNAL).touch()
+    said = idle.refused("node", "start")
+    assert f"{JOURNAL}: {what}, but there are jobs up to 14 in " in said
+    assert "`lepton-rl node restore FILE`, or move that folder away" in said
+    assert idle.refused("deploy", "fcfs") == said
+    assert (idle.state / JOURNAL).exists() == (what == "is empty")
+
+
+@pytest.mark.parametrize("leave", [0, 200_000])
+def test_with_a_disk_that_is_full(leave: int, small_disk: Path, idle: DaemonNode) -> None:
+    idle.state = small_disk / "node"
+    fill_disk(small_disk / "ballast", leave)
+    assert "MiB left; free 4 and start again" in idle.refused("node", "start", "--state", str(idle.state))
+
+
+def test_with_a_power_helper_that_is_not_there(idle: DaemonNode) -> None:
+    helper = idle.folder / "power.sock"
+    idle.config.write_text(f"power: {{mode: live, helper: {helper}}}\n")
+    for words in (("deploy", "fcfs"), ("deploy", "fcfs", "--live"), ("node", "start")):
+        said = idle.refused(*words, "--config", str(idle.config))
+        assert said.startswith(f"no power helper answers at {helper}; start it, as root, with `lepton-rl node power-")
+    assert not (idle.state / "socket").exists()
 
 
 def test_with_the_database_of_another_program(idle: DaemonNode) -> None:

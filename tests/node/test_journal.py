@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_rl.errors import IllegalTransition, JobError, JournalError, JournalFull
+from lepton_rl.node.job_folders import pass_over_folders
 from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd, StopHow, check_request, check_transition
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
@@ -83,6 +84,24 @@ def test_an_id_is_never_given_again(journal: Journal) -> None:
     with closing(sqlite3.connect(journal.path)) as other, other:
         other.execute("DELETE FROM jobs")
     assert journal.submit(REQUEST, 0.0) == last + 1
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_numbers_that_have_a_folder_are_passed_over(
+    before: int, journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(before):
+        journal.submit(shell("true"), 1.0)
+    pass_over_folders(journal, tmp_path)
+    (tmp_path / "jobs" / "draft").mkdir(parents=True)
+    for number in range(1, before + 1):
+        (tmp_path / "jobs" / str(number)).mkdir()
+    pass_over_folders(journal, tmp_path)
+    assert not caplog.records
+    (tmp_path / "jobs" / "14").mkdir()
+    pass_over_folders(journal, tmp_path)
+    assert "new jobs are numbered from 15" in caplog.text
+    assert journal.submit(shell("true"), 1.0) == 15
 
 
 def test_the_queue_is_by_priority_then_by_submission(journal: Journal) -> None:

@@ -22,7 +22,9 @@ from lepton_rl.errors import IllegalAction, JobError, LeptonError, NodeError
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.guard import Guard
 from lepton_rl.node.jobs import JobState
+from lepton_rl.node.journal import Journal
 from lepton_rl.node.messages import MOST_BYTES, VERBS, parse
+from lepton_rl.node.paths import JOURNAL
 from lepton_rl.node.server import SocketServer
 from lepton_rl.node.service import Caller, Service
 from tests.fake_nvml import FakeNvml
@@ -122,8 +124,11 @@ def test_a_stranger_neither_reads_nor_ends_the_job_of_another(verb: str, served:
 
 @pytest.mark.parametrize("caller", [ADA, OPERATOR])
 def test_owner_and_operator_read_and_end_a_job(caller: Caller, served: Served) -> None:
-    job = served.submit(ADA, argv=["sleep", "7"])
-    assert served.call(caller, "job", job=job)["argv"] == ["sleep", "7"]
+    job = served.submit(ADA, argv=["sleep", "7"], env={"A": "b"}, gpu_memory_mib=512, cpus=1.0, restartable=True)
+    found = served.call(caller, "job", job=job)
+    assert (found["argv"], found["env"], found["cwd"]) == (["sleep", "7"], {"A": "b"}, "/")
+    assert (found["gpu_memory_mib"], found["cpus"], found["ram_mib"]) == (512, 1.0, None)
+    assert (found["restartable"], found["checkpoint_signal"], found["checkpoint_grace_s"]) == (True, 10, 60.0)
     assert served.call(caller, "explain", job=job)["state"] == "waiting"
     assert served.call(caller, "cancel", job=job) == {"job": job, "state": "cancelled"}
     assert served.call(caller, "wait", job=job)["reason"] == f"cancelled by {caller.user}"
@@ -174,10 +179,18 @@ def test_what_the_verbs_of_an_operator_do(served: Served, tmp_path: Path) -> Non
     now = time.time()
     made = served.call(OPERATOR, "reserve", gpus=3, begin_time=now + 100, duration_s=50.0)
     assert made["gpus"] == list(served.node.cluster.hardware.uuids[1:])
-    with pytest.raises(NodeError, match="only 1 GPUs are not reserved by others then; 2 were asked for"):
+    assert (made["numbers"], made["user"], made["end_time"]) == ([1, 2, 3], "root", now + 150)
+    assert served.call(BOB, "reservations") == served.call(BOB, "status")["reservations"] == [made]
+    with pytest.raises(NodeError, match="there is no user 'nosuchuser' on this machine"):
+        served.call(OPERATOR, "reserve", gpus=1, begin_time=now + 300, duration_s=50.0, user="nosuchuser")
+    served.submit(ADA)  # no account here, but jobs of hers come
+    other = served.call(OPERATOR, "reserve", gpus=1, begin_time=now + 300, duration_s=50.0, user="ada")
+    served.call(OPERATOR, "unreserve", reservation=other["reservation"])
+    with pytest.raises(NodeError, match="only 1 GPU is not reserved by others then; 2 were asked for"):
         served.call(OPERATOR, "reserve", gpus=2, begin_time=now + 120, duration_s=50.0)
     assert served.call(OPERATOR, "unreserve", reservation=made["reservation"]) == {"reservation": made["reservation"]}
-    with pytest.raises(NodeError, match="there is no reservation 1 to give up"):
+    assert served.call(BOB, "reservations") == []
+    with pytest.raises(NodeError, match="there is no reservation 1 to give up; `lepton-rl node reservations` lists"):
         served.call(OPERATOR, "unreserve", reservation=1)
     with pytest.raises(IllegalAction, match="there is no GPU '9'; this node has GPUs 0 to 3"):
         served.call(OPERATOR, "drain", gpu="9")
@@ -185,6 +198,9 @@ def test_what_the_verbs_of_an_operator_do(served: Served, tmp_path: Path) -> Non
         served.call(OPERATOR, "backup", path="here")
     served.call(OPERATOR, "backup", path=str(tmp_path / "copy"))
     assert (tmp_path / "copy").stat().st_size > 0
+    with pytest.raises(NodeError, match="copy: there is such a file; name another one, or replace it with --over"):
+        served.call(OPERATOR, "backup", path=str(tmp_path / "copy"))
+    served.call(OPERATOR, "backup", path=str(tmp_path / "copy"), overwrite=True)
     assert [gpu["state"] for gpu in served.call(OPERATOR, "verify")] == ["available"] * 4
 
 
@@ -284,6 +300,51 @@ def test_only_the_owner_can_open_the_socket_of_a_personal_node(served: Served) -
     assert stat.S_IMODE(served.path.stat().st_mode) == 0o600
 
 
+def test_a_socket_that_was_removed_is_made_again(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    served.run(served.server.keep())
+    assert not caplog.records
+    connected = served.node.cluster.loop.run_until_complete(asyncio.open_unix_connection(served.path))
+    served.path.unlink()
+    with pytest.raises(NodeError, match="no node answers here"):
+        NodeClient(served.path)
+    served.run(served.server.keep())
+    served.is_well()
+    assert stat.S_IMODE(served.path.stat().st_mode) == 0o600
+    assert "was gone; listening there again" in caplog.text
+    reader, writer = connected
+    writer.write(b'{"id": 1, "verb": "ping"}\n')
+    assert json.loads(served.run(reader.readline()))["ok"]
+    writer.close()
+
+
+def test_what_lies_in_the_place_of_its_socket_is_told_once_and_taken_when_it_may_be(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    served.path.unlink()
+    served.path.write_text("mine")
+    for _ in range(3):
+        served.run(served.server.keep())
+    assert caplog.text.count("nobody can call this node") == 1
+    assert served.path.read_text() == "mine"
+    served.path.unlink()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(served.path))
+    served.run(served.server.keep())
+    served.is_well()
+    assert "was another file; listening there again" in caplog.text
+
+
+def test_another_daemons_socket_is_not_removed_at_the_end(served: Served, tmp_path: Path) -> None:
+    server = SocketServer(tmp_path / "second", served.service)
+    served.run(server.start())
+    (tmp_path / "second").unlink()
+    other = SocketServer(tmp_path / "second", served.service)
+    served.run(other.start())
+    served.run(server.close())
+    assert (tmp_path / "second").exists()
+    served.run(other.close())
+
+
 def test_a_socket_in_use_is_left_alone_and_a_stale_one_is_taken(served: Served, tmp_path: Path) -> None:
     with pytest.raises(NodeError, match="another daemon listens here"):
         served.run(SocketServer(served.path, served.service).start())
@@ -310,6 +371,15 @@ def test_a_socket_in_use_is_left_alone_and_a_stale_one_is_taken(served: Served, 
         (b"[1, 2]\n", 'a request must be an object, as {"id": 1, "verb": "status"}'),
         (b'{"id": [1], "verb": "ping"}\n', "the id of a request must be a number or text"),
         (b'{"id": 1, "verb": "statsu"}\n', "there is no verb 'statsu'; did you mean 'status'?; known: ping, status"),
+        (b'{"id": 1}\n', 'a request names a verb, as {"id": 1, "verb": "status"}'),
+        (
+            b'{"id": 1, "verb": "submit", "argv": ["a"], "cwd": "/", "gpus": 1.5}\n',
+            "1.5 GPUs: ask for a whole number, or for a share below 1",
+        ),
+        (
+            b'{"id": 1, "verb": "submit", "argv": ["a"], "cwd": "/", "cpus": 100000}\n',
+            "no GPU of this node can ever run a job that asks for 1 GPU, 100000 CPU cores; it has 1 x 4 A100",
+        ),
         (b'{"id": 1, "verb": "job", "jbo": 3}\n', "job: job: is missing"),
         (b'{"id": 1, "verb": "job", "job": "3"}\n', "job: job: must be a whole number, not '3'"),
         (b'{"id": 1, "verb": "queue", "al": true}\n', "queue: there is no argument 'al'; did you mean 'all'?"),
@@ -318,7 +388,7 @@ def test_a_socket_in_use_is_left_alone_and_a_stale_one_is_taken(served: Served, 
         (b'{"id": 1, "verb": "submit", "argv": [], "cwd": "/"}\n', "submit: argv: must have at least 1 entry, not 0"),
         (
             b'{"id": 1, "verb": "submit", "argv": ["a"], "cwd": "/", "gpus": NaN}\n',
-            "submit: gpus: must be less than or equal to 1024, not nan",
+            "submit: gpus: must be a finite number, not nan",
         ),
     ],
 )
@@ -470,8 +540,15 @@ def test_waiting_for_a_job_ends_with_it(served: Served) -> None:
 
 
 def test_the_client_says_what_is_wrong(served: Served, tmp_path: Path) -> None:
+    for name in ("held", "empty"):
+        (tmp_path / name).mkdir()
     with pytest.raises(NodeError, match="no node answers here; start one with `lepton-rl node start`"):
-        NodeClient(tmp_path / "nowhere")
+        NodeClient(tmp_path / "empty" / "socket")
+    with (
+        Journal(tmp_path / "held" / JOURNAL),
+        pytest.raises(NodeError, match=rf"process {os.getpid()}, holds the journal: .* `kill {os.getpid()}`"),
+    ):
+        NodeClient(tmp_path / "held" / "socket")
     with pytest.raises(LeptonError, match="there is no job 5"):
         served.with_client(lambda client: client.call("job", job=5))
 

@@ -17,6 +17,7 @@ from lepton_rl.errors import (
     JobError,
     JournalFull,
     LeptonError,
+    NotYours,
     in_words,
     missing_extra,
 )
@@ -43,7 +44,7 @@ _PAGE = {
     "/app.js": ("app.js", "text/javascript"),
     "/app.css": ("app.css", "text/css"),
 }
-_STATUS: dict[type[LeptonError], int] = {IllegalAction: 409, IllegalTransition: 409, JournalFull: 503}
+_STATUS: dict[type[LeptonError], int] = {IllegalAction: 409, IllegalTransition: 409, JournalFull: 503, NotYours: 403}
 
 
 class Json(JSONResponse):

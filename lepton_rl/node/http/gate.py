@@ -114,8 +114,8 @@ class Gate:
             if token is None:
                 raise Refused(
                     401,
-                    "this needs a token: send the header `Authorization: Bearer TOKEN`; "
-                    "`lepton-rl node token add` makes one",
+                    ("this token is not known, or not any more" if text.strip() else "this needs a token")
+                    + ": send the header `Authorization: Bearer TOKEN`; `lepton-rl node token add` makes one",
                     (b"www-authenticate", b"Bearer"),
                 )
             _within(self._by_token.wait_s(token.id))

@@ -78,7 +78,7 @@ def test_a_token_reaches_its_own_jobs_alone_and_a_refusal_is_in_the_log(node: Ru
     job = node.submit("/bin/sleep", "60", role="operate")
     for method, path in (("GET", f"/api/v1/jobs/{job}"), ("POST", f"/api/v1/jobs/{job}/cancel")):
         answer = node.ask(method, path, "submit")
-        assert (answer.status, answer.body["error"]) == (400, f"job {job} is another user's")
+        assert (answer.status, answer.body["error"]) == (403, f"job {job} is another user's")
     entry = node.over_socket("audit", last=1)[0]
     assert (entry["user"], entry["target"]) == ("submit-token@http", f"job {job}")
     assert entry["outcome"] == f"refused: job {job} is another user's"
@@ -121,8 +121,10 @@ def test_a_revoked_token_opens_nothing_more(node: RunningNode) -> None:
     node.tokens["guest"] = book.add("guest", "read", time.time())
     assert node.ask("GET", "/api/v1/me", "guest").body["verbs"] == sorted(ROLES["read"])
     book.revoke("guest")
-    assert node.ask("GET", "/api/v1/me", "guest").status == 401
-    assert node.ask("GET", "/api/v1/me", None).status == 401
+    revoked, none = node.ask("GET", "/api/v1/me", "guest"), node.ask("GET", "/api/v1/me", None)
+    assert (revoked.status, none.status) == (401, 401)
+    assert revoked.body["error"].startswith("this token is not known, or not any more: send")
+    assert none.body["error"].startswith("this needs a token: send")
 
 
 def test_metrics_are_whole_and_say_what_the_node_says(node: RunningNode) -> None:

@@ -56,6 +56,21 @@ def test_a_person_looks_at_a_node(node: RunningNode, tmp_path: Path) -> None:
         assert f"job {long} has ended, in about" in explained
         page.wait_for("document.querySelectorAll('#decisions li').length > 0")
 
+        words = {
+            "Start(job=3, gpus=(0, 1))": "start 3 on GPU 0, 1",
+            "Migrate(job=7, gpus=(2,))": "move 7 to GPU 2",
+            "Preempt(job=52)": "preempt 52",
+            "SetPowerLimit(gpu=1, watts=250.0)": "limit GPU 1 to 250 W",
+            "SetPowerLimit(gpu=1, watts=None)": "give GPU 1 its power limit back",
+        }
+        for action, said in words.items():
+            assert page.run(f"said({action!r})") == said
+        assert page.run("first(['a', 'b', 'c'], 2, '; ')") == "a; b; and 1 more"
+        assert page.run("first(['a', 'b', 'c'], 2, '; ', 40)") == "a; b; and 38 more"
+        assert page.run("first(['a', 'b'], 2, '; ')") == "a; b"
+
+        page.window(1200, 900)
+        assert page.run("[...document.querySelectorAll('.chart')].every(each => each.scrollWidth <= each.clientWidth)")
         if SHOTS:
             time.sleep(20.0)  # for charts with something in them
         for name, width, dark in (("wide", 1280, False), ("dark", 1280, True), ("phone", 390, False)):

@@ -1,5 +1,6 @@
 """A node in a terminal, and an encrypted backup of it: through the command line, on the same daemon."""
 
+import io
 import os
 import pty
 import signal
@@ -9,9 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lepton_rl.node.encryption import decrypt_file, is_encrypted
 from lepton_rl.node.journal import Journal
+from lepton_rl.node.top import frame
 from tests.node.http.conftest import RunningNode
 
 
@@ -49,6 +52,23 @@ def test_one_frame_fits_the_screen_and_shows_what_there_is(node: RunningNode, wi
     assert "62/400" in gpu
     assert ("submit-token@http" in done.stdout) == (width == 120)
     assert f"start {long} on GPU 0, 1, 2, 3" in done.stdout
+
+
+def test_decisions_are_told_in_words_and_long_ones_are_cut(node: RunningNode) -> None:
+    status, starts = node.over_socket("status"), [f"Start(job={job}, gpus=(0,))" for job in range(1, 51)]
+    decisions = [
+        {"time": 0.0, "fallback_reason": None, "detail": {"by": "saf", "actions": actions, **more}}
+        for actions, more in (
+            (["Preempt(job=52)", "Migrate(job=7, gpus=(1, 2))", "SetPowerLimit(gpu=1, watts=250.0)"], {}),
+            (starts, {"count": 60}),
+        )
+    ]
+    console = Console(width=200, file=io.StringIO())
+    console.print(frame(status, [], decisions, 200))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "preempt 52; move 7 to GPU 1, 2; limit GPU 1 to 250.0 W" in shown
+    assert "start 5 on GPU 0; and 55 more" in shown
 
 
 def test_it_lives_in_a_terminal_until_ctrl_c(node: RunningNode) -> None:

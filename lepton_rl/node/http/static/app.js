@@ -47,8 +47,17 @@ const watts = milliwatts => milliwatts === null ? "–" : Math.round(milliwatts 
 const clock = seconds => new Date(seconds * 1e3).toLocaleTimeString([], { hour12: false });
 
 function said(action) {
-  const start = /^Start\(job=(\d+), gpus=\(([\d, ]*?),?\)\)$/.exec(action);
-  return start ? `start ${start[1]} on GPU ${start[2]}` : action;
+  const placed = /^(Start|Migrate)\(job=(\d+), gpus=(?:None|\(([\d, ]*?),?\))\)$/.exec(action);
+  if (placed) return `${placed[1] === "Start" ? "start" : "move"} ${placed[2]}${placed[3] ? `${placed[1] === "Start" ? " on" : " to"} GPU ${placed[3]}` : ""}`;
+  const stopped = /^Preempt\(job=(\d+)\)$/.exec(action), limited = /^SetPowerLimit\(gpu=(\d+), watts=(None|[\d.]+)\)$/.exec(action);
+  if (stopped) return `preempt ${stopped[1]}`;
+  if (limited) return limited[2] === "None" ? `give GPU ${limited[1]} its power limit back` : `limit GPU ${limited[1]} to ${Math.round(limited[2])} W`;
+  return action;
+}
+
+function first(texts, most, separator, count = texts.length) {
+  const more = count - Math.min(most, texts.length);
+  return texts.slice(0, most).join(separator) + (more > 0 ? `${separator}and ${more} more` : "");
 }
 
 function chart([kind, word, name, shown, top], gpu, now) {
@@ -84,7 +93,7 @@ function card(gpu, now) {
   found.append(title);
   found.append(make("p", gpu.type, "soft"));
   const memory = `${gib(gpu.memory_used_bytes)} of ${gib(gpu.memory_total_bytes)} GiB, limit ${watts(gpu.power_limit_mw)} W`;
-  const jobs = gpu.jobs.length ? `job ${gpu.jobs.join(", ")} · ` : "";
+  const jobs = gpu.jobs.length ? `job ${first(gpu.jobs, 8, ", ")} · ` : "";
   found.append(make("p", jobs + memory));
   if (gpu.reason) found.append(make("p", gpu.reason, STATES[gpu.state] ? "warn" : "bad"));
   const charts = make("div", "", "charts");
@@ -110,7 +119,7 @@ function table(target, columns, jobs, none) {
         cell.append(button);
       } else {
         cell.textContent = said(job);
-        if (kind === "name") cell.title = said(job);
+        if (kind === "name" || kind === "user") cell.title = said(job);
       }
       row.append(cell);
     });
@@ -151,7 +160,7 @@ async function explain() {
 function showJobs(jobs, now) {
   const running = jobs.filter(job => ["starting", "running", "stopping"].includes(job.state));
   const waiting = jobs.filter(job => job.state === "waiting");
-  const number = ["job", "number", job => `${job.job}`], name = ["name", "name", job => job.name], user = ["user", "", job => job.user];
+  const number = ["job", "number", job => `${job.job}`], name = ["name", "name", job => job.name], user = ["user", "user", job => job.user];
   const gpus = ["GPUs", "number", job => `${job.gpus}`], asked = ["asked", "number", job => job.requested_s === null ? "–" : lasting(job.requested_s)];
   table($("running"), [number, name, user, gpus, ["ran", "number", job => lasting(now - (job.start_time || now))], asked, ["state", "", job => job.state]], running, "nothing runs");
   table($("queue"), [number, name, user, gpus, ["waited", "number", job => lasting(now - job.submit_time)], asked], waiting, "nothing waits");
@@ -166,7 +175,7 @@ function showDecisions(decisions) {
       by.append(" ", make("span", "fallback", "badge warn"));
       line.className = "fallback";
     }
-    line.append(time, by, make("span", `${decision.detail.actions.map(said).join("; ") || "nothing"} (${Math.round(decision.decision_s * 1e6)} µs)`, "what"));
+    line.append(time, by, make("span", `${first(decision.detail.actions.map(said), 5, "; ", decision.detail.count) || "nothing"} (${Math.round(decision.decision_s * 1e6)} µs)`, "what"));
     if (decision.fallback_reason) line.append(make("span", decision.fallback_reason, "why"));
     return line;
   }));
