@@ -124,7 +124,7 @@ def test_rows_that_never_run_are_dropped_and_named(tmp_path: Path) -> None:
         (read_csv, "submit_time,run_time\n0,1\n", "jobs.csv:1: column 'gpus' is missing"),
         (read_csv, PLAIN.encode() + b"0,1,\xff\n", "jobs.csv:2: byte 0xff is not UTF-8 text"),
         (read_csv, PLAIN.encode() + b"0,1,\x00\n", "jobs.csv:2: binary data, not text"),
-        (read_csv, gzip.compress(PLAIN.encode() + b"0,1,1\n")[:-12], "jobs.csv: the gzip data is damaged"),
+        (read_csv, gzip.compress(PLAIN.encode() + b"0,1,1\n", mtime=0)[:-12], "jobs.csv: the gzip data is damaged"),
         (
             read_csv,
             "job_id," + PLAIN + "1,0,1,1\n1,0,1,1\n",
