@@ -7,6 +7,16 @@ from dataclasses import dataclass
 from lepton_rl.errors import JobError
 
 
+class StartRefused(JobError):
+    """A job may not run here, now or later."""
+
+    lasting = True
+
+
+class UnknownUser(JobError):
+    """No account has this number, as far as the account database can tell now."""
+
+
 def user_name(uid: int) -> str:
     """Return the name of a user's account, or the number where there is none."""
     try:
@@ -47,7 +57,7 @@ class JobUsers:
         """Return what a job of this user runs as.
 
         Raises:
-            JobError: jobs of this user do not run here.
+            JobError: jobs of this user do not run here; `UnknownUser` where that may change.
         """
         if uid == self.service_uid:
             raise JobError(f"user {user_name(uid)} is the node's own account; submit as the user whose job it is")
@@ -63,5 +73,5 @@ class JobUsers:
         except (KeyError, OverflowError):
             if self.without_account and 0 < uid < 2**32 - 1:
                 return Account(uid, uid, (uid,))
-            raise JobError(f"user {uid} is not known to this machine") from None
+            raise UnknownUser(f"user {uid} is not known to this machine") from None
         return Account(uid, entry.pw_gid, tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)))

@@ -16,7 +16,7 @@ from lepton_rl.core.arrays import Floats
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.devices import DeviceError, Telemetry
-from lepton_rl.errors import IllegalAction, JobError, JournalError, NodeError
+from lepton_rl.errors import IllegalAction, JobError, JournalError, LeptonError, NodeError
 from lepton_rl.node.actions import plain
 from lepton_rl.node.clock import Clock, SystemClock
 from lepton_rl.node.estimates import EstimateRules, RunTimes
@@ -580,13 +580,14 @@ class NodeCluster:
             await asyncio.sleep(TICK_S)
             try:
                 self.tick()
-            except JournalError as error:
+            except LeptonError as error:
                 _log.error("%s", error)
+            except Exception:  # without it power leases would lapse, and nothing would be looked at any more
+                _log.exception("the node could not look after itself; it goes on")
 
     def tick(self) -> None:
         """Look at reservations, at jobs whose time to begin has come, and at the timer."""
         self._on_runs()
-        self._end_overdue()
         self.look()
         if self.power is not None:
             self.power.renew(self.clock.monotonic())
@@ -597,6 +598,7 @@ class NodeCluster:
         begun = any(wall - TICK_S - 1.0 < request.begin_time <= wall for request in waiting)
         if begun or (waiting and since >= self.rules.timer_s):
             self.decide()
+        self._end_overdue()  # last: a full disk is in its way, and must be in the way of nothing else
 
     def _end_overdue(self) -> None:
         """End the jobs that have run for longer than they may."""

@@ -244,6 +244,7 @@ def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
         **trial,
         "placement": setup.rules.placement.name.lower(),
         "default_time_s": setup.rules.default_time_s,
+        "socket": str(setup.socket),
     }
     with replacing(setup.state_dir / NODE) as draft:
         draft.write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")

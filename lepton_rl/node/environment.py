@@ -24,6 +24,11 @@ class RunSettings:
     mps_pipe_directory: Path | None = None
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
+    def for_supervisor(self) -> dict[str, Any]:
+        """Return what supervisors go by, plain data."""
+        rlimits = {name: list(limits) for name, limits in self.rlimits.items()}
+        return {"log_bytes_limit": self.log_bytes_limit, "umask": self.umask, "rlimits": rlimits}
+
 
 def run_key(node_id: str, run: RunRecord) -> str:
     """Return the name of one run that no other run on any node has."""
@@ -58,10 +63,10 @@ def supervisor_request(job: JobRecord, run: RunRecord, node_id: str, settings: R
         "env": {**request.env, **gpu_variables(run, mps), **identity},
         "stdout": "stdout",
         "stderr": "stderr",
-        "umask": settings.umask,
-        "rlimits": {name: list(limits) for name, limits in settings.rlimits.items()},
-        "log_bytes_limit": settings.log_bytes_limit,
+        **settings.for_supervisor(),
         "stop_grace_s": request.stop_grace_s,
+        "time_limit_s": request.time_limit_s,
+        "restartable": request.restartable,
         "checkpoint_signal": int(request.checkpoint_signal),
         "checkpoint_grace_s": request.checkpoint_grace_s,
     }

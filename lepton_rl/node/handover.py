@@ -121,7 +121,13 @@ def check_request(found: dict[str, Any], uid: int) -> dict[str, Any]:
     for name, grace in graces.items():
         if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= _LONGEST_GRACE_S:
             raise JobError(f"{name} of the run is no time from 0 to {_LONGEST_GRACE_S:.0f} s")
-    return {"argv": argv, "cwd": cwd, "env": env, "checkpoint_signal": number, **graces}
+    limit, restartable = found.get("time_limit_s"), found.get("restartable", False)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < 1e10):
+        raise JobError("time_limit_s of the run is no time")
+    if not isinstance(restartable, bool):
+        raise JobError("restartable of the run is neither true nor false")
+    kept = {"time_limit_s": limit, "restartable": restartable}  # for a restore
+    return {"argv": argv, "cwd": cwd, "env": env, "checkpoint_signal": number, **graces, **kept}
 
 
 def check_limits(found: object) -> tuple[int | None, float | None, tuple[int, ...] | None]:
@@ -148,8 +154,10 @@ def take_run(folder: int, service_gid: int, request: dict[str, Any]) -> None:
     Raises:
         JobError: there is something else in it; the folder is root's all the same, and of no use any more.
     """
-    os.fchown(folder, 0, service_gid)
+    # Root's last: killed before that, the launcher leaves a folder that the daemon can still open.
+    os.fchown(folder, -1, service_gid)
     os.fchmod(folder, _FOLDER_MODE)
+    os.fchown(folder, 0, -1)
     if stat.S_IMODE(os.fstat(folder).st_mode) != _FOLDER_MODE:  # the kernel leaves the bit out where it is not ours
         raise JobError(f"the launcher cannot give a folder to group {service_gid}: it lacks the capability CAP_FSETID")
     if os.listdir(folder) != [REQUEST]:  # looked at now that nobody else can add to it

@@ -153,20 +153,20 @@ class HelperSocket:
                 os.close(descriptor)
 
     def _do(self, line: bytes) -> tuple[dict[str, Any], Reply]:
-        number = None
+        number, lasting = None, False
         try:
             request = _decoded(line)
             number = request.pop("id", None)
             reply = self._answer(request)
         except LeptonError as error:
-            trouble = str(error)
+            trouble, lasting = str(error), bool(getattr(error, "lasting", False))
         except Exception:
             _log.exception("a request failed")
             trouble = "the helper could not do that: an error of ours, see its log"
         else:
             return {"id": number, "ok": True, "result": reply.result}, reply
         _log.warning("refused: %s", trouble)
-        return {"id": number, "ok": False, "error": trouble}, Reply()
+        return {"id": number, "ok": False, "error": trouble, "lasting": lasting}, Reply()
 
 
 def _decoded(line: bytes) -> dict[str, Any]:

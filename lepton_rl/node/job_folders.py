@@ -6,16 +6,18 @@ from pathlib import Path
 from lepton_rl.errors import JournalError
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.paths import JOBS, JOURNAL
+from lepton_rl.node.retention import removed_jobs
 
 _log = logging.getLogger(__name__)
 
 
 def highest_folder(state_dir: Path) -> int:
-    """Return the highest number of a job that has a folder; 0 where none has."""
+    """Return the highest number of a job that has a folder, or had one that was removed; 0 where none has."""
     folder = state_dir / JOBS
     if not folder.is_dir():
         return 0
-    return max((int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()), default=0)
+    there = {int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()}
+    return max(there | removed_jobs(state_dir), default=0)
 
 
 def check_journal_is_there(state_dir: Path) -> None:

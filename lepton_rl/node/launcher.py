@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import JobError, LeptonError, NodeError
-from lepton_rl.node.accounts import JobUsers, user_name
+from lepton_rl.node.accounts import JobUsers, StartRefused, UnknownUser, user_name
 from lepton_rl.node.cgroup import Cgroups, Limits, describe_enforcement
 from lepton_rl.node.environment import MARK, RunSettings
 from lepton_rl.node.handover import (
@@ -72,7 +72,7 @@ class LauncherRules:
     def to_json(self) -> str:
         """Return it as text, for the command that runs the launcher."""
         users = asdict(self.users) | {"also": sorted(self.users.also)}
-        runs = asdict(self.runs) | {"rlimits": {name: list(pair) for name, pair in self.runs.rlimits.items()}}
+        runs = self.runs.for_supervisor()  # what MPS is to do, the daemon says in the environment of each job
         paths = {"state_dir": str(self.state_dir), "socket": str(self.socket)}
         return json.dumps({**paths, "service_gid": self.service_gid, "users": users, "runs": runs})
 
@@ -130,16 +130,24 @@ class Launcher:
 
     def _start(self, job: int, run: int, uid: int) -> Reply:
         rules = self._rules
-        account = rules.users.check(uid)
+        try:
+            account = rules.users.check(uid)
+        except UnknownUser:  # the account database may be away for a while
+            raise
+        except JobError as error:
+            raise StartRefused(str(error)) from error
         service = rules.users.service_uid
         with run_folder_of(rules.state_dir, job, run, service, owner=service) as folder:
             lock_run(folder)
             found = read_json(folder, REQUEST, service)
-            asked = check_request(found, uid)
-            limits = Limits(*check_limits(found.get("limits", {})))
+            try:
+                asked = check_request(found, uid)
+                limits = Limits(*check_limits(found.get("limits", {})))
+            except JobError as error:
+                raise StartRefused(str(error)) from error
             try:
                 group = [] if self._cgroups is None else [str(self._cgroups.make(f"{job}.{run}", limits))]
-                settings = asdict(rules.runs)
+                settings = rules.runs.for_supervisor()
                 identity = {"uid": uid, "gid": account.gid, "groups": list(account.groups)}
                 files = {"stdout": "stdout", "stderr": "stderr", "cgroups": group}
                 take_run(folder, rules.service_gid, {**asked, **settings, **identity, **files})

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import JobError
+from lepton_rl.node.accounts import StartRefused
 from lepton_rl.node.environment import MARK, run_key
 from lepton_rl.node.handover import retire_run
 from lepton_rl.node.jobs import JobRecord, RunRecord, StopHow
 from lepton_rl.node.processes import Process, members
 from lepton_rl.node.run_folder import RunFolder
-from lepton_rl.node.starter import NOBODY, Begun, StartRefused
+from lepton_rl.node.starter import NOBODY, Begun
 
 _TIMEOUT_S = 10.0
 _MOST_BYTES = 1 << 20
@@ -127,8 +128,8 @@ class LauncherStarter:
 
         Raises:
             LauncherSilent: it may have done it.
-            StartRefused: it refuses.
-            JobError: it was not reached.
+            StartRefused: it refuses, and always will.
+            JobError: it was not reached, or cannot do it now.
         """
         with self._connected() as connection:
             descriptors: list[int] = []
@@ -144,7 +145,8 @@ class LauncherStarter:
                 raise LauncherSilent(f"{self._path}: the launcher has hung up: {error}") from None
         if not answer["ok"]:
             _close(descriptors)
-            raise StartRefused(f"the launcher refuses: {answer['error']}")
+            kind = StartRefused if answer.get("lasting") else JobError
+            raise kind(f"the launcher refuses: {answer['error']}")
         found: dict[str, Any] = answer["result"]
         return found, descriptors
 

@@ -14,6 +14,7 @@ PAGE_BYTES = 256 << 10
 TAIL_BYTES = 1 << 20
 """How far back the last lines are looked for."""
 _MOVING_S = 5.0  # a supervisor that was killed meanwhile leaves its note so
+_TAIL_PATIENCE_S = 0.25  # others wait for the daemon meanwhile
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -64,17 +65,21 @@ def tail_position(folder: Path, stream: str, lines: int) -> int:
     Raises:
         OSError: it cannot be read.
     """
-    deadline = time.monotonic() + 1.0
+    deadline = time.monotonic() + _TAIL_PATIENCE_S
     while True:
-        end = read_page(folder, stream, 1 << 62).begin
-        position, found = max(0, end - TAIL_BYTES), b""
-        page = read_page(folder, stream, position, TAIL_BYTES)
-        begin = page.begin
-        while page.data:
-            found += page.data
-            page = read_page(folder, stream, page.after, TAIL_BYTES)
-        if page.end or time.monotonic() > deadline:
+        last = read_page(folder, stream, 1 << 62)
+        begin, found, page = 0, b"", last
+        if last.end:  # else it is being rotated
+            page = read_page(folder, stream, max(0, last.begin - TAIL_BYTES), TAIL_BYTES)
+            begin = page.begin
+            while page.data:
+                found += page.data
+                page = read_page(folder, stream, page.after, TAIL_BYTES)
+        if page.end:
             break
+        if time.monotonic() > deadline:
+            return begin
+        time.sleep(0.002)
     if lines == 0:
         return begin + len(found)
     at = len(found) - found.endswith(b"\n")

@@ -1,6 +1,8 @@
 """Where a node keeps its files and where it listens."""
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 JOURNAL, HISTORY, SOCKET, LOG, JOBS = "journal.sqlite3", "telemetry.sqlite3", "socket", "daemon.log", "jobs"
@@ -21,12 +23,21 @@ def find_socket(state_dir: Path | None) -> Path:
     else, where there is none but a shared one, that.
     """
     if state_dir is not None:
-        return state_dir / SOCKET
+        return _socket_of(state_dir)
     named = os.environ.get(SOCKET_VARIABLE)
     if named:
         return Path(named).expanduser()
     own = default_state_dir() / SOCKET
     return SHARED_SOCKET if not own.exists() and SHARED_SOCKET.exists() else own
+
+
+def _socket_of(state_dir: Path) -> Path:
+    """Return where the daemon of a state folder listens: a shared one says where in its NODE file."""
+    own = state_dir / SOCKET
+    if not own.exists():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return Path(json.loads((state_dir / NODE).read_text(encoding="utf-8"))["socket"])
+    return own
 
 
 def default_state_dir() -> Path:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pwd
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import JobError, JournalError
+from lepton_rl.node.accounts import user_name
 from lepton_rl.node.database import check_version, check_whole, copy_to, fsync, lock, translated
 from lepton_rl.node.environment import MARK
 from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd
@@ -155,10 +155,7 @@ def _runs_of(state_dir: Path, node_id: str) -> Iterator[tuple[int, int, dict[str
 def _as_submitted(request: dict[str, Any], job: int) -> JobRequest:
     """Return what a job asked for, as far as its first run's folder tells."""
     uid = request.get("uid", os.geteuid())
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = str(uid)
+    user = user_name(uid)
     try:
         return JobRequest(
             argv=tuple(request["argv"]),
@@ -171,6 +168,8 @@ def _as_submitted(request: dict[str, Any], job: int) -> JobRequest:
             checkpoint_signal=request["checkpoint_signal"],
             checkpoint_grace_s=request["checkpoint_grace_s"],
             stop_grace_s=request["stop_grace_s"],
+            time_limit_s=request.get("time_limit_s"),
+            restartable=bool(request.get("restartable", False)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise JobError(f"job {job}: its request.json is not one of ours; move its folder away") from error

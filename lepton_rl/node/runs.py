@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from lepton_rl.errors import IllegalAction, JobError
+from lepton_rl.node.accounts import StartRefused
 from lepton_rl.node.clock import Clock, SystemClock
 from lepton_rl.node.environment import RunSettings, supervisor_request
 from lepton_rl.node.events import EventKind, RunEvent, verdict
@@ -22,7 +23,7 @@ from lepton_rl.node.journal import Journal
 from lepton_rl.node.orphans import Orphans
 from lepton_rl.node.processes import Process, boot_id
 from lepton_rl.node.run_folder import RunFolder, Started
-from lepton_rl.node.starter import Begun, OwnStarter, Starter, StartRefused
+from lepton_rl.node.starter import Begun, OwnStarter, Starter
 from lepton_rl.node.supervisors import Supervisors
 
 _START_PATIENCE_S = 5.0  # for supervisors that a former daemon had just started

@@ -91,7 +91,7 @@ class SocketServer:
             self._clear()
             self._server.close()  # first: where it unlinks, it must not be the new one's file
             await self.start()
-        except NodeError as error:
+        except (NodeError, OSError) as error:
             if str(error) != self._trouble:
                 _log.error("nobody can call this node: %s", error)
             self._trouble = str(error)

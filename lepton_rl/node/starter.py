@@ -18,10 +18,6 @@ SIGNALS = {StopHow.CHECKPOINT: signal.SIGUSR1, StopHow.STOP: signal.SIGTERM, Sto
 NOBODY = -1  # leads no session
 
 
-class StartRefused(JobError):
-    """A job may not run here, now or later."""
-
-
 @dataclass(frozen=True, slots=True)
 class Begun:
     """A supervisor that was just started; both descriptors are the caller's to close.

@@ -74,7 +74,7 @@ class Canary:
     """Two policies, each with its own jobs: one in so many jobs, drawn once by its number, is the canary's.
 
     At each decision one of them goes first, drawn by the same share; the other decides on what is left. Where the
-    canary fails, its jobs wait for the next decision, in which the acting policy has all of them.
+    canary fails, the acting policy decides on all that wait.
 
     Args:
         acting: has most jobs.
@@ -92,7 +92,6 @@ class Canary:
         self.acting, self.canary, self.share = acting, canary, share
         self.acting_name, self.canary_name = acting_name, name
         self._turns = 0
-        self._failed = False
         self._acted: set[str] = set()
         self._own: set[int] = set()
         self.record = TrialRecord()
@@ -114,11 +113,6 @@ class Canary:
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         """Return what both decide, one after the other."""
         self.started, self._acted = {}, set()
-        if self._failed:
-            self._failed = False
-            whole = list(self.acting.decide(snapshot))
-            self._note("acting", whole)
-            return whole
         self._turns += 1
         canary_first = of_canary(-self._turns, self.share)
         actions: list[Action] = []
@@ -126,8 +120,11 @@ class Canary:
             seen = _of(snapshot, self.share, canary_turn)
             if canary_turn:
                 wanted = _tried(self.canary, seen, self.record)
-                self._failed = wanted is None
                 self._count(seen, wanted)
+                if wanted is None:
+                    whole = list(self.acting.decide(snapshot))
+                    self._note("acting", whole)
+                    return [*actions, *whole]
             else:
                 wanted = list(self.acting.decide(seen))
             self._note("canary" if canary_turn else "acting", wanted or ())
@@ -138,7 +135,7 @@ class Canary:
 
     def _note(self, role: str, actions: Sequence[Action]) -> None:
         """Keep who decided what."""
-        started = tuple(sorted(_starts(actions)))
+        started = tuple(sorted(_starts(actions).union(self.started.get(role, ()))))
         self.started = {**self.started, role: started}
         if actions:
             self._acted.add(role)

@@ -102,6 +102,9 @@ def test_numbers_that_have_a_folder_are_passed_over(
     pass_over_folders(journal, tmp_path)
     assert "new jobs are numbered from 15" in caplog.text
     assert journal.submit(shell("true"), 1.0) == 15
+    (tmp_path / "jobs" / "removed").write_text("20\n")  # forgotten long ago: its number must not come again
+    pass_over_folders(journal, tmp_path)
+    assert journal.submit(shell("true"), 1.0) == 21
 
 
 def test_the_queue_is_by_priority_then_by_submission(journal: Journal) -> None:

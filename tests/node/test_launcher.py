@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from lepton_rl.errors import JobError, NodeError
 from lepton_rl.node.accounts import Account, JobUsers
+from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.events import EventKind
 from lepton_rl.node.handover import check_limits, check_request
 from lepton_rl.node.helper_socket import HelperSocket, Reply
@@ -261,6 +263,7 @@ def test_a_run_that_the_daemon_gave_up_is_never_started(shared: SharedNode) -> N
     assert (event.kind, event.state) == (EventKind.NOT_LAUNCHED, JobState.WAITING)
     (answer,) = ask(shared.launcher, {"verb": "start", "job": job, "run": 1, "uid": ADA})
     assert answer["error"] == "request.json of the run cannot be opened: No such file or directory"
+    assert answer["lasting"] is False, "what may pass fails no job"
     shared.runs.launch(job, ["GPU-a"])
     assert shared.ended(job)[0] is JobState.DONE
     assert shared.journal.job(job).run == 2
@@ -452,8 +455,11 @@ def test_limits_of_the_wrong_kind_are_refused(limits: object) -> None:
 
 def test_rules_survive_the_way_to_the_process(tmp_path: Path) -> None:
     users = JobUsers(service_uid=3, also=frozenset({7, 5}), root_jobs=True)
-    rules = LauncherRules(tmp_path, tmp_path / "s", users, 4)
+    runs = RunSettings(log_bytes_limit=9, umask=0o077, rlimits={"RLIMIT_NOFILE": (5, 6)})
+    rules = LauncherRules(tmp_path, tmp_path / "s", users, 4, runs)
     assert LauncherRules.from_json(rules.to_json()) == rules
+    with_mps = replace(rules, runs=replace(runs, mps_pipe_directory=tmp_path))  # the daemon's own affair
+    assert LauncherRules.from_json(with_mps.to_json()) == rules
 
 
 def test_the_launcher_loads_no_driver_no_kernels_and_opens_no_network(launcher: LauncherProcess) -> None:

@@ -121,6 +121,15 @@ def test_while_it_moves_nothing_is_read_unless_its_supervisor_is_gone(tmp_path: 
     assert read_page(tmp_path, "stdout", 0) == LogPage(0, b"hello", end=True)
 
 
+def test_the_last_lines_of_a_log_that_is_being_rotated(tmp_path: Path) -> None:
+    (tmp_path / "stdout").write_bytes(b"a\nb\n")
+    note = tmp_path / "stdout.begin"
+    note.write_text(f"{0:020d} moving {0:020d}\n")
+    assert tail_position(tmp_path, "stdout", 1) == 0  # all of it, rather than nothing
+    os.utime(note, (1.0, 1.0))
+    assert tail_position(tmp_path, "stdout", 1) == 2
+
+
 def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert read_page(tmp_path, "stderr", 0) == LogPage(0, b"", end=True)
     assert tail_position(tmp_path, "stderr", 5) == 0

@@ -69,9 +69,12 @@ def test_what_ran_since_the_backup_does_not_run_again(node: Node, tmp_path: Path
 
 def test_what_still_runs_is_watched_again_and_keeps_its_gpus(node: Node, tmp_path: Path) -> None:
     node.journal.backup(tmp_path / "backup.sqlite")
-    job = node.start(shell("echo ready; exec sleep 1000", gpu_milli=2000), ("GPU-a", "GPU-b"))
+    asked = shell("echo ready; exec sleep 1000", gpu_milli=2000, time_limit_s=9000.0, restartable=True)
+    job = node.start(asked, ("GPU-a", "GPU-b"))
     node.wait_for_output(job, "ready")
     put_back(node, tmp_path / "backup.sqlite")
+    found = node.journal.job(job).request
+    assert (found.time_limit_s, found.restartable) == (9000.0, True)
     assert [run.gpu_uuids for run in node.journal.holding()] == [("GPU-a", "GPU-b")]
     assert node.journal.job(job).request.gpu_milli == 2000
     node.runs.stop(job, "enough")

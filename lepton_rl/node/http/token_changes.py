@@ -1,16 +1,17 @@
 """Tokens made and revoked, each in the audit log: by the daemon where one runs, else under the journal's lock."""
 
 import os
-import pwd
 import time
 from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import LeptonError, NodeError
 from lepton_rl.node import messages as m
+from lepton_rl.node.accounts import user_name
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.http.rules import TOKENS
 from lepton_rl.node.http.tokens import TokenBook
+from lepton_rl.node.job_folders import check_journal_is_there
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.ledger import AuditEntry
 from lepton_rl.node.paths import JOURNAL, SOCKET
@@ -50,14 +51,12 @@ def apply_change(book: TokenBook, message: m.TokenAdd | m.TokenRevoke, now: floa
 def _without_daemon(state_dir: Path, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
     message, now, uid = m.parse(verb, arguments), time.time(), os.geteuid()
     assert isinstance(message, m.TokenAdd | m.TokenRevoke)
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = str(uid)
+    user = user_name(uid)
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise NodeError(f"{state_dir}: the tokens cannot be written: {error.strerror}") from None
+    check_journal_is_there(state_dir)
     with Journal(state_dir / JOURNAL, now=now) as journal:
         outcome = "done"
         try:

@@ -47,6 +47,13 @@ def test_no_token_where_the_audit_log_cannot_be_written(tmp_path: Path) -> None:
     assert TokenBook(tmp_path / TOKENS).tokens() == []
 
 
+def test_no_journal_is_begun_beside_the_folders_of_jobs(tmp_path: Path) -> None:
+    (tmp_path / "jobs" / "3").mkdir(parents=True)
+    with pytest.raises(JournalError, match=r"is missing, but there are jobs up to 3"):
+        change_tokens(tmp_path, "token_add", ALICE)
+    assert not (tmp_path / JOURNAL).exists()
+
+
 def test_by_the_daemon_that_runs(tmp_path: Path, four_gpus: FakeNvml, fake_library: Path) -> None:
     with DaemonNode(tmp_path, four_gpus, fake_library) as node:
         node.start()
