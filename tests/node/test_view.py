@@ -57,8 +57,8 @@ def test_a_job_that_has_run_longer_than_it_asked_for_still_has_a_second_left() -
     [
         (asks(5000), "asks for 5 GPUs"),
         (asks(gpu_memory_mib=81 * 1024), "1 GPU, 81 GiB of GPU memory"),
-        (asks(cpus=33.0), "1 GPU, 33 cpu_cores a GPU"),
-        (asks(2000, ram_mib=300 * 1024), "2 GPUs, 150 ram_gib a GPU"),
+        (asks(cpus=33.0), "1 GPU, 33 CPU cores; it has .* 32 CPU cores"),
+        (asks(2000, ram_mib=300 * 1024), "2 GPUs, 300 GiB of the machine's memory; it has .* 256 GiB"),
         (asks(0), "at least a share of a GPU"),
     ],
 )

@@ -28,7 +28,7 @@ def test_anothers_log_and_end_are_not_told(node: RunningNode) -> None:
     job = node.submit("/bin/true", role="operate")
     for what in ("log", "wait"):
         answer = node.ask("GET", f"/api/v1/jobs/{job}/{what}", "submit")
-        assert (answer.status, answer.body) == (400, {"error": f"job {job} is another user's"})
+        assert (answer.status, answer.body) == (403, {"error": f"job {job} is another user's"})
         assert node.ask("GET", f"/api/v1/jobs/{job}/{what}", "read").status == 403
 
 
