@@ -10,8 +10,9 @@ import typer
 
 from lepton_rl.cli.node import Json, State, app, connect
 from lepton_rl.cli.printing import print_json
-from lepton_rl.cli.quantities import ago, lasting, mebibytes, moment, seconds
+from lepton_rl.cli.quantities import ago, mebibytes, moment, seconds
 from lepton_rl.errors import NodeError
+from lepton_rl.node.durations import lasting
 from lepton_rl.node.printable import printable
 
 JobNumber = Annotated[int, typer.Argument(min=1, help="Number of the job, as `submit` printed it.")]

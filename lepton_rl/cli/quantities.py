@@ -61,20 +61,6 @@ def ago(text: str) -> float:
     return time.time() - seconds(text)
 
 
-def lasting(duration: float | None) -> str:
-    """Return a duration for people: 42 s, 3:20, 2:05:00, 3 d 4 h."""
-    if duration is None:
-        return "-"
-    whole = int(max(0.0, duration))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d}"
-    if whole < 86_400:
-        return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
-
-
 def share(text: str) -> float:
     """Return a share as 10% or 0.1."""
     number = text.strip().removesuffix("%")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from lepton_rl.node.durations import spelled
 from lepton_rl.node.jobs import JobRecord
 from lepton_rl.node.ledger import Ledger, Reservation
 
@@ -93,7 +94,7 @@ def runs_into(gpu: int, reservation: Reservation, asked_s: float, *, said: bool)
         said: whether its user said so.
     """
     whom = reservation.user or reservation.project
-    asks = f"asks for {_lasting(asked_s)}" if said else f"asks for no --time, which counts as {_lasting(asked_s)},"
+    asks = f"asks for {spelled(asked_s)}" if said else f"asks for no --time, which counts as {spelled(asked_s)},"
     return (
         f"GPU {gpu} is reserved from {_clock(reservation.begin_time)} for {whom}: this job {asks} and would run into it"
     )
@@ -102,13 +103,6 @@ def runs_into(gpu: int, reservation: Reservation, asked_s: float, *, said: bool)
 def _clock(wall: float) -> str:
     then, now = time.localtime(wall), time.localtime()
     return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
-
-
-def _lasting(seconds: float) -> str:
-    for unit, name in ((3600.0, "h"), (60.0, "min")):
-        if seconds >= unit:
-            return f"{round(seconds / unit, 1):g} {name}"
-    return f"{seconds:g} s"
 
 
 def entitled(reservation: Reservation, waiting: Sequence[JobRecord]) -> list[JobRecord]:

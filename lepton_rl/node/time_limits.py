@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 from lepton_rl.node.clock import Clock
+from lepton_rl.node.durations import spelled
 from lepton_rl.node.jobs import ACTIVE, JobRecord, JobState, RunRecord
 from lepton_rl.node.ownership import RunId
 from lepton_rl.node.run_folder import RunFolder
 from lepton_rl.node.runs import Runs
-
-_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 class TimeLimits:
@@ -57,19 +56,6 @@ class TimeLimits:
 def over_limit(limit_s: float) -> str:
     """Return the reason that a job gets which ran for too long."""
     return f"ran longer than its limit of {spelled(limit_s)}"
-
-
-def spelled(seconds: float) -> str:
-    """Return a duration in words that lose nothing: 3 h, 1 h 30 min, 0.5 s."""
-    parts, left = [], round(seconds, 3)
-    for length, unit in _UNITS[:-1]:
-        whole = int(left // length)
-        if whole:
-            parts.append(f"{whole} {unit}")
-            left = round(left - whole * length, 3)
-    if left or not parts:
-        parts.append(f"{left:g} s")
-    return " ".join(parts)
 
 
 def _holds(holding: Mapping[int, RunRecord], key: RunId) -> bool:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lepton_rl.node.client import NodeClient
+from lepton_rl.node.durations import lasting
 from lepton_rl.node.printable import printable
 
 _STYLES = {"available": "green", "allocated": "cyan", "reserved": "cyan"}
@@ -141,8 +142,8 @@ def _jobs(title: str, jobs: Sequence[Mapping[str, Any]], now: float, *, wide: bo
     for job in jobs:
         begun = job["start_time"]
         table.add_row(
-            str(job["job"]), job["state"], f"{job['gpus']:g}", _lasting((begun or now) - job["submit_time"]),
-            _lasting(None if begun is None else now - begun), _lasting(job["requested_s"]),
+            str(job["job"]), job["state"], f"{job['gpus']:g}", lasting((begun or now) - job["submit_time"]),
+            lasting(None if begun is None else now - begun), lasting(job["requested_s"]),
             *([_plain(job["user"])] if wide else []), _plain(job["name"]),
         )  # fmt: skip
     return table
@@ -182,11 +183,3 @@ def _plain(text: str) -> Text:
 
 def _per(value: float | None, unit: float, form: str) -> str:
     return "-" if value is None else f"{value / unit:{form}}"
-
-
-def _lasting(duration_s: float | None) -> str:
-    if duration_s is None:
-        return "-"
-    minutes, seconds = divmod(int(max(0.0, duration_s)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

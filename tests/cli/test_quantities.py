@@ -8,7 +8,8 @@ import pytest
 import typer
 from hypothesis import given
 
-from lepton_rl.cli.quantities import ago, lasting, mebibytes, moment, seconds
+from lepton_rl.cli.quantities import ago, mebibytes, moment, seconds
+from lepton_rl.node.durations import lasting
 
 
 @pytest.mark.parametrize(

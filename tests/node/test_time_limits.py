@@ -9,11 +9,11 @@ import pytest
 
 from lepton_rl.core.actions import Preempt, Start
 from lepton_rl.errors import JobError
+from lepton_rl.node.durations import spelled
 from lepton_rl.node.estimates import EstimateRules, RunTimes
 from lepton_rl.node.export import read_jobs
 from lepton_rl.node.jobs import JobState
 from lepton_rl.node.journal import Journal
-from lepton_rl.node.time_limits import spelled
 from tests.fake_nvml import FakeNvml
 from tests.node.conftest import shell
 from tests.node.daemons import DaemonNode
