@@ -163,7 +163,7 @@ def wrongs(node: DaemonNode, havoc: Havoc) -> list[str]:
                 if job.id not in havoc.supervised:
                     found.append(f"job {job.id} is lost and its supervisor was not killed")
             elif job.id in havoc.supervised and job.signal == signal.SIGKILL and begun[job.id] == 0:
-                continue  # the kill met the child between fork and exec: it has the supervisor's command line until then
+                continue  # the kill met the child before its exec: it has the supervisor's command line until then
             elif job.state is not (JobState.FAILED if code else JobState.DONE) or job.exit_code != code:
                 found.append(f"job {job.id} should have ended with {code}: {job}")
             elif begun[job.id] != 1:
