@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import JobError
+from lepton_rl.node.paths import JOBS
 
 MOST_REQUEST_BYTES = 8 << 20
 REQUEST = "request.json"
@@ -39,7 +40,7 @@ def run_folder_of(state_dir: Path, job: int, run: int, service_uid: int, *, owne
     """
     opened = _opened(str(state_dir), None, service_uid)
     try:
-        for name, uid in (("jobs", service_uid), (str(job), service_uid), (str(run), owner)):
+        for name, uid in ((JOBS, service_uid), (str(job), service_uid), (str(run), owner)):
             above, opened = opened, _opened(name, opened, uid)
             os.close(above)
         yield opened

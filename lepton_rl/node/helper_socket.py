@@ -11,16 +11,15 @@ import selectors
 import signal
 import socket
 import stat
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import LeptonError, NodeError
+from lepton_rl.node.peer import credentials_of
 
 _log = logging.getLogger(__name__)
-_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
 _MOST_BYTES = 4096
 _MOST_CLIENTS = 8
 _TURN_S = 1.0
@@ -104,8 +103,7 @@ class HelperSocket:
         except OSError as error:  # who called has gone, or there are no descriptors left
             _log.warning("a caller could not be let in: %s", error)
             return
-        raw = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(raw)
+        pid, uid, _ = credentials_of(client)
         if uid not in (0, self._uid) or len(self._clients) >= _MOST_CLIENTS:
             _log.warning("refused: process %d of user %d may not call, or too many do", pid, uid)
             client.close()

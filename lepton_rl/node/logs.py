@@ -6,9 +6,9 @@ import time
 
 from lepton_rl.errors import NodeError
 from lepton_rl.node.client import NodeClient
+from lepton_rl.node.jobs import FINAL
 
 _PAUSE_S = 0.2
-_FINAL = ("done", "failed", "cancelled", "lost")
 
 
 def print_log(client: NodeClient, job: int, stream: str, *, follow: bool, tail: int | None = None) -> None:
@@ -25,14 +25,14 @@ def print_log(client: NodeClient, job: int, stream: str, *, follow: bool, tail: 
         NodeError: the job has not run yet (and is not followed), or its output cannot be read.
     """
     found = client.call("job", job=job)
-    while follow and found["run"] == 0 and found["state"] not in _FINAL:
+    while follow and found["run"] == 0 and found["state"] not in FINAL:
         time.sleep(_PAUSE_S)
         found = client.call("job", job=job)
     if found["run"] == 0:
         raise NodeError(f"job {job} has not run: it is {found['state']}")
     run, position, announce = found["run"], 0, False
     while True:
-        ended = found["state"] in _FINAL
+        ended = found["state"] in FINAL
         position = _copy(client, job, run, stream, position, tail=tail, announce=announce)
         tail, announce = None, True
         if not follow or ended:

@@ -19,10 +19,16 @@ class Peer:
     groups: frozenset[int]
 
 
+def credentials_of(connection: socket.socket) -> tuple[int, int, int]:
+    """Return process, user and group at the other end, as they were when it connected."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    return pid, uid, gid
+
+
 def peer_of(connection: socket.socket) -> Peer:
     """Return who is at the other end."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, gid = _CREDENTIALS.unpack(raw)
+    _, uid, gid = credentials_of(connection)
     try:
         packed = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
         groups = [number for (number,) in struct.iter_unpack("I", packed)]

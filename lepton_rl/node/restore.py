@@ -15,6 +15,7 @@ from lepton_rl.node.database import check_version, check_whole, copy_to, fsync, 
 from lepton_rl.node.environment import MARK
 from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd
 from lepton_rl.node.journal import Journal
+from lepton_rl.node.paths import JOBS
 from lepton_rl.node.processes import boot_id
 from lepton_rl.node.retention import removed_jobs
 from lepton_rl.node.run_folder import RunFolder
@@ -131,10 +132,10 @@ def _intend(journal: Journal, state_dir: Path, job: int, number: int, request: d
     while journal.job(job).run < number:
         record = journal.job(job)
         if record.state in ACTIVE:  # it was preempted since, or there would be no later run
-            found = RunFolder(state_dir / "jobs" / str(job) / str(record.run)).exit()
+            found = RunFolder(state_dir / JOBS / str(job) / str(record.run)).exit()
             end = found.end if found is not None else RunEnd(ended_time=now, run_s=0.0)
             journal.end_run(job, record.run, JobState.WAITING, end, outcome="ended")
-        started = RunFolder(state_dir / "jobs" / str(job) / str(record.run + 1)).started()
+        started = RunFolder(state_dir / JOBS / str(job) / str(record.run + 1)).started()
         boot = boot_id() if started is None else started.child.boot_id
         journal.begin_run(job, gpus, now, now, boot)
 
@@ -142,12 +143,12 @@ def _intend(journal: Journal, state_dir: Path, job: int, number: int, request: d
 def _runs_of(state_dir: Path, node_id: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Yield job, run number and request of each folder that this journal's node made, in order."""
     numbers = []
-    for place in (state_dir / "jobs").glob("*/*/request.json"):
+    for place in (state_dir / JOBS).glob("*/*/request.json"):
         with suppress(ValueError):
             numbers.append((int(place.parent.parent.name), int(place.parent.name)))
     for job, number in sorted(numbers):
         with suppress(OSError, ValueError, KeyError):
-            request = json.loads((state_dir / "jobs" / str(job) / str(number) / "request.json").read_text())
+            request = json.loads((state_dir / JOBS / str(job) / str(number) / "request.json").read_text())
             if request["env"][MARK] == f"{node_id}:{job}:{number}":
                 yield job, number, request
 

@@ -17,6 +17,7 @@ from lepton_rl.errors import JournalError
 from lepton_rl.node.database import fsync
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.past import DAY_S
+from lepton_rl.node.paths import JOBS
 
 _log = logging.getLogger(__name__)
 AT_ONCE = 50
@@ -47,17 +48,17 @@ class RetentionRules:
 def removed_jobs(state_dir: Path) -> set[int]:
     """Return the jobs whose folders were removed, or were about to be."""
     with suppress(FileNotFoundError):
-        lines = (state_dir / "jobs" / _REMOVED).read_text(errors="replace").split("\n")
+        lines = (state_dir / JOBS / _REMOVED).read_text(errors="replace").split("\n")
         return {int(line) for line in lines[:-1] if line.isdecimal()}
     return set()
 
 
 def remove_folders(state_dir: Path, jobs: Sequence[int]) -> int:
     """Remove the folders of these jobs' runs, after their numbers are on the disk; return how many there were."""
-    folders = [folder for job in jobs if (folder := state_dir / "jobs" / str(job)).is_dir()]
+    folders = [folder for job in jobs if (folder := state_dir / JOBS / str(job)).is_dir()]
     if not folders:
         return 0
-    record = state_dir / "jobs" / _REMOVED
+    record = state_dir / JOBS / _REMOVED
     opened = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:  # what a kill may have left of a line becomes no number
         os.write(opened, b"-\n" + "".join(f"{folder.name}\n" for folder in folders).encode())
@@ -142,6 +143,6 @@ async def forget_daily(
 
 def _numbers(state_dir: Path) -> set[int]:
     """Return the jobs that have a folder."""
-    with suppress(FileNotFoundError), os.scandir(state_dir / "jobs") as found:
+    with suppress(FileNotFoundError), os.scandir(state_dir / JOBS) as found:
         return {int(entry.name) for entry in found if entry.name.isdecimal()}
     return set()

@@ -21,6 +21,7 @@ from lepton_rl.node.events import EventKind, RunEvent, verdict
 from lepton_rl.node.jobs import ACTIVE, JobState, RunEnd, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.orphans import Orphans
+from lepton_rl.node.paths import JOBS
 from lepton_rl.node.processes import Process, boot_id
 from lepton_rl.node.run_folder import RunFolder, Started
 from lepton_rl.node.starter import Begun, OwnStarter, Starter
@@ -73,7 +74,7 @@ class Runs:
 
     def folder(self, job: int, run: int) -> Path:
         """Return where a run's stdout, stderr and exit.json lie."""
-        return self.state_dir / "jobs" / str(job) / str(run)
+        return self.state_dir / JOBS / str(job) / str(run)
 
     def launch(
         self,
