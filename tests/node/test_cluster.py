@@ -397,7 +397,7 @@ def test_a_long_job_that_waits_for_a_reservation_holds_up_no_short_one(node: Liv
     clock = node.cluster.journal.ledger.reservations(now)[0].begin_time
     begin = time.strftime("%H:%M", time.localtime(clock))
     assert why[0].endswith(f"{begin} for ada: this job asks for 2 h and would run into it")
-    assert why[1].endswith(f"{begin} for ada: this job asks for no --time, which counts as 24 h, and would run into it")
+    assert why[1].endswith(f"{begin} for ada: this job asks for no --time, which counts as 1 d, and would run into it")
 
 
 def test_short_jobs_leave_the_other_gpus_to_a_long_one(node: LiveNode) -> None:
