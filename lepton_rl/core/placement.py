@@ -149,13 +149,16 @@ def nodes_needed(jobs: Floats, job: int, nodes: Ints32, hw: Hardware, count: int
 
 @inlined
 def seconds_to_reservation(nodes: Ints32, hw: Hardware) -> float:
-    """Seconds until the first node with a free GPU is reserved, below 0 where one is; infinity where none will be."""
+    """Seconds until the first node with a free GPU is reserved, -infinity where one is; infinity where none will be.
+
+    A job that has outrun its requested time is planned to take less than no time, and finds no room there either.
+    """
     soonest = np.inf
     if hw is not None and hw.reservations.shape[0] > 0:
         for node in range(nodes.shape[0]):
             lasts = nodes[node, L.LASTS]
             if lasts != L.UNCOUNTED and nodes[node, L.WHOLE] > 0:
-                soonest = min(soonest, -1.0 if lasts == L.RESERVED else float(lasts - nodes[0, L.CLOCK]))
+                soonest = min(soonest, -np.inf if lasts == L.RESERVED else float(lasts - nodes[0, L.CLOCK]))
     return soonest
 
 

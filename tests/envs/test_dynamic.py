@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lepton_rl.core import ClusterSpec, Placement
 from lepton_rl.core.cluster import NodeGroup
 from lepton_rl.core.hardware import gpu_type
-from lepton_rl.core.hardware.dynamics import Dynamics, Faults, Interference, Lifetimes, Reservation
+from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults, Interference, Lifetimes, Reservation
 from lepton_rl.envs import Codec, Objective, SchedulingEnv, SchedulingVectorEnv
 from lepton_rl.simulator import Blocking, Order, Rule, run_trace
 from lepton_rl.workloads import Trace
@@ -89,6 +89,20 @@ def test_a_heuristics_choices(case: DynamicCase, key: str, placement: Placement)
 )
 def test_the_same_bits_for_the_environment_and_deployment(case: DynamicCase, key: str, window: int, seed: int) -> None:
     walk_together(case.trace, case.cluster, Codec(window, key, "full", "best"), seed)
+
+
+@pytest.mark.parametrize("features", ["basic", "full"])
+def test_a_struck_job_that_outran_its_requested_time_waits_for_reservations_too(features: Any) -> None:
+    dynamics = Dynamics(
+        faults=Faults(schedule=(Fault(350, 0, 1, True), Fault(360, 0, 1, False)), checkpoint_interval_s=50),
+        reservations=(Reservation(300, 500, (0, 1)),),
+    )
+    cluster = ClusterSpec.of_groups((NodeGroup(2, 1, gpu_type("A100")),), dynamics=dynamics)
+    trace = Trace.from_columns({"submit_time": [0.0], "run_time": [400.0], "requested_time": [100.0], "gpus": [1]})
+    walk_together(trace, cluster, Codec(1, "saf", features), seed=0)
+    env = SchedulingEnv(trace, cluster, Codec(1, "saf", features), jobs=1)
+    play(env, skip_choice)
+    assert env.outcome().finish[0] > 500.0
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
