@@ -1,10 +1,11 @@
-"""What compiled functions ask of the machine's memory: moving a stretch of rows, and reading ahead."""
+"""What compiled functions ask of the machine's memory: moving a stretch of rows, reading ahead, eight bytes at once."""
 
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils as untyped_cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 cgutils: Any = untyped_cgutils
@@ -55,6 +56,24 @@ def _fetch(context: Any, array: Any, row: Any, column: Any) -> Any:
     return types.void(array, row, column), generate
 
 
+@intrinsic
+def _read_eight(context: Any, array: Any, row: Any, column: Any) -> Any:
+    """Return the eight bytes from array[row, column] on as one uint64, the first in its lowest bits."""
+    if array.layout != "C":
+        raise TypingError("read_eight reads rows of bytes that lie side by side")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+        indices = list(zip(arguments[1:], kinds[1:], strict=True))
+        address = _address(context, builder, arguments[0], kinds[0], indices)
+        word = builder.load(builder.bitcast(address, ir.IntType(64).as_pointer()))
+        word.align = 1
+        return word
+
+    return types.uint64(array, row, column), generate
+
+
 # Intrinsics are called without their first argument, the typing context.
 move: Any = _move
 fetch: Any = _fetch
+read_eight: Any = _read_eight

@@ -112,10 +112,7 @@ class Outcome:
     @property
     def mean_power_w(self) -> float:
         """Mean power of all GPUs together, watts."""
-        if self.metered is not None:
-            return self.metered.joules / self.makespan
-        spec = self.cluster
-        return spec.gpus * power_w(self.utilization, spec.max_power_w, spec.idle_power_w)
+        return mean_power_w(self.cluster, self.utilization, self.makespan, self.metered)
 
     @property
     def tardiness(self) -> FloatArray:
@@ -212,6 +209,13 @@ UNITS = {
     "throughput": "jobs/h",
 }
 """Of the metrics that have one and do not end in it."""
+
+
+def mean_power_w(cluster: ClusterSpec, utilization: float, makespan: float, metered: Metered | None) -> float:
+    """Return the mean power of all GPUs together, watts: metered, or of identical GPUs by their utilisation."""
+    if metered is not None:
+        return metered.joules / makespan
+    return cluster.gpus * power_w(utilization, cluster.max_power_w, cluster.idle_power_w)
 
 
 def finish_time_fairness(

@@ -10,7 +10,8 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Floats, Singles
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.machine import clock_columns, empty_cluster
-from lepton_rl.core.metrics import Outcome
+from lepton_rl.core.metrics import Outcome, mean_power_w
+from lepton_rl.core.physics import mean_utilization
 from lepton_rl.envs.arena import Arena
 from lepton_rl.envs.batch_kernel import (
     ENERGY_BUSY,
@@ -28,6 +29,7 @@ from lepton_rl.envs.batch_kernel import (
     move_to_decision,
     observe,
     step_all,
+    summarize,
 )
 from lepton_rl.envs.choices import note_choices, write_all_choices, write_choices
 from lepton_rl.envs.codec import Codec, Observation, as_observation, as_preferences, idle_share, node_entries
@@ -352,16 +354,18 @@ class EnvironmentBatch:
 
     def episode_info(self, env: int) -> dict[str, Any]:
         """Return what an ended episode was worth: return, steps, invalid actions and the real metrics."""
-        outcome = self.outcome(env)
-        counted = slice(self.episodes.warmup, None)
+        mean_jct, slowdown, makespan = summarize(self._jobs[env], self._truth[env], self.episodes.warmup)
+        clock = self._clock[env]
+        utilization = mean_utilization(float(clock[L.BUSY_INTEGRAL]) / L.MILLI, self.cluster.gpus, makespan)
+        meter = metered(clock, self.cluster)
         return {
             "return": float(self._tally[env, RETURN]),
             "length": int(self._tally[env, STEPS]),
             "invalid_actions": int(self._tally[env, INVALID]),
-            "mean_jct": float(outcome.jct[counted].mean()),
-            "mean_bounded_slowdown": float(outcome.bounded_slowdown()[counted].mean()),
-            "utilization": outcome.utilization,
-            "mean_power_w": outcome.mean_power_w,
+            "mean_jct": mean_jct,
+            "mean_bounded_slowdown": slowdown,
+            "utilization": utilization,
+            "mean_power_w": mean_power_w(self.cluster, utilization, makespan, meter),
         }
 
     def briefs(self) -> dict[str, NDArray[Any]]:
@@ -374,7 +378,11 @@ class EnvironmentBatch:
 
     def brief(self, env: int) -> dict[str, Any]:
         """Return `briefs` of one environment."""
-        return {name: array[env].item() for name, array in self.briefs().items()}
+        return {
+            "time": float(self._clock[env, L.NOW]),
+            "return": float(self._tally[env, RETURN]),
+            "invalid_actions": int(self._tally[env, INVALID]),
+        }
 
     def view(self, env: int) -> "EnvironmentView":
         """Return what a picture of one environment shows."""

@@ -4,14 +4,17 @@ Arrays have a leading axis of environments. A decision is due when a visible job
 nothing could be started, pass by themselves.
 """
 
+from typing import Any
+
 import numpy as np
 
 from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
+from lepton_rl.core.memory import read_eight
 from lepton_rl.core.placement import fits, seconds_to_reservation
-from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
+from lepton_rl.core.slowdown import SLOWDOWN_FLOOR, bounded_slowdown
 from lepton_rl.envs.choices import place_as_chosen
 from lepton_rl.envs.features import encode_basic, encode_full
 from lepton_rl.envs.look_ahead import look_ahead
@@ -320,36 +323,75 @@ def step_all(
     return ended
 
 
-_STRETCH = 16  # actions that are counted at a time: a vector register of bytes
+_slowdown_of: Any = inlined(bounded_slowdown)
+
+
+@njit
+def summarize(jobs: Floats, truth: Floats, warmup: int) -> tuple[float, float, float]:
+    """Return mean JCT (s) and mean bounded slowdown of the jobs behind the warm-up, and the makespan of all (s)."""
+    first, last, waited, slowed = np.inf, -np.inf, 0.0, 0.0
+    for job in range(jobs.shape[0]):
+        first = min(first, jobs[job, L.SUBMIT])
+        last = max(last, truth[job, L.FINISH])
+        if job >= warmup:
+            completion = truth[job, L.FINISH] - jobs[job, L.SUBMIT]
+            waited += completion
+            slowed += _slowdown_of(max(completion - truth[job, L.RUN], 0.0), truth[job, L.RUN])
+    count = jobs.shape[0] - warmup
+    return waited / count, slowed / count, last - first
+
+
+# Masks are read eight at a time: one uint64 holds eight bytes that are 0 or 1.
+_EVERY_BYTE = np.uint64(0x0101010101010101)
+_LOW_BYTES = np.uint64(0x00FF00FF00FF00FF)
+_EVERY_PAIR = np.uint64(0x0001000100010001)
+_MOST_WORDS = 255  # that can be added up before a byte runs over
 
 
 @inlined
-def _count(mask: Bools, env: int, first: int, last: int) -> int:
-    """Count the valid actions from `first` to before `last`."""
-    valid = np.int32(0)
-    for action in range(first, last):
-        valid += mask[env, action]
-    return int(valid)
+def _count(mask: Bools, env: int, words: int) -> int:
+    """Count the valid ones of the first 8 x `words` actions."""
+    valid = 0
+    for first in range(0, words, _MOST_WORDS):
+        bytewise = np.uint64(0)
+        for word in range(first, min(first + _MOST_WORDS, words)):
+            bytewise += read_eight(mask, env, 8 * word)
+        pairs = (bytewise & _LOW_BYTES) + ((bytewise >> np.uint64(8)) & _LOW_BYTES)
+        valid += int((pairs * _EVERY_PAIR) >> np.uint64(48))
+    return valid
+
+
+@inlined
+def _find_valid(mask: Bools, env: int, words: int, wanted: int) -> int:
+    """Return the valid action before which there are `wanted` others."""
+    for word in range(words):
+        up_to = read_eight(mask, env, 8 * word) * _EVERY_BYTE  # byte i: how many of the word's first i + 1 are valid
+        inside = int(up_to >> np.uint64(56))
+        if wanted < inside:
+            action = 8 * word
+            while int(up_to & np.uint64(0xFF)) <= wanted:
+                up_to >>= np.uint64(8)
+                action += 1
+            return action
+        wanted -= inside
+    action = 8 * words
+    while wanted >= int(mask[env, action]):
+        wanted -= int(mask[env, action])
+        action += 1
+    return action
 
 
 @njit
 def choose_random(mask: Bools, seeds: Ints64, actions: Ints64) -> None:
     """Draw a uniformly random valid action for each environment; `seeds` carries the random state."""
     width = mask.shape[1]
+    words = width >> 3
     for env in range(mask.shape[0]):
         state = np.uint64(seeds[env]) * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
         seeds[env] = np.int64(state)
-        valid = _count(mask, env, 0, width)
+        valid = _count(mask, env, words)
+        for action in range(8 * words, width):
+            valid += int(mask[env, action])
         wanted = int(((state >> np.uint64(32)) * np.uint64(valid)) >> np.uint64(32))
-        first = 0
-        while first + _STRETCH < width:  # whole stretches at a time, then one by one
-            inside = _count(mask, env, first, first + _STRETCH)
-            if wanted < inside:
-                break
-            wanted -= inside
-            first += _STRETCH
-        for action in range(first, width):
-            wanted -= mask[env, action]
-            if wanted < 0:
-                actions[env] = action
-                break
+        if valid > 0:
+            actions[env] = _find_valid(mask, env, words, wanted)

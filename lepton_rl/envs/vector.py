@@ -195,34 +195,28 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
     def _restart(self, terminated: NDArray[np.bool_]) -> dict[str, Any]:
         """Begin new episodes where one has ended; return what is said of the ended ones, as Gymnasium groups it."""
         observations = np.full(self.num_envs, None, object)
-        ended = np.flatnonzero(terminated)
-        briefs: dict[str, Any] = {name: array[ended] for name, array in self.batch.briefs().items()}
-        metrics = []
-        for env in ended.tolist():
+        final: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
+        for env in np.flatnonzero(terminated).tolist():
             observations[env] = self.batch.observation_of(env)
-            metrics.append(self.batch.episode_info(env))
+            self._write(final, env, self.batch.brief(env))
+            self._write(metrics, env, self.batch.episode_info(env))
             self._begin(env)
-        by_name = {name: np.array([values[name] for values in metrics]) for name in metrics[0]}
-        final = self._spread(briefs, ended, terminated)
-        final |= {"episode_metrics": self._spread(by_name, ended, terminated), "_episode_metrics": terminated.copy()}
-        return {
-            "final_obs": observations,
-            "_final_obs": terminated.copy(),
-            "final_info": final,
-            "_final_info": terminated.copy(),
-        }
+        where = _read_only(terminated.copy())
+        final["episode_metrics"] = _marked(metrics, where)
+        return _marked({"final_obs": observations, "final_info": _marked(final, where)}, where)
 
-    def _spread(
-        self, values: dict[str, NDArray[Any]], envs: NDArray[np.int64], marked: NDArray[np.bool_]
-    ) -> dict[str, Any]:
-        """Return arrays over all environments that hold `values` in `envs`, each with the mark of where it holds."""
-        infos: dict[str, Any] = {}
+    def _write(self, infos: dict[str, Any], env: int, values: dict[str, Any]) -> None:
+        """Write one environment's values into arrays over all, which begin as zeros."""
         for name, value in values.items():
-            array = np.zeros(self.num_envs, value.dtype)
-            array[envs] = value
-            infos[name] = array
-            infos[f"_{name}"] = marked.copy()
-        return infos
+            if name not in infos:
+                infos[name] = np.zeros(self.num_envs, type(value))
+            infos[name][env] = value
+
+
+def _marked(values: dict[str, Any], where: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return `values` with, beside each, the mark of the environments in which it holds."""
+    return values | {f"_{name}": where for name in values}
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
