@@ -38,6 +38,7 @@ from lepton_rl.node.launcher_client import LauncherStarter
 from lepton_rl.node.mps import mps_runs
 from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
 from lepton_rl.node.promotion import Promotion, Weighted
+from lepton_rl.node.resident_memory import stay_small
 from lepton_rl.node.retention import RetentionRules, forget_daily
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.server import SocketServer
@@ -146,6 +147,8 @@ def run_daemon(setup: NodeSetup) -> None:
         guard = _guard(setup, cluster)
         open_things.callback(guard.close)
         guard.warm_up(cluster.examples())
+        staying_small = loop.create_task(stay_small())
+        open_things.callback(staying_small.cancel)
         about = {"simulated_devices": devices.simulated, "driver_version": devices.driver_version, "pid": os.getpid()}
         promotion = Promotion(cluster, guard, setup.feedback_rules, setup.weighted, _policies(setup))
         service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh, promotion)
