@@ -121,5 +121,5 @@ def _pyarrow() -> Any:
     try:
         return importlib.import_module("pyarrow")
     except ImportError:
-        message = "pyarrow is not installed, and Parquet needs it: pip install pyarrow, or save as .npz"
+        message = "Parquet needs pyarrow: pip install 'lepton-rl[parquet]', or save as .npz"
         raise MissingExtra(message) from None

@@ -399,7 +399,7 @@ class Trace:
         return float(self.run_time @ self.gpus) / (gpus * span) if span > 0.0 else math.inf
 
     def save(self, path: str | Path) -> None:
-        """Write the whole trace as NumPy (.npz) or Parquet (.parquet, needs pyarrow)."""
+        """Write the whole trace as NumPy (.npz) or Parquet (.parquet, extra `parquet`)."""
         from lepton_rl.workloads.storage import save_trace
 
         save_trace(self, Path(path))

@@ -1,7 +1,5 @@
 """Jobs that come after others: columns `after` and `stage`, and the edges through everything that makes a Trace."""
 
-import importlib
-import importlib.util
 import json
 import pickle
 import re
@@ -278,8 +276,6 @@ def test_a_saved_trace_whose_dependencies_are_damaged(tmp_path: Path) -> None:
 
 
 def test_parquet_keeps_dependencies(tmp_path: Path) -> None:
-    if importlib.util.find_spec("pyarrow") is None:
-        pytest.skip("pyarrow is not installed")
     diamond().save(tmp_path / "t.parquet")
     assert Trace.load(tmp_path / "t.parquet") == diamond()
 

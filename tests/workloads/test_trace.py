@@ -1,9 +1,10 @@
 """Trace: checks, order, selections, load, saving."""
 
-import importlib.util
+import importlib
 import json
 import math
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from lepton_rl.errors import ConfigError, MissingExtra, TraceError
 from lepton_rl.workloads import COLUMNS, Dropped, MachineHeader, Trace, read_csv, write_csv
+from lepton_rl.workloads.storage import SUFFIXES
 
 # Four jobs on a 2-GPU cluster: (submit, run, gpus); they arrive at 0, 10, 10 and 40 s after the first.
 SMALL = {
@@ -234,26 +236,39 @@ def test_split_window_and_scale_agree(trace: Trace, data: st.DataObject) -> None
     assert (np.diff(trace.submit_time) >= 0.0).all()
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @given(trace=traces())
 @settings(max_examples=40, deadline=None)
-def test_npz_round_trip(tmp_path_factory: pytest.TempPathFactory, trace: Trace) -> None:
-    path = tmp_path_factory.getbasetemp() / "round.npz"
+def test_saving_loses_nothing(suffix: str, tmp_path_factory: pytest.TempPathFactory, trace: Trace) -> None:
+    path = tmp_path_factory.getbasetemp() / f"round{suffix}"
     for original in (trace, trace[len(trace) // 2 :], trace.with_requested("absent")):
         original.save(path)
         assert Trace.load(path) == original
 
 
-def test_parquet_round_trip_or_one_sentence(tmp_path: Path) -> None:
+def test_parquet_is_read_by_other_tools(tmp_path: Path) -> None:
+    small().save(tmp_path / "t.parquet")
+    table = importlib.import_module("pyarrow.parquet").read_table(tmp_path / "t.parquet")
+    assert table["run_time"].to_pylist() == small().run_time.tolist()
+
+
+def test_parquet_without_pyarrow_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small().save(tmp_path / "t.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for use in (lambda: small().save(tmp_path / "other.parquet"), lambda: Trace.load(tmp_path / "t.parquet")):
+        with pytest.raises(MissingExtra, match=r"lepton-rl\[parquet\]"):
+            use()
+    assert [file.name for file in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(MissingExtra, match="pyarrow is not installed"):
-            small().save(path)
-        path.write_bytes(b"PAR1....")
-        with pytest.raises(MissingExtra, match="pip install pyarrow"):
-            Trace.load(path)
-    else:
-        small().save(path)
-        assert Trace.load(path) == small()
+    small().save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(TraceError, match=r"t\.parquet: not a trace saved by lepton_rl, or cut short"):
+        Trace.load(path)
+    with pytest.raises(TraceError, match=r"none\.parquet: no such file"):
+        Trace.load(tmp_path / "none.parquet")
 
 
 def test_bad_saved_files(tmp_path: Path) -> None:
