@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lepton_rl.core.atomic import replacing
-from lepton_rl.errors import MissingExtra, TraceError
+from lepton_rl.errors import TraceError, missing_extra
 from lepton_rl.workloads.columns import ASKED, COLUMNS
 from lepton_rl.workloads.dependencies import AFTER, edges_of_lists, predecessor_lists
 from lepton_rl.workloads.files import read_bytes
@@ -121,5 +121,4 @@ def _pyarrow() -> Any:
     try:
         return importlib.import_module("pyarrow")
     except ImportError:
-        message = "Parquet needs pyarrow: pip install 'lepton-rl[parquet]', or save as .npz"
-        raise MissingExtra(message) from None
+        raise missing_extra("pyarrow", "parquet") from None
