@@ -30,6 +30,7 @@ _OTHERS = {
     "energy_kwh": "energy, kWh",
 }
 _COSTS = {"electricity_usd": "electricity, USD", "carbon_kg": "carbon, kg", "rent_usd": "rent, USD"}
+_DEADLINES = {"deadlines_met": "share met", "mean_tardiness": "mean tardiness, s"}
 _OPTIMAL = 1e-5  # per cent; the solver rounds slowdowns' weights to less
 _NARROWEST = 120  # characters; a table is not squeezed below that
 
@@ -86,7 +87,13 @@ def tables(summary: WorkloadSummary) -> list[TextTable]:
         TextTable(what, heads, middle, None, learned),
         _means("Other means", _OTHERS, summary, learned),
         *([_means("Means of costs", costs, summary, learned)] if costs else []),
+        *([_means("Deadlines", _DEADLINES, summary, learned)] if _some_missed(summary) else []),
     ]
+
+
+def _some_missed(summary: WorkloadSummary) -> bool:
+    """Whether a policy missed a deadline; where no job has one, none is missed."""
+    return any(bool((samples["deadlines_met"] < 1.0).any()) for samples in summary.samples.values())
 
 
 def _means(title: str, heads: Mapping[str, str], summary: WorkloadSummary, learned: frozenset[int]) -> TextTable:

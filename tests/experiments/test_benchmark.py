@@ -125,6 +125,17 @@ def test_rows_name_policies_barely_and_labels_tell_twins_apart(benchmark_file: W
     assert benchmark(result.folder / "benchmark.yaml", out=tmp_path / "again").rows == result.rows
 
 
+def test_a_table_of_deadlines_where_a_policy_misses_one(benchmark_file: Write, tmp_path: Path) -> None:
+    jobs = [f"{10 * index},100,4,{150 + 40 * (index % 3)}" for index in range(133)]
+    (tmp_path / "jobs.csv").write_text("\n".join(["submit_time,run_time,gpus,deadline", *jobs]))
+    named = ("generator: gpu_cluster\n    gpus: 8\n    load: 1.2", "path: jobs.csv")
+    result = benchmark(benchmark_file(named, ("independent", "disjoint")), out=tmp_path / "run")
+    table = (result.folder / "benchmark.md").read_text().partition("Deadlines")[2]
+    assert f"{cell(result, 'sjf', 'deadlines_met', blocking='easy')['mean']:.4g} |" in table
+    assert benchmark(benchmark_file(), out=tmp_path / "without").folder.is_dir()
+    assert "Deadlines" not in (tmp_path / "without" / "benchmark.md").read_text()
+
+
 def test_the_run_folder(benchmark_file: Write, tmp_path: Path) -> None:
     result = benchmark(benchmark_file(), out=tmp_path / "run")
     folder = result.folder
