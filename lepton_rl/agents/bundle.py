@@ -275,7 +275,7 @@ def load_bundle(path: Path | str, seed: int = 0, preferences: Sequence[float] | 
             raise BundleError(f"{place}: format {about.get('format')!r}, this lepton_rl reads format {FORMAT}")
         if about["network"] not in NETWORKS:
             raise BundleError(f"{place}: unknown network {about['network']!r}; known: {', '.join(NETWORKS)}")
-        codec = Codec.from_description(about["codec"])
+        codec = _codec(place, about["codec"])
         cluster = cluster_from_description(about["cluster"])
         with np.load(BytesIO(archive_bytes), allow_pickle=False) as archive:
             weights = {name: np.asarray(archive[name], np.float32) for name in archive.files}
@@ -285,7 +285,11 @@ def load_bundle(path: Path | str, seed: int = 0, preferences: Sequence[float] | 
         raise BundleError(
             f"{path}: no policy bundle here (a bundle is a folder with {BUNDLE_FILE} and {WEIGHTS_FILE})"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise BundleError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{place}: the bundle is damaged: this is no description of one") from error
+    except (ValueError, ConfigError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path}: the bundle is damaged ({error})") from error
     return LearnedPolicy(
         codec,
@@ -316,6 +320,13 @@ def _quantization(said: Any, codec: Codec, cluster: ClusterSpec) -> Quantization
         if name not in expected or pair is None or pair[0].shape != expected[name][0].shape:
             raise ConfigError(f"its {QUANTIZATION_KEY} of {name!r} is not that of its codec")
     return quantization
+
+
+def _codec(place: str, description: Any) -> Codec:
+    try:
+        return Codec.from_description(description)
+    except BundleError as error:  # another version
+        raise BundleError(f"{place}: {error}") from None
 
 
 def _check_weights(

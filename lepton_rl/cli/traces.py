@@ -1,6 +1,7 @@
 """`lepton-rl traces`: look at workloads, and make them."""
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +9,7 @@ import typer
 
 from lepton_rl.cli.options import Overwrite, command_group, output_option
 from lepton_rl.cli.printing import note, print_json
-from lepton_rl.errors import ConfigError, counted
+from lepton_rl.errors import ConfigError, counted, shown
 
 app = command_group(
     "Describe workload files, and make new ones.", "Example: lepton-rl traces describe jobs.swf --gpus 256,512"
@@ -35,7 +36,7 @@ def describe(
     from lepton_rl.workloads import describe as describe_trace
     from lepton_rl.workloads import plot_trace, read_trace, resolve_data_path
 
-    sizes = _sizes(gpus)
+    sizes = _sizes(gpus) if gpus else []
     source = resolve_data_path(file, Path())
     if plot is not None:
         check_output_file(plot, overwrite, (source,))
@@ -110,8 +111,12 @@ def generate(
 
 
 def _sizes(text: str) -> list[int]:
+    from lepton_rl.experiments.cluster_config import MOST_GPUS
+
     sizes = [part.strip() for part in text.split(",") if part.strip()]
-    wrong = next((part for part in sizes if not part.isdecimal() or int(part) < 1), None)
-    if wrong is not None:
-        raise ConfigError(f"--gpus: {wrong!r} is no number of GPUs; write e.g. 256,512")
+    wrong = next((part for part in sizes if not re.fullmatch("0*[1-9][0-9]{0,6}", part) or int(part) > MOST_GPUS), None)
+    if wrong is not None or not sizes:
+        raise ConfigError(
+            f"--gpus: {shown(wrong or text)} is no number of GPUs from 1 to {MOST_GPUS:,}; write e.g. 256,512"
+        )
     return [int(part) for part in sizes]

@@ -158,7 +158,7 @@ class ClusterConfig(Section):
         if any(getattr(self, key) != type(self).model_fields[key].default for key in given):
             raise ValueError(f"{', '.join(given)}: a cluster of groups has that from its groups")
         if sum(group.nodes * group.gpus_per_node for group in self.groups) > MOST_GPUS:
-            raise ValueError("a cluster has at most 1,000,000 GPUs")
+            raise ValueError(f"a cluster has at most {MOST_GPUS:,} GPUs")
         or_value_error(lambda: self._of_groups(Tariffs()))  # files are read when they are needed
         return self
 
@@ -178,6 +178,11 @@ class ClusterConfig(Section):
             if not size:
                 of = f"; {trace.name} {why_no_size(trace)}" if trace is not None else ""
                 raise ConfigError(f"the cluster has no size: give gpus, or nodes and gpus_per_node{of}")
+            if size > MOST_GPUS:
+                raise ConfigError(
+                    f"{trace.name if trace else 'the trace'}: its header names more GPUs than the {MOST_GPUS:,} that a "
+                    "cluster may have; name the cluster's size yourself"
+                )
             shape = (1, size)
         return ClusterSpec(*shape, self.gpu_memory_gib, self.idle_power_w, self.max_power_w)
 

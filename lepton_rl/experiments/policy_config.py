@@ -31,6 +31,8 @@ class PolicyConfig(Section):
         settings = {key: entry for key, entry in value.items() if key not in ("name", "label", "settings")}
         if settings and "settings" in value:
             raise ValueError("give settings beside the name, as in {name: sjf, blocking: easy}")
+        if "label" in value and not str(value["label"] or "").strip():
+            raise ValueError("a label must not be empty; leave it out to have the policy's own name")
         name = value["name"]
         path = str(input_path(name, info))
         known = {info.name for info in policies()}

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -131,8 +132,9 @@ def _measured(bench: Bench, tasks: Sequence[Task], processes: int) -> Iterator[M
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     with _one_thread_each(), ProcessPoolExecutor(processes, context, _start_worker, (bench,)) as pool:
-        futures = [pool.submit(_measure, task) for task in tasks]
         try:
+            with _interrupts_held():  # a Ctrl-C is for the parent, which ends its workers
+                futures = [pool.submit(_measure, task) for task in tasks]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
@@ -146,13 +148,33 @@ def _measured(bench: Bench, tasks: Sequence[Task], processes: int) -> Iterator[M
             raise
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back until this is done; processes that are begun meanwhile never hear of it."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, "pthread_sigmask"):  # no thread that it reaches, or no POSIX
+        yield
+        return
+    came: list[int] = []
+    # Both: the mask is what new processes inherit, and another thread of this one may still take the signal.
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 _bench: Bench
 
 
 def _start_worker(bench: Bench) -> None:
     global _bench
     _bench = bench
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
     sys.stdout = sys.stderr  # standard output is for results alone, and a user's policy may print
 
 

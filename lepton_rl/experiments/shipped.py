@@ -56,6 +56,8 @@ def copy_shipped(name: str, to: Path, overwrite: bool = False) -> Path:
         close = nearest(name.removesuffix(".yaml"), [*bare, *(Path(full).name for full in bare)])
         said = f"{name!r} may be {' or '.join(short)}" if short else f"no file is called {name!r}{close}"
         raise ConfigError(f"{said}; see: lepton-rl configs list")
+    if to.is_file() and to.suffix != ".yaml":
+        raise ConfigError(f"{to}: is a file; name a folder, or a file that ends in .yaml")
     target = to if to.suffix == ".yaml" and not to.is_dir() else to / Path(name).name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

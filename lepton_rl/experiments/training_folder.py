@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from lepton_rl.agents.bundle import BUNDLE_FOLDER
 from lepton_rl.agents.sb3 import CHECKPOINT_FILE, CURVE_FILE
 from lepton_rl.core.atomic import remove_all_of
-from lepton_rl.errors import ConfigError, LeptonError
+from lepton_rl.errors import ConfigError, LeptonError, shown
 from lepton_rl.experiments.outputs import check_run_folder
 from lepton_rl.experiments.runs import (
     EXPERIMENT_FILE,
@@ -83,8 +85,9 @@ class TrainingFolder:
             )
         recorded = self.path / EXPERIMENT_FILE
         if not recorded.is_file() or recorded.read_text(encoding="utf-8") != self.experiment:
+            told = _first_difference(recorded, self.experiment)
             raise ConfigError(
-                f"{self.path}: the experiment differs from the one recorded there; resume with the same file"
+                f"{self.path}: the experiment differs from the one recorded there{told}; resume with the same file"
             )
         begun_with = read_record(self.path / RECORD_FILE).get("files", self.files)
         for name, digest in self.files.items():
@@ -131,3 +134,23 @@ def digests(names: Sequence[str | None]) -> dict[str, str]:
     """Return a digest of each workload file that exists; None stands for a generated workload."""
     paths = {name: resolve_data_path(name, Path()) for name in names if name is not None}
     return {name: digest_of(path) for name, path in sorted(paths.items()) if path.is_file()}
+
+
+def _first_difference(recorded: Path, experiment: str) -> str:
+    """Return in words the first key in which two resolved experiments differ; nothing where that cannot be told."""
+    try:
+        then, now = (_flat(yaml.safe_load(text)) for text in (recorded.read_text(encoding="utf-8"), experiment))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    for key in (*now, *then):
+        if then.get(key) != now.get(key):
+            return f" in {key}: {shown(then.get(key))} there, {shown(now.get(key))} now"
+    return ""
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings and lists by their dotted keys."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inside is None:
+        return {key: value}
+    return {name: leaf for part, entry in inside for name, leaf in _flat(entry, f"{key}.{part}".lstrip(".")).items()}

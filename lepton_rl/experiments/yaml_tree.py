@@ -15,6 +15,9 @@ import yaml
 
 from lepton_rl.errors import ConfigError
 
+_LONGEST_SHOWN = 200  # characters of an override
+_MOST_DIGITS = 300  # a float holds no more, and Python refuses to read more than 4,300
+
 Scalar = str | int | float | bool | None
 OVERRIDE = "override "
 """How the place of a value begins that the command line gave."""
@@ -125,7 +128,7 @@ def read(path: Path) -> Node:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder; an experiment is a YAML file") from None
+        raise ConfigError(f"{path}: is a folder; a YAML file is wanted here") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file (UTF-8)") from None
     except OSError as error:
@@ -134,7 +137,7 @@ def read(path: Path) -> Node:
     if tree.value is None:
         raise ConfigError(f"{path}: the file is empty")
     if not isinstance(tree.value, dict):
-        raise ConfigError(f"{tree.place}: an experiment is a mapping of `key: value` lines")
+        raise ConfigError(f"{tree.place}: a file of `key: value` lines is wanted here")
     return tree
 
 
@@ -145,7 +148,7 @@ def override(tree: Node, text: str) -> None:
     if not equals or not all(keys):
         example = "workloads.0.windows.count=50" if "workloads" in tree.key_places else "seed=1"
         raise ConfigError(f"{text!r} is no override; write key.path=value, e.g. {example}")
-    place = f"{OVERRIDE}{text!r}"
+    place = f"{OVERRIDE}{text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + '...'!r}"
     new = parse(value, place, from_command_line=True)
     node = tree
     for depth, key in enumerate(keys):
@@ -202,6 +205,8 @@ def _node(node: yaml.Node, name: str, from_command_line: bool) -> Node:
     if kind == "bool":
         return Node(text.lower() == "true", place, {})
     if kind == "int":
+        if len(text) > _MOST_DIGITS:
+            raise ConfigError(f"{place}: a number of {len(text):,} digits is too large to compute with")
         return Node(int(text.replace("_", "")), place, {})
     if kind == "float":
         return Node(_float(text, place), place, {})

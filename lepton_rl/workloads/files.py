@@ -12,6 +12,8 @@ _GZIP = b"\x1f\x8b"
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
     """Return the file's content, unpacked if it is gzip; the first `limit` bytes of it if given."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise TraceError(f"{path}: is a stream, and this is read twice; write it to a file and name that")
         with path.open("rb") as file:
             packed = file.read(2) == _GZIP
             file.seek(0)
@@ -22,7 +24,7 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
     except FileNotFoundError:
         raise TraceError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise TraceError(f"{path}: is a folder; a workload is a file") from None
+        raise TraceError(f"{path}: is a folder; a file is wanted here") from None
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise TraceError(f"{path}: the gzip data is damaged or cut short") from None
     except OSError as error:

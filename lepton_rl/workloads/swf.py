@@ -16,6 +16,7 @@ from lepton_rl.workloads.files import read_bytes, trace_name
 from lepton_rl.workloads.requested import CLAIRVOYANT, partly_given
 from lepton_rl.workloads.trace import EXAMPLES, Dropped, MachineHeader, Requested, Trace
 
+_MOST_DIGITS = 18
 NEGATIVE_RUN_TIME = 10.0  # seconds, as in RLScheduler (Zhang et al., SC 2020)
 
 _KEPT = {
@@ -201,4 +202,5 @@ def _machine(data: bytes) -> MachineHeader | None:
 
 def _leading_number(text: str | None) -> int | None:
     match = re.match(r"\d+", text or "")
-    return int(match[0]) if match and int(match[0]) > 0 else None
+    number = int(match[0][:_MOST_DIGITS]) if match else 0  # so many say "too large" already
+    return number if number > 0 else None

@@ -136,6 +136,8 @@ def _check_header(
         named = ending is not None and name.endswith(ending) and name != ending
         if name not in known and not named:
             hint = nearest(name, known) or f"; known: {', '.join(known)}"
+            if len(header) == 1 and any(other in name for other in ";\t|"):
+                hint = "; columns are separated by commas"
             raise TraceError(f"{place}: no column is called {name!r}{hint}")
     for name in required:
         if name not in header:

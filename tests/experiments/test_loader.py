@@ -141,7 +141,7 @@ def test_complaints_name_file_line_and_key(file: Path, old: str, new: str, expec
 
 def test_files_that_are_no_experiment(file: Path, tmp_path: Path) -> None:
     assert complaint(file, "") == "F: the file is empty"
-    assert complaint(file, "- a\n") == "F:1: an experiment is a mapping of `key: value` lines"
+    assert complaint(file, "- a\n") == "F:1: a file of `key: value` lines is wanted here"
     assert "aliases" in complaint(file, "name: &a x\nagent: *a\n")
     assert "nested too deeply" in complaint(file, "[" * 5000)
     with pytest.raises(ConfigError, match="no such file"):

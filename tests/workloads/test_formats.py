@@ -97,7 +97,7 @@ def test_the_name_says_who_complains_of_content_that_no_format_has(
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="nothing: no such file"):
         read_trace(tmp_path / "nothing")
-    with pytest.raises(TraceError, match="is a folder; a workload is a file"):
+    with pytest.raises(TraceError, match="is a folder; a file is wanted here"):
         read_trace(tmp_path)
 
 
