@@ -23,7 +23,7 @@ from lepton_rl.devices import Devices, History, Telemetry
 from lepton_rl.errors import JobError, JournalError, LeptonError, NodeError
 from lepton_rl.node.alerts import AlertRules
 from lepton_rl.node.cgroup import Cgroups, describe_enforcement
-from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
+from lepton_rl.node.cluster import NodeCluster, NodeRules
 from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.explain import Scoring, own_scores
 from lepton_rl.node.feedback import FeedbackRules
@@ -37,6 +37,7 @@ from lepton_rl.node.journal import Journal
 from lepton_rl.node.launcher_client import LauncherStarter
 from lepton_rl.node.mps import mps_runs
 from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
+from lepton_rl.node.power import PowerControl
 from lepton_rl.node.promotion import Promotion, Weighted
 from lepton_rl.node.retention import RetentionRules, forget_daily
 from lepton_rl.node.runs import Runs
@@ -145,7 +146,7 @@ def run_daemon(setup: NodeSetup) -> None:
         open_things.callback(cluster.shut)
         guard = _guard(setup, cluster)
         open_things.callback(guard.close)
-        guard.warm_up(cluster.examples())
+        guard.warm_up(cluster.state.examples())
         about = {"simulated_devices": devices.simulated, "driver_version": devices.driver_version, "pid": os.getpid()}
         promotion = Promotion(cluster, guard, setup.feedback_rules, setup.weighted, _policies(setup))
         service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh, promotion)
@@ -271,7 +272,7 @@ def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:
     guard = Guard(
         setup.policy, setup.fallback, setup.names, setup.guard, may_stop=may_stop, check_gpus=cluster.check_gpus
     )
-    cluster.starving = guard.starving
+    cluster.steps.starving = guard.starving
     return guard
 
 

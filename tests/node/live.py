@@ -12,12 +12,13 @@ from typing import Self
 
 from lepton_rl.core.policy import Policy
 from lepton_rl.devices import NvmlDevices, Telemetry
-from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
+from lepton_rl.node.cluster import NodeCluster, NodeRules
 from lepton_rl.node.guard import Guard, GuardRules
 from lepton_rl.node.hardware import describe_hardware
 from lepton_rl.node.jobs import FINAL, JobRecord, JobRequest, JobState
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.lifecycle import GpuState
+from lepton_rl.node.power import PowerControl
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.view import JobRows, RunningJob
 from tests.fake_nvml import FakeNvml
@@ -84,7 +85,7 @@ class LiveNode:
 
         names = (type(policy).__name__, type(fallback).__name__)
         self.guard = Guard(policy, fallback, names, rules, may_stop=may_stop, check_gpus=self.cluster.check_gpus)
-        self.cluster.starving = self.guard.starving
+        self.cluster.steps.starving = self.guard.starving
         return self.guard
 
     def submit(self, script: str, **settings: object) -> int:

@@ -256,7 +256,7 @@ def test_a_strangers_process_keeps_jobs_off_its_gpu(node: LiveNode) -> None:
         node.until(lambda: node.state(1) is GpuState.FOREIGN, "a foreign process")
         assert str(stranger.pid) in node.reason(1)
         assert node.cluster.snapshot().free_gpus == 3
-        assert any("GPU 1 is foreign" in line for line in node.cluster.unavailable())
+        assert any("GPU 1 is foreign" in line for line in node.cluster.state.unavailable())
         stranger.communicate(b"\n")
     node.ready()
     node.cluster.apply(Start(job, (1,)))
@@ -373,7 +373,7 @@ def test_gpus_with_a_reservation_ahead_take_no_job_that_would_run_into_it(node: 
     long = node.submit("true", requested_s=5000.0)
     node.cluster.decide()
     assert node.cluster.snapshot().free_gpus == 2
-    assert any("GPU 3 is reserved from " in line for line in node.cluster.unavailable(node.job(long)))
+    assert any("GPU 3 is reserved from " in line for line in node.cluster.state.unavailable(node.job(long)))
     node.cluster.cancel(long, "enough")
     short = node.submit("true", requested_s=60.0, gpu_milli=4000)
     assert node.cluster.snapshot().free_gpus == 4
