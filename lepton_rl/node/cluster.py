@@ -14,11 +14,10 @@ from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Star
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.devices import DeviceError, Telemetry
-from lepton_rl.errors import IllegalAction, JobError, JournalError, LeptonError, NodeError
+from lepton_rl.errors import IllegalAction, JournalError, LeptonError, NodeError
 from lepton_rl.node.actions import plain
 from lepton_rl.node.clock import Clock, SystemClock
 from lepton_rl.node.estimates import EstimateRules, RunTimes
-from lepton_rl.node.events import RunEvent
 from lepton_rl.node.gpu_watch import GpuWatch
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.jobs import ACTIVE, JobRequest, JobState, StopHow
@@ -27,10 +26,10 @@ from lepton_rl.node.lifecycle import GpuState, GpuStatus
 from lepton_rl.node.open_jobs import OpenJobs
 from lepton_rl.node.power import PowerControl
 from lepton_rl.node.reserved_starts import reserved_starts
+from lepton_rl.node.run_control import RunControl
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.state import NodeState
 from lepton_rl.node.steps import DecisionSteps
-from lepton_rl.node.time_limits import TimeLimits, over_limit
 from lepton_rl.node.view import JobRows, Views
 
 _log = logging.getLogger(__name__)
@@ -106,9 +105,10 @@ class NodeCluster:
         self.state = NodeState(hardware, journal, self.jobs, self.gpus, self.rows, views, self.clock)
         self.steps = DecisionSteps(self.state)
         self._decided_at = -float("inf")
+        self._ticked_at = self.clock.wall()  # Unix seconds
         self._due = asyncio.Event()
         self._closing = False
-        self._limits = TimeLimits(runs, self.clock)
+        self._control = RunControl(hardware, journal, runs, self.jobs, self.gpus, self.run_times, self.clock)
         self._recall()
         self.loop.add_reader(runs.fileno(), self._on_runs)
         self._ticking = self.loop.create_task(self._tick_for_ever())
@@ -139,8 +139,7 @@ class NodeCluster:
             self.journal.cancel_waiting(job, self.clock.wall(), why)
             self.jobs.forget(job)
         elif record.state in ACTIVE:
-            self.runs.stop(job, why, how=how)
-            self.jobs.holding[job] = self.journal.run(job)
+            self._control.stop(job, why, how=how)
         elif job in self.jobs.holding:  # lost, but some of its processes live
             self.runs.end_orphan(job, how)
         else:
@@ -251,10 +250,10 @@ class NodeCluster:
             self._check_alone(action.job, uuids)
             self._start(action.job, uuids)
         elif isinstance(action, Preempt):
-            self._stop(action.job, "preempted by the policy")
+            self._control.give_up(action.job, "preempted by the policy")
         elif isinstance(action, Migrate):
             self.jobs.targets[action.job] = self._uuids(after.gpus_of(action.job))
-            self._stop(action.job, "moved by the policy")
+            self._control.give_up(action.job, "moved by the policy")
         else:
             self._limit(action)
         self.steps.follow(before, after)
@@ -262,16 +261,8 @@ class NodeCluster:
     # Inside -----------------------------------------------------------------------------------------------------
 
     def _start(self, job: int, uuids: tuple[str, ...]) -> None:
-        if job in self.jobs.holding or self.jobs.leaving().intersection(uuids):
-            return
-        try:
-            minors = [self.hardware.minors[uuid] for uuid in uuids if uuid in self.hardware.minors]
-            known = minors if len(minors) == len(uuids) else None
-            self.jobs.holding[job] = self.runs.launch(job, uuids, decided=self.clock.wall(), gpu_minors=known)
-        except (JobError, JournalError) as error:
-            _log.error("job %d was not started: %s", job, error)
+        if not self._control.start(job, uuids):
             self.loop.call_later(TICK_S, self.decide)
-        self.jobs.renew(job)
 
     def _check_alone(self, job: int, uuids: tuple[str, ...]) -> None:
         """Look once more whether somebody else is on these GPUs, where the last look was a while ago.
@@ -290,11 +281,6 @@ class NodeCluster:
             if not status.takes_work:
                 number = self.hardware.number_of(uuid)
                 raise IllegalAction(f"job {job}: GPU {number} is {status.state} now: {status.reason}")
-
-    def _stop(self, job: int, why: str) -> None:
-        if self.jobs.holding[job].stop_then is None:
-            self.runs.stop(job, why, then=JobState.WAITING, how=StopHow.CHECKPOINT)
-            self.jobs.holding[job] = self.journal.run(job)
 
     def _limit(self, action: SetPowerLimit) -> None:
         if self.power is None:
@@ -341,7 +327,7 @@ class NodeCluster:
             self.loop.call_later(TICK_S, self._listen)
             return
         for event in events:
-            self._on_run(event)
+            self._control.take_in(event)
         if events:
             self.look()
             self.on_change()
@@ -350,24 +336,6 @@ class NodeCluster:
     def _listen(self) -> None:
         if not self._closing:
             self.loop.add_reader(self.runs.fileno(), self._on_runs)
-
-    def _on_run(self, event: RunEvent) -> None:
-        _log.info("job %d, run %d: %s, now %s", event.job, event.run, event.kind, event.state)
-        before = self.jobs.holding.get(event.job)
-        self.jobs.renew(event.job)
-        if event.holds_gpus:
-            self.jobs.holding[event.job] = self.journal.run(event.job, event.run)
-            return
-        if before is not None and before.run == event.run:
-            del self.jobs.holding[event.job]
-            use = self.gpus.release(before)
-            with suppress(JournalError):  # what is known since the last time is lost, and nothing else
-                self.journal.set_run_usage(event.job, event.run, round(use.energy_mj), use.peak_memory_mib)
-        if event.state is JobState.DONE:
-            seconds = sum(run.run_s or 0.0 for run in self.journal.runs(event.job))
-            self.run_times.learn(self.journal.job(event.job).request, seconds)
-        if event.state is not JobState.WAITING:
-            self.jobs.targets.pop(event.job, None)
 
     def _arrive(self) -> None:
         """Start the jobs that were moved on the GPUs that are kept for them, once all of these take work."""
@@ -403,22 +371,11 @@ class NodeCluster:
             self.gpus.write_use()
         wall, since = self.clock.wall(), self.clock.monotonic() - self._decided_at
         waiting = [record.request for record in self.jobs.waiting()]
-        begun = any(wall - TICK_S - 1.0 < request.begin_time <= wall for request in waiting)
+        begun = any(self._ticked_at < request.begin_time <= wall for request in waiting)
+        self._ticked_at = wall
         if begun or (waiting and since >= self.rules.timer_s):
             self.decide()
-        self._end_overdue()  # last: a full disk is in its way, and must be in the way of nothing else
-
-    def _end_overdue(self) -> None:
-        """End the jobs that have run for longer than they may."""
-        known = {
-            number: (job.record, job.served) for number, job in self.jobs.known.items() if number in self.jobs.holding
-        }
-        for job in list(self._limits.overrun(self.jobs.holding, known)):
-            limit_s = known[job][0].request.time_limit_s
-            assert limit_s is not None
-            _log.info("job %d %s", job, over_limit(limit_s))
-            self.runs.stop(job, over_limit(limit_s), then=JobState.FAILED)
-            self.jobs.holding[job] = self.journal.run(job)
+        for _ in self._control.end_overdue():  # last: a full disk is in its way, and must be in nothing else's
             self.decide()
 
     def look(self) -> None:

@@ -364,6 +364,15 @@ def test_a_job_that_begins_later_waits_for_its_time(node: LiveNode) -> None:
     assert started >= begin
 
 
+def test_a_time_to_begin_that_passed_while_the_node_was_held_up_is_not_missed(node: LiveNode) -> None:
+    begin = time.time() + 0.2
+    job = node.submit("true", begin_time=begin)
+    assert job not in node.cluster.snapshot().queue.id
+    time.sleep(begin + 2.2 - time.time())  # a disk that does not answer, say
+    node.cluster.tick()
+    assert job in node.cluster.snapshot().queue.id
+
+
 def test_gpus_with_a_reservation_ahead_take_no_job_that_would_run_into_it(node: LiveNode) -> None:
     now, uuids = time.time(), node.cluster.hardware.uuids
     ahead = Reservation(
