@@ -6,7 +6,7 @@ processes. What a GPU is doing comes from telemetry, what a job is doing from th
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -180,18 +180,6 @@ class NodeCluster:
             self.gpus.write_use()
         self.loop.remove_reader(self.runs.fileno())
 
-    def check_gpus(self, job: int, gpus: Sequence[int]) -> None:
-        """Refuse GPUs that are reserved before a job would end on them.
-
-        Raises:
-            IllegalAction: names the first of them.
-        """
-        known = self.jobs.known.get(job)
-        taken = {} if known is None else self.state.run_into(known.record, self.steps.planned)
-        for gpu in gpus:
-            if gpu in taken:
-                raise IllegalAction(f"job {job}: {taken[gpu]}")
-
     def gpu_of(self, uuid: str) -> GpuStatus:
         """Return the state of a GPU."""
         return self.gpus.status[uuid]
@@ -236,15 +224,12 @@ class NodeCluster:
         A start on GPUs that a preempted job has not left yet is put off: the node decides again when they are free.
 
         Raises:
-            IllegalAction: it is not possible, or the job is not declared restartable; nothing has changed.
+            IllegalAction: it is not possible, or not allowed; nothing has changed.
         """
         action = plain(action)
         before = self.snapshot()
         after = before.after(action)
-        if isinstance(action, Preempt | Migrate):
-            self._check_restartable(action)
-        if isinstance(action, Start | Migrate):
-            self.check_gpus(action.job, after.gpus_of(action.job))
+        self.steps.allowance().check(action, after, "the policy")
         if isinstance(action, Start):
             uuids = self._uuids(after.gpus_of(action.job))
             self._check_alone(action.job, uuids)
@@ -290,11 +275,6 @@ class NodeCluster:
             self.power.set_limit(self.hardware.uuids[action.gpu], limit, self.clock.monotonic())
         except (DeviceError, NodeError) as error:
             raise IllegalAction(str(error)) from None
-
-    def _check_restartable(self, action: Preempt | Migrate) -> None:
-        known = self.jobs.known.get(action.job)
-        if known is not None and not known.record.request.restartable:
-            raise IllegalAction(f"job {action.job} is not declared restartable and is never preempted or moved")
 
     def _uuids(self, gpus: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self.hardware.uuids[gpu] for gpu in gpus)

@@ -266,12 +266,7 @@ def _trial_since(path: Path, trial: dict[str, Any]) -> float:
 
 
 def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:
-    def may_stop(job: int) -> bool:
-        return cluster.journal.job(job).request.restartable
-
-    guard = Guard(
-        setup.policy, setup.fallback, setup.names, setup.guard, may_stop=may_stop, check_gpus=cluster.check_gpus
-    )
+    guard = Guard(setup.policy, setup.fallback, setup.names, setup.guard, allowance=cluster.steps.allowance)
     cluster.steps.starving = guard.starving
     return guard
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from lepton_rl.core.snapshot import Snapshot
+from lepton_rl.node.allowance import Allowance
 from lepton_rl.node.reservations import Window, windows
 from lepton_rl.node.state import NodeState
 
@@ -24,10 +25,12 @@ class DecisionSteps:
         self._planned = 0.0  # when the steps were worked out, Unix seconds
         self._view: Snapshot | None = None
 
-    @property
-    def planned(self) -> float:
-        """When the steps of this decision were worked out, Unix seconds."""
-        return self._planned
+    def allowance(self) -> Allowance:
+        """Return what actions on the snapshot may ask for."""
+        known, ahead = self._state.jobs.known, self._state.ahead(self._planned)
+        restartable = frozenset(job for job, each in known.items() if each.record.request.restartable)
+        unsaid = [job for job, each in known.items() if each.record.request.requested_s is None] if ahead.next else ()
+        return Allowance(restartable, ahead, frozenset(unsaid))
 
     def narrow(self) -> bool:
         """Go on to the jobs that end before the next reservation ahead; False, and back to all, if there are none."""

@@ -79,12 +79,10 @@ class LiveNode:
 
     def under(self, policy: Policy, fallback: Policy, rules: GuardRules | None = None) -> Guard:
         """Let a policy decide whenever the node waits for something."""
-
-        def may_stop(job: int) -> bool:
-            return self.journal.job(job).request.restartable
-
+        if self.guard is not None:
+            self.guard.close()
         names = (type(policy).__name__, type(fallback).__name__)
-        self.guard = Guard(policy, fallback, names, rules, may_stop=may_stop, check_gpus=self.cluster.check_gpus)
+        self.guard = Guard(policy, fallback, names, rules, allowance=self.cluster.steps.allowance)
         self.cluster.steps.starving = self.guard.starving
         return self.guard
 

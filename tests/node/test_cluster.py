@@ -177,7 +177,7 @@ def test_a_job_that_is_not_restartable_is_never_stopped(action: Callable[[int], 
     job = node.submit(PATIENT)
     node.cluster.apply(Start(job))
     node.running(job)
-    with pytest.raises(IllegalAction, match=f"job {job} is not declared restartable"):
+    with pytest.raises(IllegalAction, match=f"the policy wants to stop job {job}, which is not declared restartable"):
         node.cluster.apply(action(job))
     assert node.job(job).state is JobState.RUNNING
 
@@ -459,7 +459,7 @@ def test_a_policy_that_would_run_into_a_reservation_is_refused(node: LiveNode) -
     assert list(guard.decide(seen)) == [Start(job, (0,))]
     assert guard.counts["fallback_illegal"] == 1
     with pytest.raises(IllegalAction, match=f"job {job}: GPU 3 is reserved from .* would run into it"):
-        node.cluster.check_gpus(job, (3,))
+        node.cluster.apply(Start(job, (3,)))
 
 
 def test_a_reserved_gpu_is_kept_until_the_reservation_ends(node: LiveNode) -> None:
