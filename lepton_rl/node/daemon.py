@@ -22,6 +22,7 @@ from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.devices import Devices, History, Telemetry
 from lepton_rl.errors import JobError, JournalError, LeptonError, NodeError
 from lepton_rl.node.alerts import AlertRules
+from lepton_rl.node.caller import Caller
 from lepton_rl.node.cgroup import Cgroups, describe_enforcement
 from lepton_rl.node.cluster import NodeCluster, NodeRules
 from lepton_rl.node.environment import RunSettings
@@ -42,7 +43,7 @@ from lepton_rl.node.promotion import Promotion, Weighted
 from lepton_rl.node.retention import RetentionRules, forget_daily
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.server import SocketServer
-from lepton_rl.node.service import Caller, Service
+from lepton_rl.node.service import Service
 from lepton_rl.node.sharing import Sharing
 from lepton_rl.node.starter import OwnStarter, Starter
 from lepton_rl.node.watch import Watch
@@ -157,9 +158,9 @@ def run_daemon(setup: NodeSetup) -> None:
         tokens = TokenBook(setup.state_dir / TOKENS)
         service.change_tokens = lambda message: apply_change(tokens, message, cluster.clock.wall())
         if setup.sharing is not None:
-            service.private, service.check_user = True, setup.sharing.users.check
+            service.private, service.submissions.check_user = True, setup.sharing.users.check
         cluster.on_change = lambda: _changed(service, watch)
-        guard.on_verdict = lambda verdict, snapshot: service.record(verdict)
+        guard.on_verdict = lambda verdict, snapshot: service.decisions.record(verdict, guard.policy_name)
         server = _socket_server(setup, service)
         loop.run_until_complete(server.start())
         open_things.callback(lambda: loop.run_until_complete(server.close()))
@@ -180,7 +181,7 @@ def run_daemon(setup: NodeSetup) -> None:
             loop.add_signal_handler(number, cluster.close)
         _log.info("node of %s under %s; fallback %s", hardware.cluster, *setup.names)
         decide_for_ever(cluster, guard)
-        service.flush_decisions()
+        service.decisions.flush()
         _log.info("the daemon ends; jobs go on")
 
 
@@ -323,10 +324,10 @@ async def _keep_house(cluster: NodeCluster, service: Service, watch: Watch, serv
         await asyncio.sleep(HOUSEKEEPING_S)
         await server.keep()
         try:
-            service.flush_decisions()
+            service.decisions.flush()
             watch.look()
             if cluster.clock.monotonic() - forgotten > FORGETTING_S:
-                service.forget_old_decisions()
+                service.decisions.forget_old()
                 forgotten = cluster.clock.monotonic()
         except JournalError as error:
             _log.error("%s", error)

@@ -13,10 +13,11 @@ from typing import Any
 
 from lepton_rl.errors import LeptonError, NodeError
 from lepton_rl.node.accounts import user_name
+from lepton_rl.node.caller import Caller
 from lepton_rl.node.messages import MOST_BYTES
 from lepton_rl.node.peer import peer_of
 from lepton_rl.node.request_line import request_of
-from lepton_rl.node.service import Caller, Service
+from lepton_rl.node.service import Service
 
 _log = logging.getLogger(__name__)
 MOST_AT_ONCE = 1000

@@ -85,7 +85,7 @@ class Bridge:
         except HTTPException as error:
             if m.VERBS[verb].changes:
                 why = str(error.detail)
-                await self.run(lambda: self._service.refuse(token.caller(), verb, arguments, why))
+                await self.run(lambda: self._service.audit.refuse(token.caller(), verb, arguments, why))
             raise
         answer = asyncio.wait_for(self._service.call(token.caller(), verb, arguments), within_s)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(answer, self._loop))
