@@ -32,12 +32,14 @@ class Allowance:
         ahead: reservations that no job may run into.
         unsaid: jobs whose users have not said how long they take.
         disturbances: preemptions, moves and changes of power limits that may be made now; None for any number.
+        seconds: that the decision may take; None for any time.
     """
 
     restartable: frozenset[int] | None = None
     ahead: Ahead = field(default_factory=Ahead)
     unsaid: frozenset[int] = frozenset()
     disturbances: int | None = None
+    seconds: float | None = None
 
     def may_stop(self, job: int) -> bool:
         """Return whether a job may be preempted and moved."""

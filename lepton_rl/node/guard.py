@@ -6,13 +6,11 @@ order of submission, decides until it runs, whatever the policy says.
 """
 
 import logging
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from queue import Empty, SimpleQueue
 
 import numpy as np
 
@@ -23,7 +21,8 @@ from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import IllegalAction
 from lepton_rl.node.actions import shortly
 from lepton_rl.node.allowance import Allowance, TooOften, checked, disturbing, most_actions, wanted
-from lepton_rl.node.doubt import doubt_of, in_one_line
+from lepton_rl.node.doubt import in_one_line
+from lepton_rl.node.policy_thread import PolicyThread
 
 _log = logging.getLogger(__name__)
 _WAITS_KEPT = 200
@@ -71,44 +70,6 @@ class Verdict:
     started: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    seconds: float
-    actions: Sequence[object] = ()
-    doubt: str = ""
-    error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A thread in which a policy decides, so that one that hangs holds up nothing else."""
-
-    policy: Policy
-    asked: SimpleQueue[tuple[Snapshot, Allowance] | None] = field(default_factory=SimpleQueue)
-    answered: SimpleQueue[_Answer] = field(default_factory=SimpleQueue)
-    busy: bool = False
-
-    def __post_init__(self) -> None:
-        threading.Thread(target=self._work, name="policy", daemon=True).start()
-
-    def _work(self) -> None:
-        while (asked := self.asked.get()) is not None:
-            began = time.perf_counter()
-            try:
-                actions, doubt = self._decide(*asked)
-            except BaseException as error:
-                self.answered.put(_Answer(time.perf_counter() - began, error=error))
-            else:
-                self.answered.put(_Answer(time.perf_counter() - began, actions, doubt))
-
-    def _decide(self, snapshot: Snapshot, allowance: Allowance) -> tuple[Sequence[object], str]:
-        doubt = doubt_of(self.policy, snapshot)
-        if doubt:
-            return (), doubt
-        within = getattr(self.policy, "decide_within", None)
-        return (wanted(self.policy, snapshot) if within is None else within(snapshot, allowance)), ""
-
-
 class Guard:
     """A policy that may be trusted with real processes.
 
@@ -138,7 +99,7 @@ class Guard:
         self.seconds: deque[float] = deque(maxlen=1000)
         self.waits: deque[float] = deque(maxlen=_WAITS_KEPT)
         self._allowance, self.on_verdict = allowance, on_verdict
-        self._worker: _Worker | None = None
+        self._thread: PolicyThread | None = None
         self._used = False
         self._acted_at: deque[float] = deque()
 
@@ -206,16 +167,22 @@ class Guard:
         self.policy, self.policy_name = policy, name
 
     def close(self) -> None:
-        """Let the policy's thread end."""
-        if self._worker is not None:
-            self._worker.asked.put(None)
-            self._worker = None
+        """Let the policy's thread end, and that of one on trial."""
+        if self._thread is not None:
+            self._thread.close()
+            self._thread = None
+        end_trial = getattr(self.policy, "close", None)
+        if end_trial is not None:
+            end_trial()
 
     def _by_policy(self, snapshot: Snapshot) -> Verdict:
-        allowance = replace(self._allowance(), disturbances=self._disturbances_left())
-        answer = self._ask(snapshot, allowance)
+        budget_s = self.rules.budget_s if self._used else self.rules.first_budget_s
+        allowance = replace(self._allowance(), disturbances=self._disturbances_left(), seconds=budget_s)
+        if self._thread is None:
+            self._thread = PolicyThread(self.policy)
+        answer = self._thread.ask(snapshot, allowance, budget_s)
         if answer is None:
-            why = f"{self.policy_name} took more than {self._budget():g} s"
+            why = f"{self.policy_name} took more than {budget_s:g} s"
             return self._by_fallback(snapshot, why, "timeout")
         self._used = True
         if answer.error is not None:
@@ -246,26 +213,6 @@ class Guard:
             _log.error("nobody could decide: %s", reason)
         shown = tuple(shortly(action) for action in refused[:_MOST_SHOWN])
         return Verdict(actions, self.fallback_name, time.perf_counter() - began, reason, shown)
-
-    def _budget(self) -> float:
-        return self.rules.budget_s if self._used else self.rules.first_budget_s
-
-    def _ask(self, snapshot: Snapshot, allowance: Allowance) -> _Answer | None:
-        """Let the policy decide in its thread; None where it does not answer in time, or still thinks of the last."""
-        if self._worker is None:
-            self._worker = _Worker(self.policy)
-        worker = self._worker
-        if worker.busy:
-            if worker.answered.empty():
-                return None
-            worker.answered.get()
-            worker.busy = False
-        worker.asked.put((snapshot, allowance))
-        try:
-            return worker.answered.get(timeout=self._budget())
-        except Empty:
-            worker.busy = True
-            return None
 
     def _disturbances_left(self) -> int:
         """Return how many preemptions, moves and changes of power limits may still be made in this minute."""

@@ -19,7 +19,7 @@ from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import LeptonError
 from lepton_rl.node.allowance import Allowance, carried_out, checked, disturbing, wanted
 from lepton_rl.node.doubt import doubt_of
-from lepton_rl.node.trial_record import TrialRecord, starts, told, tried
+from lepton_rl.node.trial_record import OnTrial, starts, told
 
 
 class Shadow:
@@ -34,13 +34,14 @@ class Shadow:
     """
 
     def __init__(self, acting: Policy, shadow: Policy, names: tuple[str, str]) -> None:
-        self.acting, self._shadow, self._names = acting, shadow, names
-        self.record = TrialRecord()
+        self.acting, self._names = acting, names
+        self._trial = OnTrial(shadow, names[1])
+        self.record = self._trial.record
 
     @property
     def members(self) -> tuple[tuple[str, Policy], ...]:
         """Both, each with its name."""
-        return tuple(zip(self._names, (self.acting, self._shadow), strict=True))
+        return tuple(zip(self._names, (self.acting, self._trial.policy), strict=True))
 
     def told(self) -> dict[str, Any]:
         """Return what `status` says of the trial, plain data."""
@@ -50,6 +51,10 @@ class Shadow:
         """Return in a sentence what the acting policy has not seen in its training, or nothing."""
         return doubt_of(self.acting, snapshot)
 
+    def close(self) -> None:
+        """Let the shadow's thread end."""
+        self._trial.close()
+
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         """Return what the acting policy decides."""
         return self.decide_within(snapshot, Allowance())
@@ -57,7 +62,7 @@ class Shadow:
     def decide_within(self, snapshot: Snapshot, allowance: Allowance) -> list[Any]:
         """Return what the acting policy decides, for the guard to check."""
         actions = wanted(self.acting, snapshot)
-        others = tried(self._shadow, self._names[1], snapshot, allowance, self.record)
+        others = self._trial.decide(snapshot, allowance)
         if others is None:
             return actions
         self.record.counts["decisions"] += 1
@@ -76,8 +81,8 @@ class Canary:
     """Two policies, each with its own jobs: one in so many jobs, drawn once by its number, is the canary's.
 
     At each decision one of them goes first, drawn by the same share; the other decides on what is left. Where the
-    canary fails, or wants what is not possible or not allowed, that is counted, and the acting policy decides on all
-    that wait. What is allowed comes with the snapshot: policies decide in a thread that must not touch the journal.
+    canary fails, is late, or wants what is not possible or not allowed, that is counted, and the acting policy decides
+    on all that wait. What is allowed comes with the snapshot: the threads of policies must not touch the journal.
 
     Args:
         acting: has most jobs.
@@ -97,7 +102,8 @@ class Canary:
         self._turns = 0
         self._acted: set[str] = set()
         self._own: set[int] = set()
-        self.record = TrialRecord()
+        self._trial = OnTrial(canary, name)
+        self.record = self._trial.record
         self.started: Mapping[str, tuple[int, ...]] = {}
         """Jobs that the last decision starts, by who decided: "acting" or "canary"."""
 
@@ -122,6 +128,10 @@ class Canary:
         """Return in a sentence what the acting policy has not seen in its training, or nothing."""
         return doubt_of(self.acting, snapshot)
 
+    def close(self) -> None:
+        """Let the canary's thread end."""
+        self._trial.close()
+
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         """Return what both decide, one after the other."""
         return self.decide_within(snapshot, Allowance())
@@ -141,7 +151,7 @@ class Canary:
     def _canary_first(self, snapshot: Snapshot, allowance: Allowance) -> list[Any] | None:
         """What both decide; None where the canary's part cannot be done."""
         seen = _of(snapshot, self.share, True)
-        own = self._by_canary(seen, allowance)
+        own = self._trial.decide(seen, allowance)
         if own is None:
             return None
         others = wanted(self.acting, _of(carried_out(snapshot, own), self.share, False))
@@ -163,14 +173,11 @@ class Canary:
         except Exception:
             return given  # the guard finds the same, and says why
         seen = _of(carried_out(snapshot, others), self.share, True)
-        own = self._by_canary(seen, allowance.less(others))
+        own = self._trial.decide(seen, allowance.less(others))
         if own is None:
             return None
         self._count(seen, own)
         return [*others, *own]
-
-    def _by_canary(self, seen: Snapshot, allowance: Allowance) -> tuple[Action, ...] | None:
-        return tried(self.canary, self.canary_name, seen, allowance, self.record)
 
     def _note(self, role: str, actions: Sequence[object]) -> None:
         """Keep who decided what."""

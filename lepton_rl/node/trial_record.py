@@ -1,7 +1,6 @@
 """What becomes of a policy on trial: its decisions, tried one by one, counted, and told to who asks."""
 
 import logging
-import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ import numpy as np
 from lepton_rl.core.actions import Action, Start
 from lepton_rl.core.policy import Policy
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.node.allowance import Allowance, checked, wanted
-from lepton_rl.node.doubt import doubt_of, in_one_line
+from lepton_rl.node.allowance import Allowance, checked
+from lepton_rl.node.doubt import in_one_line
+from lepton_rl.node.policy_thread import Answer, PolicyThread
 
 _log = logging.getLogger(__name__)
 _KEPT = 1000
@@ -24,8 +24,8 @@ class TrialRecord:
     """What became of the decisions of the second policy.
 
     Attributes:
-        counts: decisions; same (the acting policy would have started the same jobs); failed (it raised, or saw what its
-            training had not); illegal (it wanted what is not possible, or not allowed); started (jobs).
+        counts: decisions; same (the acting policy would have started the same jobs); failed (it raised, was late, or
+            saw what its training had not); illegal (it wanted what is not possible, or not allowed); started (jobs).
         seconds: that its last decisions took.
         examples: last decisions that differed or could not be done, each a sentence.
     """
@@ -41,6 +41,54 @@ class TrialRecord:
         _log.warning("the policy on trial: %s", why)
 
 
+class OnTrial:
+    """A policy on trial, in a thread of its own: one that hangs costs the acting policy nothing.
+
+    Args:
+        policy: decides.
+        name: of it.
+    """
+
+    def __init__(self, policy: Policy, name: str) -> None:
+        self.policy, self.name = policy, name
+        self.record = TrialRecord()
+        self._thread: PolicyThread | None = None
+
+    def decide(self, snapshot: Snapshot, allowance: Allowance) -> tuple[Action, ...] | None:
+        """Return what it wants, where that can be done and is allowed; else None, and that is counted.
+
+        It has half of the time that the decision may take.
+        """
+        if self._thread is None:
+            self._thread = PolicyThread(self.policy)
+        budget_s = None if allowance.seconds is None else allowance.seconds / 2.0
+        answer = self._thread.ask(snapshot, allowance, budget_s)
+        if answer is None:
+            self.record.refuse("failed", f"{self.name} took more than {budget_s:g} s")
+        elif answer.error is not None:
+            self.record.refuse("failed", f"{self.name} failed: {in_one_line(answer.error)}")
+        elif answer.doubt:
+            self.record.refuse("failed", answer.doubt)
+        else:
+            return self._checked(snapshot, answer, allowance)
+        return None
+
+    def _checked(self, snapshot: Snapshot, answer: Answer, allowance: Allowance) -> tuple[Action, ...] | None:
+        try:
+            actions = checked(snapshot, answer.actions, allowance, self.name)
+        except Exception as error:
+            self.record.refuse("illegal", in_one_line(error))
+            return None
+        self.record.seconds.append(answer.seconds)
+        return actions
+
+    def close(self) -> None:
+        """Let its thread end."""
+        if self._thread is not None:
+            self._thread.close()
+            self._thread = None
+
+
 def told(sentence: str, kind: str, names: tuple[str, str], record: TrialRecord) -> dict[str, Any]:
     """Return what `status` says of a trial of the second of two policies, plain data."""
     counts = {name: record.counts[name] for name in ("decisions", "same", "failed", "illegal", "started")}
@@ -50,29 +98,6 @@ def told(sentence: str, kind: str, names: tuple[str, str], record: TrialRecord) 
         "kind": kind, "policy": names[1], "acting": names[0], "counts": counts, "examples": list(record.examples),
         "text": f"{sentence}: {counted}",
     }  # fmt: skip
-
-
-def tried(
-    policy: Policy, name: str, snapshot: Snapshot, allowance: Allowance, record: TrialRecord
-) -> tuple[Action, ...] | None:
-    """Return what a policy on trial wants, where that can be done and is allowed; else None, and that is counted."""
-    began = time.perf_counter()
-    try:
-        doubt = doubt_of(policy, snapshot)
-        given = [] if doubt else wanted(policy, snapshot)
-    except BaseException as error:  # even SystemExit: this is no thread of the daemon's own
-        record.refuse("failed", f"{name} failed: {in_one_line(error)}")
-        return None
-    if doubt:
-        record.refuse("failed", doubt)
-        return None
-    try:
-        actions = checked(snapshot, given, allowance, name)
-    except Exception as error:
-        record.refuse("illegal", in_one_line(error))
-        return None
-    record.seconds.append(time.perf_counter() - began)
-    return actions
 
 
 def starts(actions: Sequence[object]) -> set[int]:

@@ -1,5 +1,6 @@
 """A second policy beside the acting one: it changes nothing as a shadow, and only its own jobs as a canary."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -18,6 +19,7 @@ from lepton_rl.node.trial import Canary, Shadow, of_canary
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace
 from tests.fake_nvml import FakeNvml
+from tests.node.conftest import until
 from tests.node.live import PATIENT, LiveNode
 
 NAMES = ("acting", "other")
@@ -233,6 +235,41 @@ def test_a_canary_that_would_end_the_program_only_fails() -> None:
     assert guard.counts == {"decisions": 1}
     assert isinstance(guard.policy, Canary)
     assert list(guard.policy.record.examples) == ["exits failed: SystemExit: 3"]
+
+
+class Sleeper(Says):
+    """A policy that thinks until it is told to stop."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__(answer)
+        self.wake = threading.Event()
+        self.asked = 0
+
+    def decide(self, snapshot: Snapshot) -> Any:
+        self.asked += 1
+        self.wake.wait()
+        return self.answer
+
+
+@pytest.mark.parametrize("kind", ["canary", "shadow"])
+def test_one_on_trial_that_hangs_is_not_waited_for_and_may_come_back(kind: str) -> None:
+    fcfs, sleeper = make_policy("fcfs"), Sleeper([])
+    trial = Canary(fcfs, sleeper, 0.3, "other", "fcfs") if kind == "canary" else Shadow(fcfs, sleeper, NAMES)
+    guard = Guard(trial, fcfs, NAMES, GuardRules(budget_s=2.0, first_budget_s=2.0))
+    for _ in range(3):
+        assert list(guard.decide(two_run())) == list(fcfs.decide(two_run()))
+    assert guard.counts == {"decisions": 3}
+    assert trial.record.counts == {"failed": 3}
+    assert trial.record.examples[0] == "other took more than 1 s"
+    assert sleeper.asked == 1  # what it thinks about is not piled up
+    sleeper.wake.set()
+
+    def is_back() -> bool:
+        guard.decide(two_run())
+        return trial.record.counts["decisions"] > 0
+
+    until(is_back, "the next decision of the one on trial")
+    guard.close()
 
 
 class Unsure(Says):
