@@ -237,8 +237,8 @@ class NodeCluster:
         elif isinstance(action, Preempt):
             self._control.give_up(action.job, "preempted by the policy")
         elif isinstance(action, Migrate):
-            self.jobs.targets[action.job] = self._uuids(after.gpus_of(action.job))
             self._control.give_up(action.job, "moved by the policy")
+            self.jobs.targets[action.job] = self._uuids(after.gpus_of(action.job))
         else:
             self._limit(action)
         self.steps.follow(before, after)

@@ -15,7 +15,7 @@ import pytest
 from lepton_rl.agents.registry import make_policy
 from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.errors import IllegalAction, JobError
+from lepton_rl.errors import IllegalAction, JobError, JournalFull
 from lepton_rl.node.cluster import PROCESSES_AGE_S, NodeRules
 from lepton_rl.node.daemon import decide_for_ever
 from lepton_rl.node.explain import explain
@@ -170,6 +170,24 @@ def test_a_moved_job_whose_new_gpu_falls_ill_waits_like_others(node: LiveNode) -
     node.wait_for(job, JobState.WAITING)
     node.until(lambda: job in node.cluster.snapshot().queue.id, "the job in the queue")
     assert node.job(job).run == 1
+
+
+def test_a_move_that_cannot_be_written_keeps_no_gpu(node: LiveNode) -> None:
+    job = node.submit(RESTARTABLE, restartable=True, cwd=str(node.folder))
+    node.cluster.apply(Start(job, (0,)))
+    node.running(job)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(JournalFull):
+            node.cluster.apply(Migrate(job, (2,)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert node.cluster.state.unavailable() == []
+    node.cluster.apply(Migrate(job, (2,)))
+    node.until(lambda: node.job(job).run == 2, "the second run")
+    node.running(job)
+    assert node.gpus_of(job) == (2,)
 
 
 @pytest.mark.parametrize("action", [Preempt, Migrate])
