@@ -63,8 +63,9 @@ class RunControl:
         return job in self._jobs.holding
 
     def give_up(self, job: int, why: str) -> None:
-        """Let a run save itself and its job wait again, unless it is being stopped already."""
-        if self._jobs.holding[job].stop_then is None:
+        """Let a run, if one has begun, save itself and its job wait again, unless it is being stopped already."""
+        run = self._jobs.holding.get(job)
+        if run is not None and run.stop_then is None:
             self.stop(job, why, then=JobState.WAITING, how=StopHow.CHECKPOINT)
 
     def stop(self, job: int, why: str, then: JobState = JobState.CANCELLED, how: StopHow = StopHow.STOP) -> None:

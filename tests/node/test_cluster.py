@@ -203,12 +203,13 @@ def test_a_job_that_is_not_restartable_is_never_stopped(action: Callable[[int], 
 def test_what_a_preempted_job_has_not_left_is_not_given_away(node: LiveNode) -> None:
     slow = "trap 'sleep 0.3; exit 0' USR1; echo ready; while :; do sleep 0.02; done"
     first = node.submit(slow, restartable=True)
-    second = node.submit("echo $LEPTON_JOB_ID >> order", cwd=str(node.folder))
+    second = node.submit("echo $LEPTON_JOB_ID >> order", cwd=str(node.folder), restartable=True)
     node.cluster.apply(Start(first, (0,)))
     node.running(first)
     node.cluster.apply(Preempt(first))
     node.cluster.apply(Start(second, (0,)))  # legal on paper: put off until the GPU is left
     node.cluster.apply(Start(first, (1,)))  # and so is this
+    node.cluster.apply(Preempt(second))  # which has not begun
     assert node.job(second).state is JobState.WAITING
     node.wait_for(first, JobState.WAITING)
     assert node.job(first).run == 1
