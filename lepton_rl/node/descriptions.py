@@ -53,11 +53,7 @@ def describe_run(run: RunRecord) -> dict[str, Any]:
 
 def describe_gpus(cluster: NodeCluster) -> list[dict[str, Any]]:
     """Return each GPU's state, its jobs and its last filtered reading."""
-    latest = cluster.telemetry.latest()
-    holders: dict[str, list[int]] = {}
-    for run in cluster.journal.holding():
-        for uuid in run.gpu_uuids:
-            holders.setdefault(uuid, []).append(run.job)
+    latest, holders = cluster.telemetry.latest(), cluster.jobs.holders()
     gpus = []
     for number, uuid in enumerate(cluster.hardware.uuids):
         status, reading = cluster.gpu_of(uuid), latest.device(uuid).filtered
@@ -65,7 +61,7 @@ def describe_gpus(cluster: NodeCluster) -> list[dict[str, Any]]:
         gpus.append(
             {
                 "gpu": number, "uuid": uuid, "type": kind, "state": status.state, "reason": status.reason,
-                "since": status.since, "jobs": holders.get(uuid, []), "utilisation": reading.utilisation,
+                "since": status.since, "jobs": list(holders.get(uuid, ())), "utilisation": reading.utilisation,
                 "memory_used_bytes": reading.memory_used_bytes, "memory_total_bytes": reading.memory_total_bytes,
                 "power_mw": reading.power_mw, "power_limit_mw": reading.power_limit_mw,
                 "temperature_c": reading.temperature_c,

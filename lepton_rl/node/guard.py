@@ -103,6 +103,17 @@ class Guard:
         self._used = False
         self._acted_at: deque[float] = deque()
 
+    @property
+    def fallbacks(self) -> int:
+        """How many decisions were the fallback's."""
+        causes = [kind for kind in self.counts if kind.startswith("fallback_") and kind != "fallback_failed"]
+        return sum(self.counts[kind] for kind in causes)  # where it failed, too, its cause counts already
+
+    @property
+    def doubted(self) -> int:
+        """How many of these were made in doubt of the policy: a job that has waited for too long is none."""
+        return self.fallbacks - self.counts["fallback_starvation"]
+
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         """Return checked actions; nothing here raises, whatever policy and fallback do."""
         if len(snapshot.queue) == 0 and len(snapshot.running) == 0:

@@ -87,6 +87,14 @@ class OpenJobs:
             and known.record.request.begin_time <= wall
         ]
 
+    def holders(self) -> dict[str, tuple[int, ...]]:
+        """Return the jobs on each GPU that has some, by UUID."""
+        found: dict[str, tuple[int, ...]] = {}
+        for job, run in sorted(self.holding.items()):
+            for uuid in run.gpu_uuids:
+                found[uuid] = (*found.get(uuid, ()), job)
+        return found
+
     def leaving(self) -> set[str]:
         """Return the UUIDs of the GPUs that runs hold which have been told to leave them."""
         return {uuid for run in self.holding.values() if run.stop_then is not None for uuid in run.gpu_uuids}

@@ -224,6 +224,7 @@ def test_a_fallback_that_fails_too_leaves_everything_as_it_is(answer: Any) -> No
     assert guard.decide(SNAPSHOT) == ()
     assert "fallback failed, too" in verdicts[0].fallback_reason
     assert (guard.counts["fallback_illegal"], guard.counts["fallback_failed"]) == (1, 1)
+    assert (guard.fallbacks, guard.doubted) == (1, 1)
     guard.close()
 
 
@@ -266,6 +267,7 @@ def test_a_job_that_waited_too_long_goes_ahead_whatever_the_policy_says() -> Non
     late = snapshot_at(1100.0, [(3, 2000, 0.0), (5, 1000, 1000.0)])
     assert guard.decide(late) == (Start(3, (2, 3)),)
     assert guard.counts["fallback_starvation"] == 1
+    assert (guard.fallbacks, guard.doubted) == (1, 0)
     assert verdicts[0].fallback_reason == "job 3 has waited 1,100 s, too long: the order of submission holds"
     guard.close()
 
