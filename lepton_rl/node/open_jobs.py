@@ -34,6 +34,7 @@ class OpenJobs:
         rows: makes their rows of a snapshot.
 
     Attributes:
+        created: when the journal was begun, Unix seconds.
         known: all that have not ended, by number.
         holding: the runs that hold GPUs, by job; orphans of lost jobs too.
         targets: UUIDs of the GPUs on which a job that is being moved goes on.
@@ -41,6 +42,7 @@ class OpenJobs:
 
     def __init__(self, hardware: NodeHardware, journal: Journal, rows: JobRows) -> None:
         self._hardware, self._journal, self._rows = hardware, journal, rows
+        self.created = journal.created
         self.known: dict[int, OpenJob] = {}
         self.holding: dict[int, RunRecord] = {}
         self.targets: dict[int, tuple[str, ...]] = {}
@@ -57,7 +59,7 @@ class OpenJobs:
         """Follow a job from now on."""
         served = sum(run.run_s or 0.0 for run in self._journal.runs(record.id)) if record.run else 0.0
         arrived = max(record.submit_time, record.request.begin_time)  # before that it did not wait for the policy
-        self.known[record.id] = OpenJob(record, arrived - self._journal.created, served)
+        self.known[record.id] = OpenJob(record, arrived - self.created, served)
 
     def renew(self, job: int) -> None:
         """Take in what the journal has of a job now; one that has ended is not followed any more."""
@@ -116,8 +118,8 @@ class OpenJobs:
         known = self.known.get(job)
         if known is None:  # the orphan of a lost job
             record = self._journal.job(job)
-            known = OpenJob(record, record.submit_time - self._journal.created, 0.0)
-        started = (run.started_time or run.starting_time) - self._journal.created
+            known = OpenJob(record, record.submit_time - self.created, 0.0)
+        started = (run.started_time or run.starting_time) - self.created
         return RunningJob(self.row(known), min(started, time), tuple(map(self._hardware.number_of, run.gpu_uuids)))
 
     def _is_whole(self, run: RunRecord) -> bool:

@@ -42,7 +42,7 @@ class NodeState:
     @property
     def time(self) -> float:
         """Seconds since the journal was begun: what policies take for the time."""
-        return self.clock.wall() - self.journal.created
+        return self.clock.wall() - self.jobs.created
 
     def snapshot(self, waiting: Iterable[OpenJob], out: Collection[int]) -> Snapshot:
         """Return these jobs that wait, and all that runs, where some GPUs, by number, take no new work."""

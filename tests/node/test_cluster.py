@@ -474,11 +474,12 @@ def test_a_policy_that_would_run_into_a_reservation_is_refused(node: LiveNode) -
     node.journal.ledger.reserve(
         Reservation(uid=0, user="ada", project="", gpu_uuids=uuids[3:], begin_time=now + 3600.0, end_time=now + 7200.0)
     )
+    node.cluster.decide()
     guard = node.under(IntoReservations(), make_policy(EASY))
     assert list(guard.decide(seen)) == [Start(job, (0,))]
     assert guard.counts["fallback_illegal"] == 1
     with pytest.raises(IllegalAction, match=f"job {job}: GPU 3 is reserved from .* would run into it"):
-        node.cluster.apply(Start(job, (3,)))
+        node.cluster.steps.allowance().check(Start(job, (3,)), seen.after(Start(job, (3,))), "it")
 
 
 def test_a_reserved_gpu_is_kept_until_the_reservation_ends(node: LiveNode) -> None:
