@@ -41,6 +41,10 @@ class NodeError(LeptonError):
     """A node cannot start, cannot be reached, or refuses what it was asked."""
 
 
+class ConnectionLost(NodeError):
+    """Who was called has hung up or does not answer in time: nothing more can come over this connection."""
+
+
 class NotYours(NodeError):
     """A job is another user's."""
 

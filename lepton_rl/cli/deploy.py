@@ -10,7 +10,7 @@ from lepton_rl.cli.printing import note
 from lepton_rl.errors import NodeError
 
 if TYPE_CHECKING:
-    from lepton_rl.node.daemon import NodeSetup
+    from lepton_rl.node.setup import NodeSetup
 
 
 def deploy(
@@ -26,10 +26,10 @@ def deploy(
     Example: lepton-rl deploy runs/mine --live
     """
     from lepton_rl.experiments.deploy import check_power, describe, node_setup, read_node_config
-    from lepton_rl.node.daemon import check_can_start
     from lepton_rl.node.former import remember, replaced
     from lepton_rl.node.hardware import describe_hardware
     from lepton_rl.node.job_folders import check_journal_is_there
+    from lepton_rl.node.setup import check_can_start
     from lepton_rl.node.start import wait_until_gone
 
     wanted = read_node_config(config)

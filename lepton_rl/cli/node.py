@@ -14,7 +14,7 @@ from lepton_rl.errors import NodeError
 
 if TYPE_CHECKING:
     from lepton_rl.node.client import NodeClient
-    from lepton_rl.node.daemon import NodeSetup
+    from lepton_rl.node.setup import NodeSetup
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -157,10 +157,10 @@ def restore(
     Example: lepton-rl node restore journal.bak
     """
     from lepton_rl.node.backup import restore_encrypted
-    from lepton_rl.node.daemon import check_can_start
     from lepton_rl.node.encryption import is_encrypted, read_passphrase
     from lepton_rl.node.paths import JOURNAL
     from lepton_rl.node.restore import restore as put_back
+    from lepton_rl.node.setup import check_can_start
 
     folder = state_folder(state)
     passphrase = read_passphrase(passphrase_file) if passphrase_file is not None or is_encrypted(file) else None

@@ -18,16 +18,16 @@ from lepton_rl.experiments.loader import load
 from lepton_rl.experiments.node_config import HttpConfig, JobsConfig, NodeConfig, PolicySpec, PowerConfig
 from lepton_rl.experiments.sharing import run_settings, sharing_of, state_folder_of, user_id
 from lepton_rl.node.alerts import AlertRules
-from lepton_rl.node.cluster import NodeRules, PowerControl
-from lepton_rl.node.daemon import NodeSetup
+from lepton_rl.node.cluster import NodeRules
 from lepton_rl.node.feedback import FeedbackRules
 from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.http.rules import HttpRules, parse_listen
-from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
+from lepton_rl.node.power import DryPower, OwnPower, PowerControl, PowerLeases
 from lepton_rl.node.power_helper import HelperPower, check_helper
 from lepton_rl.node.promotion import Weighted
 from lepton_rl.node.retention import RetentionRules
+from lepton_rl.node.setup import NodeSetup
 from lepton_rl.node.trial import Canary, Shadow
 from lepton_rl.simulator.scores import PREEMPTIVE_ORDERS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lepton_rl.errors import NodeError
+from lepton_rl.errors import ConnectionLost, NodeError
 from lepton_rl.node.holder import nobody_answers
 
 AT_ONCE = 200
@@ -62,7 +62,8 @@ class NodeClient:
         """Return what the node answers.
 
         Raises:
-            NodeError: it refuses, in its own words, or hangs up.
+            ConnectionLost: it hangs up, or does not answer in time.
+            NodeError: it refuses, in its own words.
         """
         return next(self.call_each([(verb, arguments)]))
 
@@ -70,7 +71,8 @@ class NodeClient:
         """Send many requests without waiting for each answer; return the answers in the order of the requests.
 
         Raises:
-            NodeError: the node refuses one, or hangs up.
+            ConnectionLost: the node hangs up, or does not answer in time.
+            NodeError: it refuses one.
         """
         left, sent = iter(requests), deque[int]()
         early: dict[Any, dict[str, Any]] = {}
@@ -106,9 +108,9 @@ class NodeClient:
             self._socket.sendall(data)
         except BrokenPipeError:
             self._receive_farewell()
-            raise NodeError(f"{self._path}: the node has hung up") from None
+            raise ConnectionLost(f"{self._path}: the node has hung up") from None
         except OSError as error:
-            raise NodeError(f"{self._path}: the node has hung up: {error.strerror or error}") from None
+            raise ConnectionLost(f"{self._path}: the node has hung up: {error.strerror or error}") from None
 
     def _receive_farewell(self) -> None:
         """Raise what the node said before it hung up, if it said anything: why it does not serve this connection."""
@@ -121,10 +123,10 @@ class NodeClient:
         try:
             line = self._lines.readline()
         except TimeoutError:
-            raise NodeError(f"{self._path}: the node does not answer in time; see its log") from None
+            raise ConnectionLost(f"{self._path}: the node does not answer in time; see its log") from None
         except OSError as error:
-            raise NodeError(f"{self._path}: the node has hung up: {error.strerror or error}") from None
+            raise ConnectionLost(f"{self._path}: the node has hung up: {error.strerror or error}") from None
         if not line:
-            raise NodeError(f"{self._path}: the node has hung up")
+            raise ConnectionLost(f"{self._path}: the node has hung up")
         answer: dict[str, Any] = json.loads(line)
         return answer

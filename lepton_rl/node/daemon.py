@@ -4,31 +4,21 @@ Jobs do not end with it; the next daemon finds them.
 """
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from lepton_rl.core.atomic import replacing
-from lepton_rl.core.cluster import describe_cluster
-from lepton_rl.core.policy import Policy
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.devices import Devices, History, Telemetry
-from lepton_rl.errors import JobError, JournalError, LeptonError, NodeError
-from lepton_rl.node.alerts import AlertRules
+from lepton_rl.errors import JobError, LeptonError
 from lepton_rl.node.cgroup import Cgroups, describe_enforcement
-from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
-from lepton_rl.node.environment import RunSettings
-from lepton_rl.node.explain import Scoring, own_scores
-from lepton_rl.node.feedback import FeedbackRules
-from lepton_rl.node.guard import Guard, GuardRules, Verdict
-from lepton_rl.node.hardware import NodeHardware, describe_hardware
+from lepton_rl.node.chores import feed_back, keep_house
+from lepton_rl.node.cluster import NodeCluster
+from lepton_rl.node.guard import Guard, Verdict
+from lepton_rl.node.hardware import describe_hardware
 from lepton_rl.node.http.rules import TOKENS, HttpRules
 from lepton_rl.node.http.token_changes import apply_change
 from lepton_rl.node.http.tokens import TokenBook
@@ -36,80 +26,18 @@ from lepton_rl.node.job_folders import check_journal_is_there, pass_over_folders
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.launcher_client import LauncherStarter
 from lepton_rl.node.mps import mps_runs
-from lepton_rl.node.paths import HISTORY, JOURNAL, NODE, SOCKET
-from lepton_rl.node.promotion import Promotion, Weighted
+from lepton_rl.node.paths import HISTORY, JOURNAL
+from lepton_rl.node.promotion import Promotion
 from lepton_rl.node.resident_memory import stay_small
-from lepton_rl.node.retention import RetentionRules, forget_daily
+from lepton_rl.node.retention import forget_daily
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.server import SocketServer
-from lepton_rl.node.service import Caller, Service
-from lepton_rl.node.sharing import Sharing
+from lepton_rl.node.service import Service
+from lepton_rl.node.setup import NodeSetup, write_about
 from lepton_rl.node.starter import OwnStarter, Starter
 from lepton_rl.node.watch import Watch
 
 _log = logging.getLogger(__name__)
-HOUSEKEEPING_S = 1.0
-FORGETTING_S = 3600.0
-
-
-@dataclass(frozen=True)
-class NodeSetup:
-    """All that a daemon is started with.
-
-    Attributes:
-        state_dir: where journal, history, socket and the files of jobs lie; made if need be, for its owner alone.
-        policy: decides; `fallback` where there is doubt; `names` of both.
-        open_devices: opens the GPUs.
-        check: says what is worth knowing before the policy decides on this hardware; refuses one that cannot.
-        power: makes what sets power limits; None sets none.
-        operators: numbers of users who may do what only operators may.
-        sharing: what makes it a shared node; None for one of the daemon's own user.
-        history_bytes: bound of the telemetry history.
-        price_usd_per_kwh: for the cost in `usage`.
-        alerts: what operators are told of.
-        job_mapping_dir: where dcgm-exporter looks for the jobs on each GPU; None writes nothing.
-        http: where to listen for HTTP; None does not.
-        about: what `status` says beside.
-        policy_spec: the policy as `make_policy` takes it, for a replay.
-        trial_spec: the one on trial, if any, the same.
-        canary_share: of the jobs that it has; None for a shadow.
-        feedback_rules: bounds of the result feedback.
-        feedback_s: seconds between looks at results that are acted on; None for only when somebody asks.
-        weighted: how the feedback changes weights of a policy.
-        scoring: what a policy makes of each waiting job.
-        retention: how long ended jobs are kept.
-    """
-
-    state_dir: Path
-    policy: Policy
-    fallback: Policy
-    names: tuple[str, str]
-    open_devices: Callable[[], Devices]
-    check: Callable[[NodeHardware], Sequence[str]] = lambda hardware: ()
-    rules: NodeRules = field(default_factory=NodeRules)
-    guard: GuardRules = field(default_factory=GuardRules)
-    runs: RunSettings = field(default_factory=RunSettings)
-    power: Callable[[Devices, Path], PowerControl] | None = None
-    operators: frozenset[int] = frozenset()
-    sharing: Sharing | None = None
-    price_usd_per_kwh: float | None = None
-    alerts: AlertRules = field(default_factory=AlertRules)
-    job_mapping_dir: Path | None = None
-    http: HttpRules | None = None
-    about: dict[str, Any] = field(default_factory=dict)
-    policy_spec: Any = None
-    trial_spec: Any = None
-    canary_share: float | None = None
-    feedback_rules: FeedbackRules = field(default_factory=FeedbackRules)
-    feedback_s: float | None = None
-    weighted: Weighted | None = None
-    scoring: Scoring = own_scores
-    retention: RetentionRules = field(default_factory=RetentionRules)
-
-    @property
-    def socket(self) -> Path:
-        """Where the daemon listens."""
-        return self.state_dir / SOCKET if self.sharing is None else self.sharing.socket
 
 
 def run_daemon(setup: NodeSetup) -> None:
@@ -127,63 +55,87 @@ def run_daemon(setup: NodeSetup) -> None:
         journal = open_things.enter_context(Journal(setup.state_dir / JOURNAL, now=time.time()))
         pass_over_folders(journal, setup.state_dir)
         devices = open_things.enter_context(setup.open_devices())
-        hardware = describe_hardware(devices.identities)
-        for note in (*hardware.notes, *setup.check(hardware)):
-            _log.warning("%s", note)
-        loop = asyncio.new_event_loop()
-        open_things.callback(loop.close)
-        seen: list[NodeCluster] = []
-        write_about(setup, hardware)
-        history = open_things.enter_context(History(setup.state_dir / HISTORY))
-        telemetry = open_things.enter_context(Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen)))
-        starter = _starter(setup, journal)
-        runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs, starter=starter))
-        power = None if setup.power is None else setup.power(devices, setup.state_dir)
-        if power is not None:
-            open_things.callback(power.close)
-        cluster = NodeCluster(hardware, journal, runs, telemetry, setup.rules, power=power, loop=loop)
-        seen.append(cluster)
-        open_things.callback(cluster.shut)
-        guard = _guard(setup, cluster)
-        open_things.callback(guard.close)
-        guard.warm_up(cluster.examples())
-        staying_small = loop.create_task(stay_small())
-        open_things.callback(staying_small.cancel)
-        about = {"simulated_devices": devices.simulated, "driver_version": devices.driver_version, "pid": os.getpid()}
-        promotion = Promotion(cluster, guard, setup.feedback_rules, setup.weighted, _policies(setup))
-        service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh, promotion)
-        watch = Watch(cluster, guard, setup.alerts, setup.job_mapping_dir)
-        open_things.callback(watch.close)
-        watch.look()
-        service.alerts, service.scoring = watch.active, setup.scoring
-        tokens = TokenBook(setup.state_dir / TOKENS)
-        service.change_tokens = lambda message: apply_change(tokens, message, cluster.clock.wall())
-        if setup.sharing is not None:
-            service.private, service.check_user = True, setup.sharing.users.check
-        cluster.on_change = lambda: _changed(service, watch)
-        guard.on_verdict = lambda verdict, snapshot: service.record(verdict)
-        server = _socket_server(setup, service)
-        loop.run_until_complete(server.start())
-        open_things.callback(lambda: loop.run_until_complete(server.close()))
-        if setup.http is not None:
-            _open_http(setup.http, setup.state_dir, service, watch, loop, open_things)
-        housekeeping = loop.create_task(_keep_house(cluster, service, watch, server))
-        open_things.callback(housekeeping.cancel)
-        if setup.sharing is None:
-            forgetting = loop.create_task(forget_daily(journal, setup.state_dir, setup.retention, cluster.clock.wall))
-            open_things.callback(forgetting.cancel)
-        else:
-            _log.info("ended jobs are kept: on a shared node the files of their runs are root's to remove")
-        if setup.feedback_s is not None:
-            feedback = loop.create_task(_feed_back(service, setup.feedback_s))
-            open_things.callback(feedback.cancel)
-        promotion.take_up()  # last: a daemon that does not come up leaves the feedback to its predecessor
+        cluster = _open_cluster(setup, journal, devices, open_things)
+        guard = _open_guard(setup, cluster, open_things)
+        service, watch = _open_service(setup, cluster, guard, devices, open_things)
+        _serve(setup, service, watch, open_things)
+        service.promotion.take_up()  # last: a daemon that does not come up leaves the feedback to its predecessor
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, cluster.close)
-        _log.info("node of %s under %s; fallback %s", hardware.cluster, *setup.names)
+            cluster.loop.add_signal_handler(number, cluster.close)
+        _log.info("node of %s under %s; fallback %s", cluster.hardware.cluster, *setup.names)
         decide_for_ever(cluster, guard)
-        service.flush_decisions()
+        service.decisions.flush()
         _log.info("the daemon ends; jobs go on")
+
+
+def _open_cluster(setup: NodeSetup, journal: Journal, devices: Devices, open_things: ExitStack) -> NodeCluster:
+    """Find the jobs and GPUs of the node, and begin to follow them."""
+    hardware = describe_hardware(devices.identities)
+    for note in (*hardware.notes, *setup.check(hardware)):
+        _log.warning("%s", note)
+    loop = asyncio.new_event_loop()
+    open_things.callback(loop.close)
+    seen: list[NodeCluster] = []
+    write_about(setup, hardware)
+    history = open_things.enter_context(History(setup.state_dir / HISTORY))
+    telemetry = open_things.enter_context(Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen)))
+    starter = _starter(setup, journal)
+    runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs, starter=starter))
+    power = None if setup.power is None else setup.power(devices, setup.state_dir)
+    if power is not None:
+        open_things.callback(power.close)
+    cluster = NodeCluster(hardware, journal, runs, telemetry, setup.rules, power=power, loop=loop)
+    seen.append(cluster)
+    open_things.callback(cluster.shut)
+    return cluster
+
+
+def _open_guard(setup: NodeSetup, cluster: NodeCluster, open_things: ExitStack) -> Guard:
+    """Put the policy between the guard and its fallback, and let both decide once on what does not matter."""
+    guard = Guard(setup.policy, setup.fallback, setup.names, setup.guard, allowance=cluster.steps.allowance)
+    open_things.callback(guard.close)
+    cluster.steps.starving = guard.starving
+    guard.warm_up(cluster.state.examples())
+    open_things.callback(cluster.loop.create_task(stay_small()).cancel)
+    return guard
+
+
+def _open_service(
+    setup: NodeSetup, cluster: NodeCluster, guard: Guard, devices: Devices, open_things: ExitStack
+) -> tuple[Service, Watch]:
+    """Make what answers callers, and what looks out for operators; both hear of changes and decisions."""
+    about = {"simulated_devices": devices.simulated, "driver_version": devices.driver_version, "pid": os.getpid()}
+    promotion = Promotion(cluster, guard, setup.feedback_rules, setup.weighted, setup.policies)
+    service = Service(cluster, guard, {**about, **setup.about}, setup.price_usd_per_kwh, promotion)
+    watch = Watch(cluster, guard, setup.alerts, setup.job_mapping_dir)
+    open_things.callback(watch.close)
+    watch.look()
+    service.alerts, service.scoring = watch.active, setup.scoring
+    tokens = TokenBook(setup.state_dir / TOKENS)
+    service.change_tokens = lambda message: apply_change(tokens, message, cluster.clock.wall())
+    if setup.sharing is not None:
+        service.private, service.submissions.check_user = True, setup.sharing.users.check
+    cluster.on_change = lambda: _changed(service, watch)
+    guard.on_verdict = lambda verdict, snapshot: service.decisions.record(verdict, guard.policy_name)
+    return service, watch
+
+
+def _serve(setup: NodeSetup, service: Service, watch: Watch, open_things: ExitStack) -> None:
+    """Listen for callers, and begin what is done now and then."""
+    cluster, loop = service.cluster, service.cluster.loop
+    server = _socket_server(setup, service)
+    loop.run_until_complete(server.start())
+    open_things.callback(lambda: loop.run_until_complete(server.close()))
+    if setup.http is not None:
+        _open_http(setup.http, setup.state_dir, service, watch, open_things)
+    open_things.callback(loop.create_task(keep_house(cluster, service, watch, server)).cancel)
+    if setup.sharing is None:
+        forgetting = forget_daily(cluster.journal, setup.state_dir, setup.retention, cluster.clock.wall)
+        open_things.callback(loop.create_task(forgetting).cancel)
+    else:
+        _log.info("ended jobs are kept: on a shared node the files of their runs are root's to remove")
+    if setup.feedback_s is not None:
+        open_things.callback(loop.create_task(feed_back(service, setup.feedback_s)).cancel)
 
 
 def _starter(setup: NodeSetup, journal: Journal) -> Starter:
@@ -237,77 +189,17 @@ def decide_for_ever(cluster: NodeCluster, guard: Guard) -> None:
                 break
 
 
-def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
-    """Write down what this node is, for those who read its journal later."""
-    trial = {"policy": setup.policy_spec, "trial": setup.trial_spec, "canary_share": setup.canary_share}
-    about = {
-        "trial_since": _trial_since(setup.state_dir / NODE, json.loads(json.dumps(trial, default=str))),
-        "cluster": describe_cluster(hardware.cluster),
-        "gpus": list(hardware.uuids),
-        **trial,
-        "placement": setup.rules.placement.name.lower(),
-        "default_time_s": setup.rules.default_time_s,
-        "socket": str(setup.socket),
-    }
-    with replacing(setup.state_dir / NODE) as draft:
-        draft.write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")
-
-
-def _policies(setup: NodeSetup) -> str:
-    """Return the policies of a setup, by which the next daemon knows whether they are still the same."""
-    return json.dumps([setup.policy_spec, setup.trial_spec, setup.canary_share], default=str, sort_keys=True)
-
-
-def _trial_since(path: Path, trial: dict[str, Any]) -> float:
-    """Return when the trial began, Unix seconds: now, or where a former daemon had the same one, when that began."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # damaged or of an earlier version: anew
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if all(before.get(name) == value for name, value in trial.items()):
-            return float(before["trial_since"])
-    return time.time()
-
-
-def _guard(setup: NodeSetup, cluster: NodeCluster) -> Guard:
-    def may_stop(job: int) -> bool:
-        return cluster.journal.job(job).request.restartable
-
-    guard = Guard(
-        setup.policy, setup.fallback, setup.names, setup.guard, may_stop=may_stop, check_gpus=cluster.check_gpus
-    )
-    cluster.starving = guard.starving
-    return guard
-
-
-async def _feed_back(service: Service, period_s: float) -> None:
-    """Look at results now and then and do what follows; the audit log has it as the daemon's own call."""
-    caller = Caller(os.geteuid(), "feedback", operator=True)
-    while True:
-        await asyncio.sleep(period_s)
-        try:
-            found = service.promotion.look(apply=False)
-            if found["verdict"] != "keep" or "weights" in found:
-                await service.call(caller, "feedback", {"apply": True})
-        except LeptonError as error:
-            _log.error("feedback: %s", error)
-
-
 def _changed(service: Service, watch: Watch) -> None:
     service.tell_waiters()
     watch.changed()
 
 
-def _open_http(
-    rules: HttpRules,
-    state_dir: Path,
-    service: Service,
-    watch: Watch,
-    loop: asyncio.AbstractEventLoop,
-    open_things: ExitStack,
-) -> None:
+def _open_http(rules: HttpRules, state_dir: Path, service: Service, watch: Watch, open_things: ExitStack) -> None:
     """Listen for HTTP; what that needs is loaded only here."""
     from lepton_rl.node.http.server import HttpServer
     from lepton_rl.node.metrics import NodeMetrics
 
+    loop = service.cluster.loop
     metrics = NodeMetrics(service, watch, dcgm_names=rules.dcgm_names)
     service.on_answer = metrics.answered
     recorded = service.guard.on_verdict
@@ -322,32 +214,3 @@ def _open_http(
     loop.add_signal_handler(signal.SIGHUP, http.renew_certificate)
     service.about["http"] = http.url
     _log.info("listening on %s", http.url)
-
-
-async def _keep_house(cluster: NodeCluster, service: Service, watch: Watch, server: SocketServer) -> None:
-    forgotten = cluster.clock.monotonic()
-    while True:
-        await asyncio.sleep(HOUSEKEEPING_S)
-        await server.keep()
-        try:
-            service.flush_decisions()
-            watch.look()
-            if cluster.clock.monotonic() - forgotten > FORGETTING_S:
-                service.forget_old_decisions()
-                forgotten = cluster.clock.monotonic()
-        except JournalError as error:
-            _log.error("%s", error)
-
-
-def check_can_start(state_dir: Path, sharing: Sharing | None = None) -> None:
-    """Refuse a state folder that cannot be used, before anything is begun.
-
-    Raises:
-        NodeError: it is a file, or another user's, or this process may not be the daemon of a shared node.
-    """
-    if sharing is not None:
-        sharing.check_process()
-    if state_dir.exists() and not state_dir.is_dir():
-        raise NodeError(f"{state_dir}: this is no folder; name another one for the node's state")
-    if state_dir.exists() and state_dir.stat().st_uid not in (os.geteuid(), 0):
-        raise NodeError(f"{state_dir}: it belongs to another user; a node's state must be its own")

@@ -58,7 +58,7 @@ def explain(record: JobRecord, cluster: NodeCluster, guard: Guard, scoring: Scor
     found: dict[str, Any] = {"job": record.id, "state": record.state, "why": _why_not_waiting(record, cluster)}
     if found["why"]:
         return found
-    snapshot = cluster.snapshot_of(record)
+    snapshot = cluster.state.snapshot_of(record)
     if record.id not in snapshot.queue.id or record.id in cluster.snapshot().running.id:  # a start was put off
         found["why"] = "it is about to start, or its last run has not left its GPUs yet"
         return found
@@ -122,7 +122,7 @@ def _fit(record: JobRecord, snapshot: Snapshot, cluster: NodeCluster) -> dict[st
         snapshot.after(Start(record.id))
     except IllegalAction as error:
         when, ends = _release(record.id, snapshot)
-        unavailable = cluster.unavailable(record)
+        unavailable = cluster.state.unavailable(record)
         return {"why": _singular(str(error)), "unavailable": unavailable, "starts_when": when, "ends": ends}
     return {"why": "it fits now; the policy lets others go first or keeps room for them", "unavailable": []}
 

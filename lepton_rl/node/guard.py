@@ -6,23 +6,23 @@ order of submission, decides until it runs, whatever the policy says.
 """
 
 import logging
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from queue import Empty, SimpleQueue
-from typing import Protocol
 
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
+from lepton_rl.core.actions import Action, Preempt, Start
 from lepton_rl.core.policy import Policy
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.errors import IllegalAction, LeptonError
-from lepton_rl.node.actions import plain, shortly
+from lepton_rl.errors import IllegalAction
+from lepton_rl.node.actions import shortly
+from lepton_rl.node.allowance import Allowance, TooOften, checked, disturbing, most_actions, wanted
+from lepton_rl.node.doubt import in_one_line
+from lepton_rl.node.policy_thread import PolicyThread
 
 _log = logging.getLogger(__name__)
 _WAITS_KEPT = 200
@@ -70,56 +70,6 @@ class Verdict:
     started: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-class _TooOften(IllegalAction):
-    """A policy disturbs running jobs more often than it may."""
-
-
-class Ranged(Protocol):
-    """A policy that knows what it was trained on."""
-
-    def out_of_range(self, snapshot: Snapshot) -> str:
-        """Return in a sentence what it has not seen in its training, or nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    seconds: float
-    actions: Sequence[object] = ()
-    doubt: str = ""
-    error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A thread in which a policy decides, so that one that hangs holds up nothing else."""
-
-    policy: Policy
-    asked: SimpleQueue[Snapshot | None] = field(default_factory=SimpleQueue)
-    answered: SimpleQueue[_Answer] = field(default_factory=SimpleQueue)
-    busy: bool = False
-
-    def __post_init__(self) -> None:
-        threading.Thread(target=self._work, name="policy", daemon=True).start()
-
-    def _work(self) -> None:
-        while (snapshot := self.asked.get()) is not None:
-            began = time.perf_counter()
-            try:
-                actions, doubt = self._decide(snapshot)
-            except BaseException as error:
-                self.answered.put(_Answer(time.perf_counter() - began, error=error))
-            else:
-                self.answered.put(_Answer(time.perf_counter() - began, actions, doubt))
-
-    def _decide(self, snapshot: Snapshot) -> tuple[Sequence[object], str]:
-        ranged = getattr(self.policy, "out_of_range", None)
-        doubt = "" if ranged is None else str(ranged(snapshot))
-        if doubt:
-            return (), doubt
-        # One more than makes sense, and no more: an endless iterator would fill the memory.
-        return list(islice(self.policy.decide(snapshot), _most_actions(snapshot) + 1)), ""
-
-
 class Guard:
     """A policy that may be trusted with real processes.
 
@@ -128,8 +78,7 @@ class Guard:
         fallback: decides in doubt; in order of submission with backfilling.
         names: of both.
         rules: what the policy is allowed.
-        may_stop: whether a running job may be preempted or moved.
-        check_gpus: raises IllegalAction where a job may not be placed on these GPUs.
+        allowance: what a decision now may ask for; asked before each one.
         on_verdict: told of each decision, before it is carried out.
     """
 
@@ -140,8 +89,7 @@ class Guard:
         names: tuple[str, str],
         rules: GuardRules | None = None,
         *,
-        may_stop: Callable[[int], bool] = lambda job: True,
-        check_gpus: Callable[[int, Sequence[int]], None] = lambda job, gpus: None,
+        allowance: Callable[[], Allowance] = Allowance,
         on_verdict: Callable[[Verdict, Snapshot], None] = lambda verdict, snapshot: None,
     ) -> None:
         self.policy, self.fallback = policy, fallback
@@ -150,10 +98,21 @@ class Guard:
         self.counts: Counter[str] = Counter()
         self.seconds: deque[float] = deque(maxlen=1000)
         self.waits: deque[float] = deque(maxlen=_WAITS_KEPT)
-        self._may_stop, self._check_gpus, self.on_verdict = may_stop, check_gpus, on_verdict
-        self._worker: _Worker | None = None
+        self._allowance, self.on_verdict = allowance, on_verdict
+        self._thread: PolicyThread | None = None
         self._used = False
         self._acted_at: deque[float] = deque()
+
+    @property
+    def fallbacks(self) -> int:
+        """How many decisions were the fallback's."""
+        causes = [kind for kind in self.counts if kind.startswith("fallback_") and kind != "fallback_failed"]
+        return sum(self.counts[kind] for kind in causes)  # where it failed, too, its cause counts already
+
+    @property
+    def doubted(self) -> int:
+        """How many of these were made in doubt of the policy: a job that has waited for too long is none."""
+        return self.fallbacks - self.counts["fallback_starvation"]
 
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         """Return checked actions; nothing here raises, whatever policy and fallback do."""
@@ -182,12 +141,14 @@ class Guard:
     def warm_up(self, snapshots: Sequence[Snapshot]) -> None:
         """Let both decide on made-up nodes, so that what is compiled at its first use is compiled before it matters."""
         for snapshot in snapshots:
-            for name, policy in ((self.policy_name, self.policy), (self.fallback_name, self.fallback)):
+            # Of two that share the decisions each by itself: made-up decisions are none to be counted.
+            both = getattr(self.policy, "members", ((self.policy_name, self.policy),))
+            for name, policy in (*both, (self.fallback_name, self.fallback)):
                 try:
-                    for action in islice(policy.decide(snapshot), _most_actions(snapshot)):
+                    for action in islice(policy.decide(snapshot), most_actions(snapshot)):
                         snapshot.after(action)
                 except Exception as error:  # what it cannot do here, it cannot do when it matters: then the other does
-                    _log.warning("%s fails on a made-up state of this node: %s", name, _one_line(error))
+                    _log.warning("%s fails on a made-up state of this node: %s", name, in_one_line(error))
         self._used = True
 
     def starving(self, snapshot: Snapshot) -> tuple[int, float] | None:
@@ -217,28 +178,35 @@ class Guard:
         self.policy, self.policy_name = policy, name
 
     def close(self) -> None:
-        """Let the policy's thread end."""
-        if self._worker is not None:
-            self._worker.asked.put(None)
-            self._worker = None
+        """Let the policy's thread end, and that of one on trial."""
+        if self._thread is not None:
+            self._thread.close()
+            self._thread = None
+        end_trial = getattr(self.policy, "close", None)
+        if end_trial is not None:
+            end_trial()
 
     def _by_policy(self, snapshot: Snapshot) -> Verdict:
-        answer = self._ask(snapshot)
+        budget_s = self.rules.budget_s if self._used else self.rules.first_budget_s
+        allowance = replace(self._allowance(), disturbances=self._disturbances_left(), seconds=budget_s)
+        if self._thread is None:
+            self._thread = PolicyThread(self.policy)
+        answer = self._thread.ask(snapshot, allowance, budget_s)
         if answer is None:
-            why = f"{self.policy_name} took more than {self._budget():g} s"
+            why = f"{self.policy_name} took more than {budget_s:g} s"
             return self._by_fallback(snapshot, why, "timeout")
         self._used = True
         if answer.error is not None:
-            return self._by_fallback(snapshot, f"{self.policy_name} failed: {_one_line(answer.error)}", "exception")
+            return self._by_fallback(snapshot, f"{self.policy_name} failed: {in_one_line(answer.error)}", "exception")
         if answer.doubt:
             return self._by_fallback(snapshot, answer.doubt, "range")
         try:
-            actions = self._checked(snapshot, answer.actions, self.policy_name)
-            self._count_costly(actions)
-        except _TooOften as refused:
+            actions = checked(snapshot, answer.actions, allowance, self.policy_name)
+        except TooOften as refused:
             return self._by_fallback(snapshot, str(refused), "rate", answer.actions)
         except Exception as refused:
-            return self._by_fallback(snapshot, _one_line(refused), "illegal", answer.actions)
+            return self._by_fallback(snapshot, in_one_line(refused), "illegal", answer.actions)
+        self._acted_at.extend([time.monotonic()] * disturbing(actions))
         # Of the decision just made: the policy's thread rests until it is asked again.
         by = str(getattr(self.policy, "deciders", self.policy_name))
         return Verdict(actions, by, answer.seconds, started=getattr(self.policy, "started", {}))
@@ -249,71 +217,20 @@ class Guard:
         began = time.perf_counter()
         actions: tuple[Action, ...] = ()
         try:
-            given = list(islice(self.fallback.decide(snapshot), _most_actions(snapshot) + 1))
-            actions = self._checked(snapshot, given, self.fallback_name)
+            actions = checked(snapshot, wanted(self.fallback, snapshot), self._allowance(), self.fallback_name)
         except Exception as error:
             self.counts["fallback_failed"] += 1
-            reason = f"{reason}; {self.fallback_name} failed, too: {_one_line(error)}"
+            reason = f"{reason}; {self.fallback_name} failed, too: {in_one_line(error)}"
             _log.error("nobody could decide: %s", reason)
-        wanted = tuple(shortly(action) for action in refused[:_MOST_SHOWN])
-        return Verdict(actions, self.fallback_name, time.perf_counter() - began, reason, wanted)
+        shown = tuple(shortly(action) for action in refused[:_MOST_SHOWN])
+        return Verdict(actions, self.fallback_name, time.perf_counter() - began, reason, shown)
 
-    def _budget(self) -> float:
-        return self.rules.budget_s if self._used else self.rules.first_budget_s
-
-    def _ask(self, snapshot: Snapshot) -> _Answer | None:
-        """Let the policy decide in its thread; None where it does not answer in time, or still thinks of the last."""
-        if self._worker is None:
-            self._worker = _Worker(self.policy)
-        worker = self._worker
-        if worker.busy:
-            if worker.answered.empty():
-                return None
-            worker.answered.get()
-            worker.busy = False
-        worker.asked.put(snapshot)
-        try:
-            return worker.answered.get(timeout=self._budget())
-        except Empty:
-            worker.busy = True
-            return None
-
-    def _checked(self, snapshot: Snapshot, given: Sequence[object], who: str) -> tuple[Action, ...]:
-        """Carry the actions out on paper and return them in plain numbers.
-
-        Raises:
-            IllegalAction: one of them is not possible, or not allowed.
-        """
-        if len(given) > _most_actions(snapshot):
-            raise IllegalAction(f"{who} wants more than {_most_actions(snapshot):,} actions at once")
-        actions = tuple(plain(action) for action in given)
-        for action in actions:
-            after = snapshot.after(action)
-            if isinstance(action, Preempt | Migrate) and not self._may_stop(action.job):
-                raise IllegalAction(f"{who} wants to stop job {action.job}, which is not declared restartable")
-            if isinstance(action, Start | Migrate):
-                self._check_gpus(action.job, after.gpus_of(action.job))
-            snapshot = after
-        return actions
-
-    def _count_costly(self, actions: Sequence[Action]) -> None:
-        """Count what disturbs running jobs.
-
-        Raises:
-            _TooOften: it would be more in a minute than is allowed.
-        """
-        costly = sum(isinstance(action, Preempt | Migrate | SetPowerLimit) for action in actions)
-        if costly == 0:
-            return
+    def _disturbances_left(self) -> int:
+        """Return how many preemptions, moves and changes of power limits may still be made in this minute."""
         now = time.monotonic()
         while self._acted_at and self._acted_at[0] < now - 60.0:
             self._acted_at.popleft()
-        if len(self._acted_at) + costly > self.rules.actions_per_minute:
-            raise _TooOften(
-                f"{self.policy_name} wants more than {self.rules.actions_per_minute} preemptions, moves and power "
-                "limits a minute"
-            )
-        self._acted_at.extend([now] * costly)
+        return self.rules.actions_per_minute - len(self._acted_at)
 
 
 def emptied(snapshot: Snapshot) -> Snapshot:
@@ -331,16 +248,3 @@ def fits(snapshot: Snapshot, job: int) -> bool:
     except IllegalAction:
         return False
     return True
-
-
-def _most_actions(snapshot: Snapshot) -> int:
-    """Stop and start every job and limit every GPU: more cannot make sense at once."""
-    return 2 * len(snapshot.jobs) + len(snapshot.gpus)
-
-
-def _one_line(error: BaseException | None) -> str:
-    try:
-        text = " ".join(str(error).split())
-    except Exception:
-        text = "it cannot even say how"
-    return (text if isinstance(error, LeptonError) else f"{type(error).__name__}: {text}")[:300]

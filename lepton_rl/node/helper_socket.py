@@ -18,6 +18,7 @@ from typing import Any
 
 from lepton_rl.errors import LeptonError, NodeError
 from lepton_rl.node.peer import credentials_of
+from lepton_rl.node.request_line import request_of
 
 _log = logging.getLogger(__name__)
 _MOST_BYTES = 4096
@@ -153,7 +154,7 @@ class HelperSocket:
     def _do(self, line: bytes) -> tuple[dict[str, Any], Reply]:
         number, lasting = None, False
         try:
-            request = _decoded(line)
+            request = request_of(line)
             number = request.pop("id", None)
             reply = self._answer(request)
         except LeptonError as error:
@@ -165,16 +166,6 @@ class HelperSocket:
             return {"id": number, "ok": True, "result": reply.result}, reply
         _log.warning("refused: %s", trouble)
         return {"id": number, "ok": False, "error": trouble, "lasting": lasting}, Reply()
-
-
-def _decoded(line: bytes) -> dict[str, Any]:
-    try:
-        request = json.loads(line)
-    except (ValueError, RecursionError):
-        raise NodeError("a request must be one line of JSON") from None
-    if not isinstance(request, dict):
-        raise NodeError("a request must be an object")
-    return request
 
 
 def _check_folder(path: Path) -> None:

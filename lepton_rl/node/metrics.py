@@ -124,7 +124,7 @@ class _NodeCollector(Collector):
         for kind in sorted(known.union(_FALLBACKS)):
             fallbacks.add_metric([kind], counts[f"fallback_{kind}"])
         yield fallbacks
-        yield _counter("refused", "Requests for a change that were refused.", self._service.refused)
+        yield _counter("refused", "Requests for a change that were refused.", self._service.audit.refused)
 
     def _gpus(self, snapshot: TelemetrySnapshot) -> Iterator[Metric]:
         cluster = self._service.cluster

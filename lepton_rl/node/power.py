@@ -8,6 +8,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lepton_rl.core.atomic import replacing
 from lepton_rl.devices import DeviceError, DeviceIdentity, Devices
@@ -16,6 +17,19 @@ from lepton_rl.errors import NodeError
 _log = logging.getLogger(__name__)
 LEASE_S = 60.0
 FILE = "power.json"
+
+
+class PowerControl(Protocol):
+    """Sets power limits of GPUs, and takes them back."""
+
+    def set_limit(self, uuid: str, limit_mw: int | None, now: float) -> None:
+        """Limit the draw of a GPU from now on; None takes the limit back to its default."""
+
+    def renew(self, now: float) -> None:
+        """Renew the limits that are in force."""
+
+    def close(self) -> None:
+        """Give back what was changed."""
 
 
 @dataclass(frozen=True, slots=True)

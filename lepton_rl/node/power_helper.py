@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl.devices import Devices
-from lepton_rl.errors import NodeError
+from lepton_rl.errors import ConnectionLost, NodeError
 from lepton_rl.node.accounts import user_name
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.helper_socket import HelperSocket, Reply
@@ -126,10 +126,9 @@ class HelperPower:
             self._client = _connect(self._path)
         try:
             self._client.call(verb, **arguments)
-        except NodeError as error:
-            if "hung up" in str(error) or "in time" in str(error):
-                self._client.close()
-                self._client = None
+        except ConnectionLost:
+            self._client.close()
+            self._client = None
             raise
 
 

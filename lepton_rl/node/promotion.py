@@ -178,9 +178,7 @@ class Promotion:
 
     def _results(self, share: float | None = None, canary: bool = False) -> Results:
         ended = self._ended()
-        counts = self._guard.counts
-        decisions = counts["decisions"]
-        fallbacks = sum(count for name, count in counts.items() if name.startswith("fallback"))
+        decisions, fallbacks = self._guard.counts["decisions"], self._guard.fallbacks
         if share is not None:
             ended = [record for record in ended if of_canary(record.id, share) is canary]
             if canary and isinstance(self._guard.policy, Canary):

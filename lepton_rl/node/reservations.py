@@ -6,8 +6,8 @@ all jobs, on the GPUs that no job could hold for too long; then only the shorter
 
 import math
 import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from lepton_rl.node.durations import spelled
 from lepton_rl.node.jobs import JobRecord
@@ -79,20 +79,37 @@ def next_reservations(ledger: Ledger, wall: float) -> dict[str, Reservation]:
     return found
 
 
-def begin_of(reservation: Reservation | None) -> float:
-    """Return when a reservation begins, Unix seconds; infinite for none."""
-    return math.inf if reservation is None else reservation.begin_time
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """The reservations of a node's GPUs as one decision knows them.
 
-
-def runs_into(gpu: int, reservation: Reservation, asked_s: float, *, said: bool) -> str:
-    """Return in words that a job would still run when a GPU is reserved.
-
-    Args:
-        gpu: its number.
-        reservation: of it.
-        asked_s: seconds that the job counts as asking for.
-        said: whether its user said so.
+    Attributes:
+        wall: when that was, Unix seconds.
+        next: of each GPU, by number, the reservation that is in force or begins next; none where there is none.
     """
+
+    wall: float = 0.0
+    next: Mapping[int, Reservation] = field(default_factory=dict)
+
+    def begins(self, gpus: int) -> list[float]:
+        """Return when the next reservation of GPU 0, 1, ... begins, Unix seconds; infinite where there is none."""
+        return [self.next[gpu].begin_time if gpu in self.next else math.inf for gpu in range(gpus)]
+
+    def run_into(self, asked_s: float, *, said: bool) -> dict[int, str]:
+        """Return the GPUs, by number, that are reserved before a job would end on them, and that in words.
+
+        Args:
+            asked_s: seconds that the job counts as asking for.
+            said: whether its user said so.
+        """
+        return {
+            gpu: _runs_into(gpu, reservation, asked_s, said)
+            for gpu, reservation in self.next.items()
+            if self.wall + asked_s > reservation.begin_time
+        }
+
+
+def _runs_into(gpu: int, reservation: Reservation, asked_s: float, said: bool) -> str:
     whom = reservation.user or reservation.project
     asks = f"asks for {spelled(asked_s)}" if said else f"asks for no --time, which counts as {spelled(asked_s)},"
     return (

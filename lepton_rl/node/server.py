@@ -13,9 +13,11 @@ from typing import Any
 
 from lepton_rl.errors import LeptonError, NodeError
 from lepton_rl.node.accounts import user_name
+from lepton_rl.node.caller import Caller
 from lepton_rl.node.messages import MOST_BYTES
 from lepton_rl.node.peer import peer_of
-from lepton_rl.node.service import Caller, Service
+from lepton_rl.node.request_line import request_of
+from lepton_rl.node.service import Service
 
 _log = logging.getLogger(__name__)
 MOST_AT_ONCE = 1000
@@ -184,7 +186,7 @@ class SocketServer:
 
     async def _handle(self, caller: Caller, line: bytes, writer: asyncio.StreamWriter, turn: asyncio.Lock) -> None:
         try:
-            request = _decoded(line)
+            request = request_of(line)
         except NodeError as error:
             await self._answer(writer, None, error)
             return
@@ -224,15 +226,3 @@ class SocketServer:
         peer = peer_of(writer.get_extra_info("socket"))
         operator = peer.uid in self._operators or self._operator_group in peer.groups
         return Caller(peer.uid, user_name(peer.uid), operator)
-
-
-def _decoded(line: bytes) -> dict[str, Any]:
-    try:
-        request = json.loads(line)
-    except (ValueError, RecursionError):
-        raise NodeError("a request must be one line of JSON") from None
-    if not isinstance(request, dict):
-        raise NodeError('a request must be an object, as {"id": 1, "verb": "status"}')
-    if not isinstance(request.get("id"), int | str | None):
-        raise NodeError("the id of a request must be a number or text")
-    return request

@@ -12,8 +12,9 @@ from typing import Any
 
 from lepton_rl.errors import NodeError
 from lepton_rl.node.client import NodeClient
-from lepton_rl.node.daemon import NodeSetup, check_can_start, run_daemon
+from lepton_rl.node.daemon import run_daemon
 from lepton_rl.node.paths import JOURNAL, LOG
+from lepton_rl.node.setup import NodeSetup, check_can_start
 
 LEAST_FREE_MIB = 4
 """Of the disk of a new journal: it and the log grow by less in some minutes."""

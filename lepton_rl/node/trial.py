@@ -1,42 +1,31 @@
-"""A second policy beside the acting one: as a shadow that only decides and is compared, or with a share of the jobs."""
+"""A second policy beside the acting one: as a shadow that only decides and is compared, or with a share of the jobs.
+
+What it asks for is held against the same checks as what the guard lets through, by itself and before anything is made
+of it: its mistakes are counted against it, and cost the acting policy nothing.
+"""
 
 import hashlib
-import logging
-import time
-from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.actions import Action, Start
+from lepton_rl.core.actions import Action
 from lepton_rl.core.policy import Policy
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import LeptonError
-
-_log = logging.getLogger(__name__)
-_KEPT = 1000
-
-
-@dataclass
-class TrialRecord:
-    """What became of the decisions of the second policy.
-
-    Attributes:
-        counts: decisions; same (the acting policy would have started the same jobs); failed; illegal; started (jobs).
-        seconds: that its last decisions took.
-        examples: last decisions that differed, each a sentence.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    examples: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+from lepton_rl.node.allowance import Allowance, carried_out, checked, disturbing, wanted
+from lepton_rl.node.doubt import doubt_of
+from lepton_rl.node.trial_record import OnTrial, starts, told
 
 
 class Shadow:
     """A policy with another one in its shadow: what the shadow decides is compared and never done.
+
+    The shadow may ask for what the acting policy may; what would be refused is counted.
 
     Args:
         acting: decides.
@@ -45,28 +34,46 @@ class Shadow:
     """
 
     def __init__(self, acting: Policy, shadow: Policy, names: tuple[str, str]) -> None:
-        self.acting, self._shadow, self._names = acting, shadow, names
-        self.record = TrialRecord()
+        self.acting, self._names = acting, names
+        self._trial = OnTrial(shadow, names[1])
+        self.record = self._trial.record
+
+    @property
+    def members(self) -> tuple[tuple[str, Policy], ...]:
+        """Both, each with its name."""
+        return tuple(zip(self._names, (self.acting, self._trial.policy), strict=True))
 
     def told(self) -> dict[str, Any]:
         """Return what `status` says of the trial, plain data."""
-        return _told(f"{self._names[1]} decides in the shadow of {self._names[0]}", "shadow", self._names, self.record)
+        return told(f"{self._names[1]} decides in the shadow of {self._names[0]}", "shadow", self._names, self.record)
+
+    def out_of_range(self, snapshot: Snapshot) -> str:
+        """Return in a sentence what the acting policy has not seen in its training, or nothing."""
+        return doubt_of(self.acting, snapshot)
+
+    def close(self) -> None:
+        """Let the shadow's thread end."""
+        self._trial.close()
 
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         """Return what the acting policy decides."""
-        actions = list(self.acting.decide(snapshot))
-        wanted = _tried(self._shadow, snapshot, self.record)
-        if wanted is None:
+        return self.decide_within(snapshot, Allowance())
+
+    def decide_within(self, snapshot: Snapshot, allowance: Allowance) -> list[Any]:
+        """Return what the acting policy decides, for the guard to check."""
+        actions = wanted(self.acting, snapshot)
+        others = self._trial.decide(snapshot, allowance)
+        if others is None:
             return actions
         self.record.counts["decisions"] += 1
-        if _starts(actions) == _starts(wanted):
+        if starts(actions) == starts(others):
             self.record.counts["same"] += 1
         else:
-            told = [
-                f"{name} starts {sorted(_starts(each)) or 'nothing'}"
-                for name, each in zip(self._names, (actions, wanted), strict=True)
+            differing = [
+                f"{name} starts {sorted(starts(each)) or 'nothing'}"
+                for name, each in zip(self._names, (actions, others), strict=True)
             ]
-            self.record.examples.append("; ".join(told))
+            self.record.examples.append("; ".join(differing))
         return actions
 
 
@@ -74,7 +81,8 @@ class Canary:
     """Two policies, each with its own jobs: one in so many jobs, drawn once by its number, is the canary's.
 
     At each decision one of them goes first, drawn by the same share; the other decides on what is left. Where the
-    canary fails, the acting policy decides on all that wait.
+    canary fails, is late, or wants what is not possible or not allowed, that is counted, and the acting policy decides
+    on all that wait. What is allowed comes with the snapshot: the threads of policies must not touch the journal.
 
     Args:
         acting: has most jobs.
@@ -94,9 +102,15 @@ class Canary:
         self._turns = 0
         self._acted: set[str] = set()
         self._own: set[int] = set()
-        self.record = TrialRecord()
+        self._trial = OnTrial(canary, name)
+        self.record = self._trial.record
         self.started: Mapping[str, tuple[int, ...]] = {}
         """Jobs that the last decision starts, by who decided: "acting" or "canary"."""
+
+    @property
+    def members(self) -> tuple[tuple[str, Policy], ...]:
+        """Both, each with its name."""
+        return ((self.acting_name, self.acting), (self.canary_name, self.canary))
 
     @property
     def deciders(self) -> str:
@@ -108,49 +122,80 @@ class Canary:
         """Return what `status` says of the trial, plain data."""
         names = (self.acting_name, self.canary_name)
         sentence = f"{names[1]} decides on {self.share:.0%} of the jobs as a canary, {names[0]} on the others"
-        return _told(sentence, "canary", names, self.record) | {"share": self.share}
+        return told(sentence, "canary", names, self.record) | {"share": self.share}
+
+    def out_of_range(self, snapshot: Snapshot) -> str:
+        """Return in a sentence what the acting policy has not seen in its training, or nothing."""
+        return doubt_of(self.acting, snapshot)
+
+    def close(self) -> None:
+        """Let the canary's thread end."""
+        self._trial.close()
 
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         """Return what both decide, one after the other."""
+        return self.decide_within(snapshot, Allowance())
+
+    def decide_within(self, snapshot: Snapshot, allowance: Allowance) -> list[Any]:
+        """Return what both decide, one after the other, for the guard to check."""
         self.started, self._acted = {}, set()
         self._turns += 1
         canary_first = of_canary(-self._turns, self.share)
-        actions: list[Action] = []
-        for canary_turn in (canary_first, not canary_first):
-            seen = _of(snapshot, self.share, canary_turn)
-            if canary_turn:
-                wanted = _tried(self.canary, seen, self.record)
-                self._count(seen, wanted)
-                if wanted is None:
-                    whole = list(self.acting.decide(snapshot))
-                    self._note("acting", whole)
-                    return [*actions, *whole]
-            else:
-                wanted = list(self.acting.decide(seen))
-            self._note("canary" if canary_turn else "acting", wanted or ())
-            for action in wanted or ():
-                snapshot = snapshot.after(action)
-                actions.append(action)
-        return actions
+        both = (self._canary_first if canary_first else self._acting_first)(snapshot, allowance)
+        if both is None:
+            alone = wanted(self.acting, snapshot)
+            self._note("acting", alone)
+            return alone
+        return both
 
-    def _note(self, role: str, actions: Sequence[Action]) -> None:
+    def _canary_first(self, snapshot: Snapshot, allowance: Allowance) -> list[Any] | None:
+        """What both decide; None where the canary's part cannot be done."""
+        seen = _of(snapshot, self.share, True)
+        own = self._trial.decide(seen, allowance)
+        if own is None:
+            return None
+        others = wanted(self.acting, _of(carried_out(snapshot, own), self.share, False))
+        most = allowance.disturbances
+        if most is not None and most - disturbing(own) < disturbing(others) <= most:
+            why = f"{self.canary_name} leaves {self.acting_name} too few preemptions, moves and power limits"
+            self.record.refuse("illegal", f"{why} of those that may still be made in this minute")
+            return None
+        self._note("acting", others)
+        self._count(seen, own)
+        return [*own, *others]
+
+    def _acting_first(self, snapshot: Snapshot, allowance: Allowance) -> list[Any] | None:
+        """What both decide; None where the canary's part cannot be done."""
+        given = wanted(self.acting, _of(snapshot, self.share, False))
+        self._note("acting", given)
+        try:
+            others = checked(snapshot, given, allowance, self.acting_name)
+        except Exception:
+            return given  # the guard finds the same, and says why
+        seen = _of(carried_out(snapshot, others), self.share, True)
+        own = self._trial.decide(seen, allowance.less(others))
+        if own is None:
+            return None
+        self._count(seen, own)
+        return [*others, *own]
+
+    def _note(self, role: str, actions: Sequence[object]) -> None:
         """Keep who decided what."""
-        started = tuple(sorted(_starts(actions).union(self.started.get(role, ()))))
-        self.started = {**self.started, role: started}
+        self.started = {**self.started, role: tuple(sorted(starts(actions)))}
         if actions:
             self._acted.add(role)
-        if role == "canary":
-            self._own.update(started)  # a start that is put off is decided again, and counts once
-            self.record.counts["started"] = len(self._own)
 
-    def _count(self, seen: Snapshot, wanted: Sequence[Action] | None) -> None:
+    def _count(self, seen: Snapshot, own: Sequence[Action]) -> None:
         """Count a decision of the canary's, and whether the acting policy would have made the same of these jobs."""
-        if wanted is None or len(seen.queue) == 0:
+        self._note("canary", own)
+        self._own.update(self.started["canary"])  # a start that is put off is decided again, and counts once
+        self.record.counts["started"] = len(self._own)
+        if len(seen.queue) == 0:
             return
         self.record.counts["decisions"] += 1
-        other = _tried(self.acting, seen, TrialRecord())
-        if other is not None and _starts(other) == _starts(wanted):
-            self.record.counts["same"] += 1
+        with suppress(Exception):
+            if starts(wanted(self.acting, seen)) == starts(own):
+                self.record.counts["same"] += 1
 
 
 def deciding(policy: Policy, job: int) -> Policy:
@@ -166,16 +211,6 @@ def of_canary(job: int, share: float) -> bool:
     return int.from_bytes(digest) < share * 2**64
 
 
-def _told(sentence: str, kind: str, names: tuple[str, str], record: TrialRecord) -> dict[str, Any]:
-    counts = {name: record.counts[name] for name in ("decisions", "same", "failed", "illegal", "started")}
-    wrong = counts["failed"] + counts["illegal"]
-    counted = f"{counts['decisions']} decisions, {counts['same']} as {names[0]}'s would be, {wrong} not possible"
-    return {
-        "kind": kind, "policy": names[1], "acting": names[0], "counts": counts, "examples": list(record.examples),
-        "text": f"{sentence}: {counted}",
-    }  # fmt: skip
-
-
 def _of(snapshot: Snapshot, share: float, canary: bool) -> Snapshot:
     """The snapshot with the waiting jobs of one of the two alone."""
     running = snapshot.running_count
@@ -183,24 +218,3 @@ def _of(snapshot: Snapshot, share: float, canary: bool) -> Snapshot:
     jobs = snapshot.jobs[np.concatenate((np.ones(running, np.bool_), np.array(own, np.bool_)))]
     jobs.setflags(write=False)
     return replace(snapshot, jobs=jobs)
-
-
-def _tried(policy: Policy, snapshot: Snapshot, record: TrialRecord) -> list[Action] | None:
-    """What a policy on trial wants, where that can be done; its failures are counted."""
-    began = time.perf_counter()
-    try:
-        actions = list(policy.decide(snapshot))
-        after = snapshot
-        for action in actions:
-            after = after.after(action)
-    except Exception as error:
-        record.counts["illegal" if isinstance(error, LeptonError) else "failed"] += 1
-        record.examples.append(f"{type(error).__name__}: {error}")
-        _log.warning("the policy on trial: %s", error)
-        return None
-    record.seconds.append(time.perf_counter() - began)
-    return actions
-
-
-def _starts(actions: Sequence[Action]) -> set[int]:
-    return {action.job for action in actions if isinstance(action, Start)}

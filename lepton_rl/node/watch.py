@@ -11,8 +11,6 @@ from lepton_rl.node.guard import Guard
 from lepton_rl.node.job_mapping import JobMapping
 from lepton_rl.node.jobs import JobState
 
-_NO_DOUBT = frozenset({"fallback_starvation", "fallback_failed"})  # the second counts beside its own reason
-
 
 class Watch:
     """Looks at a node once in a while, in the daemon's thread.
@@ -52,21 +50,13 @@ class Watch:
         before, self._decided = self._decided, self._decisions()
         doubtful, plain = (now - then for now, then in zip(self._decided, before, strict=True))
         self.alerts.decided([True] * doubtful + [False] * plain)
-        self._holders = self.holders()
+        self._holders = self._cluster.jobs.holders()
         clock, devices = self._cluster.clock, self._cluster.telemetry.latest().devices
         self.alerts.update(devices, self._holders.keys(), clock.monotonic(), clock.wall())
         if self._mapping is not None:
             self._mapping.write(
                 {device.identity.index: self._holders.get(device.identity.uuid, ()) for device in devices}
             )
-
-    def holders(self) -> Mapping[str, tuple[int, ...]]:
-        """Return the jobs on each GPU that has some, by UUID."""
-        found: dict[str, tuple[int, ...]] = {}
-        for run in self._cluster.journal.holding():
-            for uuid in run.gpu_uuids:
-                found[uuid] = (*found.get(uuid, ()), run.job)
-        return found
 
     def active(self) -> list[dict[str, Any]]:
         """Return what is wrong now, as plain data."""
@@ -82,12 +72,6 @@ class Watch:
         return counts[JobState.FAILED] + counts[JobState.LOST], counts[JobState.DONE]
 
     def _decisions(self) -> tuple[int, int]:
-        """How many decisions were made in doubt of the policy, and how many were not.
-
-        A job that goes ahead because it has waited for too long is no doubt.
-        """
-        counts = self._guard.counts
-        doubtful = sum(
-            count for kind, count in counts.items() if kind.startswith("fallback_") and kind not in _NO_DOUBT
-        )
-        return doubtful, counts["decisions"] - doubtful
+        """How many decisions were made in doubt of the policy, and how many were not."""
+        doubted = self._guard.doubted
+        return doubted, self._guard.counts["decisions"] - doubted

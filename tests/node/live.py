@@ -12,12 +12,13 @@ from typing import Self
 
 from lepton_rl.core.policy import Policy
 from lepton_rl.devices import NvmlDevices, Telemetry
-from lepton_rl.node.cluster import NodeCluster, NodeRules, PowerControl
+from lepton_rl.node.cluster import NodeCluster, NodeRules
 from lepton_rl.node.guard import Guard, GuardRules
 from lepton_rl.node.hardware import describe_hardware
 from lepton_rl.node.jobs import FINAL, JobRecord, JobRequest, JobState
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.lifecycle import GpuState
+from lepton_rl.node.power import PowerControl
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.view import JobRows, RunningJob
 from tests.fake_nvml import FakeNvml
@@ -78,13 +79,11 @@ class LiveNode:
 
     def under(self, policy: Policy, fallback: Policy, rules: GuardRules | None = None) -> Guard:
         """Let a policy decide whenever the node waits for something."""
-
-        def may_stop(job: int) -> bool:
-            return self.journal.job(job).request.restartable
-
+        if self.guard is not None:
+            self.guard.close()
         names = (type(policy).__name__, type(fallback).__name__)
-        self.guard = Guard(policy, fallback, names, rules, may_stop=may_stop, check_gpus=self.cluster.check_gpus)
-        self.cluster.starving = self.guard.starving
+        self.guard = Guard(policy, fallback, names, rules, allowance=self.cluster.steps.allowance)
+        self.cluster.steps.starving = self.guard.starving
         return self.guard
 
     def submit(self, script: str, **settings: object) -> int:

@@ -15,7 +15,7 @@ import pytest
 from lepton_rl.agents.registry import make_policy
 from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.errors import IllegalAction, JobError
+from lepton_rl.errors import IllegalAction, JobError, JournalFull
 from lepton_rl.node.cluster import PROCESSES_AGE_S, NodeRules
 from lepton_rl.node.daemon import decide_for_ever
 from lepton_rl.node.explain import explain
@@ -172,12 +172,30 @@ def test_a_moved_job_whose_new_gpu_falls_ill_waits_like_others(node: LiveNode) -
     assert node.job(job).run == 1
 
 
+def test_a_move_that_cannot_be_written_keeps_no_gpu(node: LiveNode) -> None:
+    job = node.submit(RESTARTABLE, restartable=True, cwd=str(node.folder))
+    node.cluster.apply(Start(job, (0,)))
+    node.running(job)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(JournalFull):
+            node.cluster.apply(Migrate(job, (2,)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert node.cluster.state.unavailable() == []
+    node.cluster.apply(Migrate(job, (2,)))
+    node.until(lambda: node.job(job).run == 2, "the second run")
+    node.running(job)
+    assert node.gpus_of(job) == (2,)
+
+
 @pytest.mark.parametrize("action", [Preempt, Migrate])
 def test_a_job_that_is_not_restartable_is_never_stopped(action: Callable[[int], Action], node: LiveNode) -> None:
     job = node.submit(PATIENT)
     node.cluster.apply(Start(job))
     node.running(job)
-    with pytest.raises(IllegalAction, match=f"job {job} is not declared restartable"):
+    with pytest.raises(IllegalAction, match=f"the policy wants to stop job {job}, which is not declared restartable"):
         node.cluster.apply(action(job))
     assert node.job(job).state is JobState.RUNNING
 
@@ -185,12 +203,13 @@ def test_a_job_that_is_not_restartable_is_never_stopped(action: Callable[[int], 
 def test_what_a_preempted_job_has_not_left_is_not_given_away(node: LiveNode) -> None:
     slow = "trap 'sleep 0.3; exit 0' USR1; echo ready; while :; do sleep 0.02; done"
     first = node.submit(slow, restartable=True)
-    second = node.submit("echo $LEPTON_JOB_ID >> order", cwd=str(node.folder))
+    second = node.submit("echo $LEPTON_JOB_ID >> order", cwd=str(node.folder), restartable=True)
     node.cluster.apply(Start(first, (0,)))
     node.running(first)
     node.cluster.apply(Preempt(first))
     node.cluster.apply(Start(second, (0,)))  # legal on paper: put off until the GPU is left
     node.cluster.apply(Start(first, (1,)))  # and so is this
+    node.cluster.apply(Preempt(second))  # which has not begun
     assert node.job(second).state is JobState.WAITING
     node.wait_for(first, JobState.WAITING)
     assert node.job(first).run == 1
@@ -256,7 +275,7 @@ def test_a_strangers_process_keeps_jobs_off_its_gpu(node: LiveNode) -> None:
         node.until(lambda: node.state(1) is GpuState.FOREIGN, "a foreign process")
         assert str(stranger.pid) in node.reason(1)
         assert node.cluster.snapshot().free_gpus == 3
-        assert any("GPU 1 is foreign" in line for line in node.cluster.unavailable())
+        assert any("GPU 1 is foreign" in line for line in node.cluster.state.unavailable())
         stranger.communicate(b"\n")
     node.ready()
     node.cluster.apply(Start(job, (1,)))
@@ -364,6 +383,15 @@ def test_a_job_that_begins_later_waits_for_its_time(node: LiveNode) -> None:
     assert started >= begin
 
 
+def test_a_time_to_begin_that_passed_while_the_node_was_held_up_is_not_missed(node: LiveNode) -> None:
+    begin = time.time() + 0.2
+    job = node.submit("true", begin_time=begin)
+    assert job not in node.cluster.snapshot().queue.id
+    time.sleep(begin + 2.2 - time.time())  # a disk that does not answer, say
+    node.cluster.tick()
+    assert job in node.cluster.snapshot().queue.id
+
+
 def test_gpus_with_a_reservation_ahead_take_no_job_that_would_run_into_it(node: LiveNode) -> None:
     now, uuids = time.time(), node.cluster.hardware.uuids
     ahead = Reservation(
@@ -373,7 +401,7 @@ def test_gpus_with_a_reservation_ahead_take_no_job_that_would_run_into_it(node: 
     long = node.submit("true", requested_s=5000.0)
     node.cluster.decide()
     assert node.cluster.snapshot().free_gpus == 2
-    assert any("GPU 3 is reserved from " in line for line in node.cluster.unavailable(node.job(long)))
+    assert any("GPU 3 is reserved from " in line for line in node.cluster.state.unavailable(node.job(long)))
     node.cluster.cancel(long, "enough")
     short = node.submit("true", requested_s=60.0, gpu_milli=4000)
     assert node.cluster.snapshot().free_gpus == 4
@@ -446,11 +474,12 @@ def test_a_policy_that_would_run_into_a_reservation_is_refused(node: LiveNode) -
     node.journal.ledger.reserve(
         Reservation(uid=0, user="ada", project="", gpu_uuids=uuids[3:], begin_time=now + 3600.0, end_time=now + 7200.0)
     )
+    node.cluster.decide()
     guard = node.under(IntoReservations(), make_policy(EASY))
     assert list(guard.decide(seen)) == [Start(job, (0,))]
     assert guard.counts["fallback_illegal"] == 1
     with pytest.raises(IllegalAction, match=f"job {job}: GPU 3 is reserved from .* would run into it"):
-        node.cluster.check_gpus(job, (3,))
+        node.cluster.steps.allowance().check(Start(job, (3,)), seen.after(Start(job, (3,))), "it")
 
 
 def test_a_reserved_gpu_is_kept_until_the_reservation_ends(node: LiveNode) -> None:

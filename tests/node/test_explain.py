@@ -150,6 +150,6 @@ def test_a_job_whose_start_was_put_off_is_about_to_start(node: LiveNode) -> None
 
 def test_a_starving_job_is_named(node: LiveNode) -> None:
     job, other = node.submit("true"), node.submit("true")
-    node.until(lambda: node.cluster.time > node.job(job).submit_time - node.journal.created + 0.05, "a moment")
+    node.until(lambda: node.cluster.state.time > node.job(job).submit_time - node.journal.created + 0.05, "a moment")
     found = asked(node, other, rules=GuardRules(starving_floor_s=0.01))
     assert found["note"] == f"job {job} has waited for too long: until it runs, the order of submission holds"

@@ -16,6 +16,7 @@ from lepton_rl.core.cluster import ClusterSpec, NodeGroup
 from lepton_rl.core.hardware.catalogue import gpu_type
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.snapshot import Snapshot
+from lepton_rl.node.allowance import Allowance
 from lepton_rl.node.guard import Guard, GuardRules, Verdict
 from lepton_rl.node.jobs import JobRequest
 from lepton_rl.node.view import GpuView, JobRows, RunningJob, Views
@@ -61,7 +62,7 @@ def guarded(policy: Any, rules: GuardRules | None = None, fallback: Any = EASY) 
     verdicts: list[Verdict] = []
     guard = Guard(
         policy, fallback, ("policy", "fallback"), rules,
-        may_stop=lambda job: job in RESTARTABLE,
+        allowance=lambda: Allowance(RESTARTABLE),
         on_verdict=lambda verdict, snapshot: verdicts.append(verdict),
     )  # fmt: skip
     return guard, verdicts
@@ -223,6 +224,7 @@ def test_a_fallback_that_fails_too_leaves_everything_as_it_is(answer: Any) -> No
     assert guard.decide(SNAPSHOT) == ()
     assert "fallback failed, too" in verdicts[0].fallback_reason
     assert (guard.counts["fallback_illegal"], guard.counts["fallback_failed"]) == (1, 1)
+    assert (guard.fallbacks, guard.doubted) == (1, 1)
     guard.close()
 
 
@@ -242,7 +244,9 @@ def test_running_jobs_are_disturbed_only_so_often() -> None:
     for _ in range(3):
         guard.decide(SNAPSHOT)
     assert [verdict.by for verdict in verdicts] == ["policy", "policy", "fallback"]
-    assert verdicts[2].fallback_reason == "policy wants more than 5 preemptions, moves and power limits a minute"
+    assert verdicts[2].fallback_reason == (
+        "policy wants more preemptions, moves and power limits than may still be made in this minute: 2, not 1"
+    )
     assert guard.counts["fallback_rate"] == 1
     guard.close()
 
@@ -263,6 +267,7 @@ def test_a_job_that_waited_too_long_goes_ahead_whatever_the_policy_says() -> Non
     late = snapshot_at(1100.0, [(3, 2000, 0.0), (5, 1000, 1000.0)])
     assert guard.decide(late) == (Start(3, (2, 3)),)
     assert guard.counts["fallback_starvation"] == 1
+    assert (guard.fallbacks, guard.doubted) == (1, 0)
     assert verdicts[0].fallback_reason == "job 3 has waited 1,100 s, too long: the order of submission holds"
     guard.close()
 

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 
 from lepton_rl.agents.registry import make_policy
 from lepton_rl.core.actions import Start
-from lepton_rl.errors import IllegalAction, JobError, LeptonError, NodeError
+from lepton_rl.errors import ConnectionLost, IllegalAction, JobError, LeptonError, NodeError
+from lepton_rl.node.caller import Caller
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.guard import Guard
 from lepton_rl.node.jobs import JobState
@@ -26,7 +27,7 @@ from lepton_rl.node.journal import Journal
 from lepton_rl.node.messages import MOST_BYTES, VERBS, parse
 from lepton_rl.node.paths import JOURNAL
 from lepton_rl.node.server import SocketServer
-from lepton_rl.node.service import Caller, Service
+from lepton_rl.node.service import Service
 from tests.fake_nvml import FakeNvml
 from tests.node.live import PATIENT, LiveNode
 
@@ -564,7 +565,7 @@ def test_a_node_that_goes_away_is_told_to_the_client(served: Served) -> None:
     job = served.submit(OPERATOR)
 
     def wait() -> None:
-        with NodeClient(served.path) as client, pytest.raises(NodeError, match="the node has hung up"):
+        with NodeClient(served.path) as client, pytest.raises(ConnectionLost, match="the node has hung up"):
             client.call("wait", job=job)
 
     async def go_away() -> None:

@@ -1,16 +1,26 @@
 """A second policy beside the acting one: it changes nothing as a shadow, and only its own jobs as a canary."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lepton_rl.agents import make_policy
 from lepton_rl.core import Action, ClusterSpec, Policy, Snapshot, Start
+from lepton_rl.core.actions import Preempt, SetPowerLimit
 from lepton_rl.errors import LeptonError
-from lepton_rl.node.guard import Guard, Verdict
+from lepton_rl.node.allowance import Allowance
+from lepton_rl.node.guard import Guard, GuardRules, Verdict
+from lepton_rl.node.jobs import JobState
 from lepton_rl.node.trial import Canary, Shadow, of_canary
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace
+from tests.fake_nvml import FakeNvml
+from tests.node.conftest import until
+from tests.node.live import PATIENT, LiveNode
 
 NAMES = ("acting", "other")
 
@@ -23,6 +33,16 @@ class Fails:
 class Wrong:
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
         return [Start(10_000)]
+
+
+class Says:
+    """A policy that always answers the same."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def decide(self, snapshot: Snapshot) -> Any:
+        return self.answer
 
 
 def waiting(jobs: int = 40, gpus: int = 4) -> Snapshot:
@@ -143,3 +163,181 @@ def test_the_guard_knows_which_of_two_policies_decided() -> None:
     guard.close()
     assert verdicts[0].by == "fcfs, sjf (canary)"
     assert sorted(job for jobs in verdicts[0].started.values() for job in jobs) == list(range(40))
+
+
+def two_run() -> Snapshot:
+    """Jobs 0 and 1 run on four GPUs, 2 to 39 wait."""
+    return waiting().after(Start(0, (0,))).after(Start(1, (1,)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ([Preempt(1)], "other wants to stop job 1, which is not declared restartable"),
+        ([Start(2), Start(2)], "job 2 is running already"),
+        ([Start(2, (0,))], "job 2 needs 1 of GPU 0, 0 is free"),
+        ([Start(3)], "job 3 is neither waiting nor running"),  # it is the other one's
+        ([SetPowerLimit(0, float("nan"))], "a power limit of nan W is no number of watts"),
+        (["start"], "a str is not an action"),
+        (repeat(Start(2)), "other wants more than"),
+        ([Preempt(0), Preempt(0)], "job 0 is waiting, not running"),
+    ],
+)
+def test_what_a_canary_may_not_is_counted_against_it_alone(answer: Any, why: str) -> None:
+    snapshot, allowance = two_run(), Allowance(frozenset({0}))
+    canary = Canary(make_policy("fcfs"), Says(answer), 0.3, "other", "fcfs")
+    for _ in range(3):  # it goes first on its first turn, and not on its third
+        assert canary.decide_within(snapshot, allowance) == list(make_policy("fcfs").decide(snapshot))
+        assert (canary.deciders, canary.started) == ("fcfs", {"acting": (2, 3)})
+    assert canary.record.counts == {"illegal": 3}
+    assert why in canary.record.examples[0]
+
+
+def test_a_shadow_is_counted_for_what_would_be_refused() -> None:
+    snapshot = two_run()
+    shadow = Shadow(make_policy("fcfs"), Says([Preempt(1)]), NAMES)
+    assert shadow.decide_within(snapshot, Allowance(frozenset({0}))) == list(make_policy("fcfs").decide(snapshot))
+    assert shadow.record.counts == {"illegal": 1}
+    assert list(shadow.record.examples) == ["other wants to stop job 1, which is not declared restartable"]
+    shadow.decide_within(snapshot, Allowance(disturbances=1))
+    assert shadow.record.counts == {"illegal": 1, "decisions": 1}
+
+
+def test_a_canary_leaves_the_acting_policy_what_it_may_disturb() -> None:
+    canary = Canary(Says([Preempt(0)]), Says([Preempt(1)]), 0.3, "other", "fcfs")
+    assert canary.decide_within(two_run(), Allowance(disturbances=2)) == [Preempt(1), Preempt(0)]
+    assert canary.decide_within(two_run(), Allowance(disturbances=1)) == [Preempt(0)]
+    assert canary.record.counts["illegal"] == 1
+    assert canary.record.examples[-1].startswith("other leaves fcfs too few preemptions, moves and power limits")
+    assert canary.decide_within(two_run(), Allowance(disturbances=1)) == [Preempt(0)]  # now it goes second
+
+
+def test_what_the_acting_policy_may_not_is_not_counted_against_the_canary() -> None:
+    canary = Canary(Says([Start(10_000)]), make_policy("fcfs"), 0.3, "fcfs", "acting")
+    verdicts: list[Verdict] = []
+    guard = Guard(canary, make_policy("fcfs"), NAMES, on_verdict=lambda verdict, snapshot: verdicts.append(verdict))
+    for _ in range(3):
+        guard.decide(two_run())
+    guard.close()
+    assert [verdict.fallback_reason for verdict in verdicts] == ["job 10000 is neither waiting nor running"] * 3
+    assert (canary.record.counts["illegal"], guard.counts["fallback_illegal"]) == (0, 3)
+
+
+class Exits:
+    def decide(self, snapshot: Snapshot) -> Sequence[Action]:
+        raise SystemExit(3)
+
+
+def test_a_canary_that_would_end_the_program_only_fails() -> None:
+    guard = Guard(Canary(make_policy("fcfs"), Exits(), 0.3, "exits", "fcfs"), make_policy("fcfs"), NAMES)
+    assert list(guard.decide(two_run())) == list(make_policy("fcfs").decide(two_run()))
+    guard.close()
+    assert guard.counts == {"decisions": 1}
+    assert isinstance(guard.policy, Canary)
+    assert list(guard.policy.record.examples) == ["exits failed: SystemExit: 3"]
+
+
+class Sleeper(Says):
+    """A policy that thinks until it is told to stop."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__(answer)
+        self.wake = threading.Event()
+        self.asked = 0
+
+    def decide(self, snapshot: Snapshot) -> Any:
+        self.asked += 1
+        self.wake.wait()
+        return self.answer
+
+
+@pytest.mark.parametrize("kind", ["canary", "shadow"])
+def test_one_on_trial_that_hangs_is_not_waited_for_and_may_come_back(kind: str) -> None:
+    fcfs, sleeper = make_policy("fcfs"), Sleeper([])
+    trial = Canary(fcfs, sleeper, 0.3, "other", "fcfs") if kind == "canary" else Shadow(fcfs, sleeper, NAMES)
+    guard = Guard(trial, fcfs, NAMES, GuardRules(budget_s=2.0, first_budget_s=2.0))
+    for _ in range(3):
+        assert list(guard.decide(two_run())) == list(fcfs.decide(two_run()))
+    assert guard.counts == {"decisions": 3}
+    assert trial.record.counts == {"failed": 3}
+    assert trial.record.examples[0] == "other took more than 1 s"
+    assert sleeper.asked == 1  # what it thinks about is not piled up
+    sleeper.wake.set()
+
+    def is_back() -> bool:
+        guard.decide(two_run())
+        return trial.record.counts["decisions"] > 0
+
+    until(is_back, "the next decision of the one on trial")
+    guard.close()
+
+
+class Unsure(Says):
+    def out_of_range(self, snapshot: Snapshot) -> str:
+        return "the queue is longer than any in its training"
+
+
+@pytest.mark.parametrize(
+    "make", [lambda acting: Shadow(acting, Says([]), NAMES), lambda acting: Canary(acting, Says([]), 0.3)]
+)
+def test_an_acting_policy_on_something_unlike_its_training_does_not_decide(make: Any) -> None:
+    guard = Guard(make(Unsure([])), make_policy("fcfs"), NAMES)
+    assert len(guard.decide(two_run())) == 2
+    guard.close()
+    assert guard.counts["fallback_range"] == 1
+
+
+def test_a_canary_on_something_unlike_its_training_leaves_its_jobs_to_the_acting_policy() -> None:
+    canary = Canary(make_policy("fcfs"), Unsure([Start(2)]), 0.3)
+    assert started(canary, two_run()) == [2, 3]
+    assert canary.record.counts == {"failed": 1}
+    assert list(canary.record.examples) == ["the queue is longer than any in its training"]
+
+
+def test_made_up_decisions_are_not_counted() -> None:
+    canary = Canary(make_policy("fcfs"), make_policy("sjf"), 0.5)
+    guard = Guard(canary, make_policy("fcfs"), NAMES)
+    guard.warm_up([waiting()])
+    assert canary.told()["counts"] == dict.fromkeys(("decisions", "same", "failed", "illegal", "started"), 0)
+
+
+@pytest.fixture
+def node(tmp_path: Path, four_gpus: FakeNvml, fake_library: Path) -> Iterator[LiveNode]:
+    """A node with four GPUs that take work."""
+    with LiveNode(tmp_path, four_gpus, fake_library) as node:
+        yield node.ready()
+
+
+SKIP = {"name": "fcfs", "blocking": "skip"}
+
+
+@pytest.mark.parametrize(
+    ("restartable", "rules", "why"),
+    [
+        (False, None, "srtf wants to stop job 1, which is not declared restartable"),
+        (
+            True,
+            GuardRules(actions_per_minute=0),
+            "srtf wants more preemptions, moves and power limits than may still",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["canary", "shadow"])
+def test_one_on_trial_that_stops_what_may_not_be_stopped_spoils_nothing(
+    kind: str, restartable: bool, rules: GuardRules | None, why: str, node: LiveNode
+) -> None:
+    acting, srtf = make_policy(SKIP), make_policy("srtf")
+    trial = Canary(acting, srtf, 0.5, "srtf", "fcfs") if kind == "canary" else Shadow(acting, srtf, ("fcfs", "srtf"))
+    node.under(acting, acting)
+    long = node.submit(PATIENT, gpu_milli=3000, requested_s=7200.0, restartable=restartable)
+    node.running(long)
+    short = node.submit("true", gpu_milli=2000, requested_s=5.0)
+    assert of_canary(short, 0.5)
+    guard = node.under(trial, make_policy(SKIP), rules)
+    node.until(lambda: trial.record.counts["illegal"] > 0, "a decision of srtf's that is refused")
+    other = node.submit(PATIENT, requested_s=3600.0)
+    assert not of_canary(other, 0.5)
+    node.running(other)
+    assert trial.record.examples[-1].startswith(why)
+    assert [node.job(job).state for job in (long, short)] == [JobState.RUNNING, JobState.WAITING]
+    assert [name for name in guard.counts if name.startswith("fallback")] == []

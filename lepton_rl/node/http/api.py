@@ -85,7 +85,7 @@ class Bridge:
         except HTTPException as error:
             if m.VERBS[verb].changes:
                 why = str(error.detail)
-                await self.run(lambda: self._service.refuse(token.caller(), verb, arguments, why))
+                await self.run(lambda: self._service.audit.refuse(token.caller(), verb, arguments, why))
             raise
         answer = asyncio.wait_for(self._service.call(token.caller(), verb, arguments), within_s)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(answer, self._loop))
@@ -130,7 +130,8 @@ def make_app(
         description="Jobs on the GPUs of one machine. Every path needs `Authorization: Bearer TOKEN`.",
     )  # fmt: skip
     app.include_router(_jobs(bridge), prefix="/api/v1")
-    app.include_router(_node(bridge, history.parent / "backups"), prefix="/api/v1")
+    app.include_router(_node(bridge), prefix="/api/v1")
+    app.include_router(_operations(bridge, history.parent / "backups"), prefix="/api/v1")
     app.include_router(_charts(Charts(history, uuids)), prefix="/api/v1")
     app.include_router(_page(bridge, metrics, metrics_open), include_in_schema=False)
     app.add_exception_handler(LeptonError, _refused)
@@ -187,7 +188,8 @@ def _jobs(bridge: Bridge) -> APIRouter:
     return router
 
 
-def _node(bridge: Bridge, backups: Path) -> APIRouter:
+def _node(bridge: Bridge) -> APIRouter:
+    """What there is to see of a node."""
     router = APIRouter(tags=["node"])
 
     @router.get("/me", summary="Whose token this is and what it may do")
@@ -214,6 +216,13 @@ def _node(bridge: Bridge, backups: Path) -> APIRouter:
     @router.get("/audit", summary="The newest entries of the audit log")
     async def audit(request: Request, last: int = 50) -> Any:
         return await bridge.call(request, "audit", last=last)
+
+    return router
+
+
+def _operations(bridge: Bridge, backups: Path) -> APIRouter:
+    """What its operators do."""
+    router = APIRouter(tags=["node"])
 
     @router.post("/gpus/{gpu}/drain", summary="Let a GPU take no new work")
     async def drain(request: Request, gpu: str, reason: str = Body("drained by an operator", embed=True)) -> Any:

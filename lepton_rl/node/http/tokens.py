@@ -16,8 +16,8 @@ from pathlib import Path
 
 from lepton_rl.core.atomic import replacing
 from lepton_rl.errors import NodeError, nearest
+from lepton_rl.node.caller import Caller
 from lepton_rl.node.http.roles import check_role
-from lepton_rl.node.service import Caller
 
 _log = logging.getLogger(__name__)
 _PREFIX = "lepton"

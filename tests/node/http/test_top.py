@@ -28,8 +28,8 @@ def command(node: RunningNode, *words: str) -> "subprocess.CompletedProcess[str]
 @pytest.mark.parametrize("width", [80, 120])
 def test_one_frame_fits_the_screen_and_shows_what_there_is(node: RunningNode, width: int) -> None:
     long = node.submit("/bin/sleep", "300", gpus=4, requested_s=3600.0, name="[red]\x1b[2Jtrain" + "x" * 200)
+    node.wait_for(long, "running")  # first: the policy prefers the others
     late = [node.submit("/bin/sleep", "5", gpus=1, name=f"late-{number}") for number in range(3)]
-    node.wait_for(long, "running")
     node.over_socket("drain", gpu="3", reason="its fan is loud")
     done = command(node, "top", "--once", "--width", str(width))
     node.over_socket("resume", gpu="3")
