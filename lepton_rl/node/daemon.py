@@ -166,11 +166,10 @@ def run_daemon(setup: NodeSetup) -> None:
             _open_http(setup.http, setup.state_dir, service, watch, loop, open_things)
         housekeeping = loop.create_task(_keep_house(cluster, service, watch, server))
         open_things.callback(housekeeping.cancel)
-        if setup.sharing is None:
-            forgetting = loop.create_task(forget_daily(journal, setup.state_dir, setup.retention, cluster.clock.wall))
-            open_things.callback(forgetting.cancel)
-        else:
-            _log.info("ended jobs are kept: on a shared node the files of their runs are root's to remove")
+        forgetting = loop.create_task(
+            forget_daily(journal, setup.state_dir, setup.retention, cluster.clock.wall, starter)
+        )
+        open_things.callback(forgetting.cancel)
         if setup.feedback_s is not None:
             feedback = loop.create_task(_feed_back(service, setup.feedback_s))
             open_things.callback(feedback.cancel)

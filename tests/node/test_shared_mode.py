@@ -215,6 +215,26 @@ def test_jobs_outlive_the_launcher_and_wait_while_it_is_away(node: SharedDaemon)
     assert node.ask(BOB, "job", job=waiting)["run"] == 1  # it was not written down as started before
 
 
+def test_files_and_rows_of_jobs_that_ended_long_ago_are_forgotten(node: SharedDaemon) -> None:
+    job = node.submit(ADA, "echo out")
+    assert node.ask(ADA, "wait", job=job)["state"] == "done"
+    folder, config = node.place.state / "jobs" / str(job), node.config.read_text()
+    assert folder.exists()
+    node.kill()
+    node.config.write_text(config + "retention: {journal_days: 1.0e-6, logs_days: 1.0e-6}\n")  # a tenth of a second
+    node.start()
+    until(lambda: not folder.exists(), "its files' removal")
+
+    def forgotten() -> bool:
+        return job not in [entry["job"] for entry in node.ask(0, "queue", all=True)]
+
+    until(forgotten, "its row's removal")
+    assert sum(row["jobs"] for row in node.ask(0, "usage") if row["name"] == str(ADA)) >= 1
+    node.kill()
+    node.config.write_text(config)
+    node.start()
+
+
 def test_a_preempted_and_a_killed_supervisor_end_as_in_a_personal_node(node: SharedDaemon) -> None:
     job = node.submit(ADA, PATIENT)
     node.running(ADA, job)
