@@ -59,10 +59,13 @@ def submit(
         raise NodeError(f"--checkpoint-signal {checkpoint_signal!r} is not one of {', '.join(SIGNALS)}")
     if directory is not None and not directory.is_dir():
         raise NodeError(f"--cwd {directory}: there is no such folder")
+    umask = os.umask(0o077)  # there is no way to read it but to set another one
+    os.umask(umask)
     asked = {
         "argv": command,
         "cwd": str((directory or Path()).absolute()),
         "env": variables,
+        "umask": umask,
         "gpus": gpus,
         "gpu_memory_mib": None if memory is None else mebibytes(memory),
         "cpus": cpus,

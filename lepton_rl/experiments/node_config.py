@@ -34,7 +34,7 @@ class JobsConfig(Section):
     restart_cost_s: NotNegative = Field(60.0, description="what policies are told that a preemption costs")
     quantum_s: NotNegative = Field(0.0, description="a run is not preempted before it is this old")
     log_megabytes: float = Field(64.0, ge=0, le=1e6, description="of each of stdout and stderr; 0 is no limit")
-    umask: Umask = Field(0o022, description="of the jobs' files, as 0o077")
+    umask: Umask = Field(0o022, description="of the files of jobs that are submitted without one, as 0o077")
     rlimits: dict[str, tuple[int, int]] = Field(default_factory=dict, description="RLIMIT_NAME: [soft, hard]")
     mps_pipe_directory: str | None = Field(None, description="where NVIDIA's MPS has its pipes, as /tmp/nvidia-mps")
 

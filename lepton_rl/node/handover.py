@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import JobError
+from lepton_rl.node.jobs import MOST_UMASK
 from lepton_rl.node.paths import JOBS
 
 MOST_REQUEST_BYTES = 8 << 20
@@ -115,7 +116,9 @@ def read_json(folder: int, name: str, owner: int) -> dict[str, Any]:
 
 
 def check_request(found: dict[str, Any], uid: int) -> dict[str, Any]:
-    """Return what the daemon may decide of a job: command, folder, variables, times. All else in it counts for nothing.
+    """Return what the daemon may decide of a job: command, folder, variables, umask, times; all else is left out.
+
+    Without a umask of its own there is none in what is returned.
 
     Raises:
         JobError: something is missing or of the wrong kind, or it is not this user's.
@@ -143,8 +146,12 @@ def check_request(found: dict[str, Any], uid: int) -> dict[str, Any]:
         raise JobError("time_limit_s of the run is no time")
     if not isinstance(restartable, bool):
         raise JobError("restartable of the run is neither true nor false")
+    umask = found.get("umask")
+    if umask is not None and not (_is_whole(umask) and 0 <= umask <= MOST_UMASK):
+        raise JobError(f"umask of the run is no number from 0 to {MOST_UMASK:#o}")
+    sent = {} if umask is None else {"umask": umask}
     kept = {"time_limit_s": limit, "restartable": restartable}  # for a restore
-    return {"argv": argv, "cwd": cwd, "env": env, "checkpoint_signal": number, **graces, **kept}
+    return {"argv": argv, "cwd": cwd, "env": env, "checkpoint_signal": number, **graces, **sent, **kept}
 
 
 def check_limits(found: object) -> tuple[int | None, float | None, tuple[int, ...] | None]:

@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 
 from lepton_rl.errors import IllegalTransition, JobError
 
+MOST_UMASK = 0o777
+
 
 class JobState(StrEnum):
     """Where a job is; DONE, FAILED, CANCELLED and LOST are final."""
@@ -83,6 +85,7 @@ class JobRequest:
     checkpoint_signal: int = signal.SIGUSR1
     checkpoint_grace_s: float = 60.0
     stop_grace_s: float = 10.0
+    umask: int | None = None  # of its files; the node's default if None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,8 @@ def check_request(request: JobRequest) -> None:
         raise JobError(f"{request.gpu_milli / 1000:g} GPUs: ask for a whole number, or for a share below 1")
     if request.checkpoint_signal not in signal.valid_signals():
         raise JobError(f"checkpoint signal {request.checkpoint_signal}: there is no such signal")
+    if request.umask is not None and not 0 <= request.umask <= MOST_UMASK:
+        raise JobError(f"umask {request.umask:#o}: it must lie between 0 and {MOST_UMASK:#o}")
     _check_amounts(request)
 
 

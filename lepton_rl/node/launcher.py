@@ -12,9 +12,9 @@ reap    tells whether the supervisor of a run lives, and which processes of a de
         nothing of either, the run's control group is removed.
 remove  removes the folder of a run that has ended and of which no process is left, with all that is in it.
 
-A run is named by two numbers, never by a path. What holds for all jobs (umask, limits, size of logs, whose jobs run) is
-the launcher's own configuration. Supervisors outlive it: after a restart it knows them by their folders. Each refusal
-and each start is a line of its log.
+A run is named by two numbers, never by a path. What holds for all jobs (limits, size of logs, whose jobs run, the
+umask of those that name none) is the launcher's own configuration. Supervisors outlive it: after a restart it knows
+them by their folders. Each refusal, start and removal is a line of its log.
 """
 
 import json
@@ -155,7 +155,7 @@ class Launcher:
                 settings = rules.runs.for_supervisor()
                 identity = {"uid": uid, "gid": account.gid, "groups": list(account.groups)}
                 files = {"stdout": "stdout", "stderr": "stderr", "cgroups": group}
-                take_run(folder, rules.service_gid, {**asked, **settings, **identity, **files})
+                take_run(folder, rules.service_gid, {**settings, **asked, **identity, **files})
                 # By descriptor: the daemon could have put another folder under the name meanwhile.
                 with self._network.lifted() if self._network is not None else nullcontext():
                     pid, ready = spawn_supervisor(f"/proc/self/fd/{folder}", folder)

@@ -55,7 +55,7 @@ class LauncherStarter:
         limits = {
             "ram_mib": request.ram_mib, "cpus": request.cpus, "gpu_minors": None if minors is None else list(minors),
         }  # fmt: skip
-        folder.prepare(asked | {"uid": uid, "limits": limits})
+        folder.prepare(asked | {"uid": uid, "limits": limits, "umask": request.umask})
         try:
             answer, descriptors = self._call("start", job=run.job, run=run.run, uid=uid)
         except LauncherSilent:

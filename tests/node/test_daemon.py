@@ -71,6 +71,19 @@ def test_jobs_from_submission_to_their_ends(node: DaemonNode) -> None:
     assert node.job(good)["runs"][0]["gpu_uuids"] == [node.fake.uuid(0)]
 
 
+def test_a_job_has_the_umask_of_the_shell_that_submits_it(node: DaemonNode) -> None:
+    before = os.umask(0o027)
+    try:
+        job = node.submit("--", "sh", "-c", "umask")
+        assert os.umask(0o027) == 0o027, "asking for it has left it as it was"
+    finally:
+        os.umask(before)
+    with node.client() as client:  # as by HTTP: no umask is sent
+        other = client.call("submit", argv=["sh", "-c", "umask"], cwd="/", env={"PATH": os.environ["PATH"]})["job"]
+    node.node("wait", str(job), str(other))
+    assert [node.node("logs", str(number)) for number in (job, other)] == ["0027\n", "0022\n"]
+
+
 def test_logs_are_followed_until_the_job_ends(node: DaemonNode) -> None:
     os.mkfifo(node.folder / "fifo")
     job = node.submit("--", "sh", "-c", "echo one; read line < fifo; echo two")

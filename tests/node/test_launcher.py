@@ -143,6 +143,13 @@ def test_a_job_runs_as_its_user_and_the_daemon_reads_how_it_ended(shared: Shared
         assert shared.out(job, "stderr") == "to-stderr\n"
 
 
+def test_a_job_has_the_umask_it_was_submitted_with_else_the_launchers(shared: SharedNode) -> None:
+    job = shared.run_to_end(shell("umask", uid=ADA, umask=0o027))
+    assert shared.out(job) == "0027\n"
+    other = shared.run_to_end(shell("umask", uid=ADA))
+    assert shared.out(other) == "0077\n"
+
+
 def test_a_job_can_neither_forge_how_it_ended_nor_reach_what_is_others(shared: SharedNode) -> None:
     others = shared.start(shell(PATIENT, uid=BOB), ("GPU-b",))
     shared.wait_for_output(others, "ready")
@@ -526,6 +533,9 @@ def test_nobody_but_the_service_and_root_may_call(place: SharedPlace, launcher: 
         ({"checkpoint_signal": True}, "checkpoint_signal of the run is no signal"),
         ({"stop_grace_s": -1}, "stop_grace_s of the run is no time"),
         ({"checkpoint_grace_s": float("nan")}, "checkpoint_grace_s of the run is no time"),
+        ({"umask": 0o1000}, "umask of the run is no number from 0 to 0o777"),
+        ({"umask": "0o22"}, "umask of the run is no number from 0 to 0o777"),
+        ({"umask": True}, "umask of the run is no number from 0 to 0o777"),
         ({"uid": True}, f"the run is not recorded as one of user {ADA}"),
     ],
 )
@@ -535,7 +545,7 @@ def test_what_the_daemon_asks_of_a_run_is_checked(changes: dict[str, Any], sente
 
 
 def test_what_is_not_the_daemons_to_decide_counts_for_nothing() -> None:
-    more = {"stdout": "/etc/passwd", "gid": 0, "groups": [0], "rlimits": {}, "umask": 0, "cgroups": ["/"]}
+    more = {"stdout": "/etc/passwd", "gid": 0, "groups": [0], "rlimits": {}, "cgroups": ["/"]}
     assert not check_request(REQUEST | more, ADA).keys() & more.keys()
 
 

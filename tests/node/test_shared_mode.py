@@ -49,9 +49,12 @@ def test_each_job_runs_as_the_user_who_submitted_it(node: SharedDaemon) -> None:
     script = "id -u; id -g; id -G; umask; pwd; echo mine > made; ls -l /proc/self/fd | grep -c / "
     job = node.does(ADA, "submit", "--cwd", str(home), "--", "sh", "-c", script).strip()
     assert node.does(ADA, "wait", job) == f"job {job}: done\n"
-    assert node.does(ADA, "logs", job).splitlines()[:5] == [str(ADA), str(ADA), str(ADA), "0077", str(home)]
+    assert node.does(ADA, "logs", job).splitlines()[:5] == [str(ADA), str(ADA), str(ADA), "0022", str(home)]
     made = (home / "made").stat()
-    assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (ADA, ADA, 0o600)
+    assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (ADA, ADA, 0o644)
+    plain = node.submit(ADA, "umask")  # sent without one: the launcher's
+    assert node.ask(ADA, "wait", job=plain)["state"] == "done"
+    assert node.does(ADA, "logs", str(plain)) == "0077\n"
     its = node.submit(BOB, "cat made", cwd=str(home))
     reason = f"the working directory {home} cannot be entered: Permission denied"
     assert node.run(BOB, "wait", str(its))[:2] == (1, f"job {its}: failed: {reason}\n")
