@@ -30,7 +30,7 @@ COMMAND_WORDS, WORD_LENGTH = 20, 200
 """Of a command, in listings; `job` has all of it."""
 _ASKED = (
     "cwd", "gpu_memory_mib", "cpus", "ram_mib", "compute_intensity", "time_sensitivity", "restartable",
-    "checkpoint_signal", "checkpoint_grace_s", "stop_grace_s",
+    "checkpoint_signal", "checkpoint_grace_s", "stop_grace_s", "umask",
 )  # fmt: skip
 
 
