@@ -10,7 +10,7 @@ import typer
 from lepton_rl.cli.options import Overwrite
 from lepton_rl.cli.printing import announce_compilation, note
 from lepton_rl.cli.quantities import share
-from lepton_rl.errors import NodeError
+from lepton_rl.errors import NodeError, counted
 
 if TYPE_CHECKING:
     from lepton_rl.node.client import NodeClient
@@ -170,7 +170,8 @@ def restore(
         found = put_back(file, folder / JOURNAL, folder, time.time())
     else:
         found = restore_encrypted(file, folder / JOURNAL, folder, time.time(), passphrase)
-    typer.echo(f"{found.jobs} jobs as they were in the copy")
+    were = "it was" if found.jobs == 1 else "they were"
+    typer.echo(f"{counted(found.jobs, 'job')} as {were} in the copy")
     for jobs, what in ((found.submitted_since, "submitted"), (found.run_since, "run")):
         if jobs:
             typer.echo(f"{what} since, and found by their folders: {', '.join(map(str, jobs))}")

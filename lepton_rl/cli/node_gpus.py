@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lepton_rl.cli.decision_words import gpus_named
 from lepton_rl.cli.node import Json, State, announce, app, connect, state_folder
 from lepton_rl.cli.printing import note, print_json
 from lepton_rl.cli.quantities import ago, moment, seconds
@@ -147,7 +148,7 @@ def telemetry(
 
 def _reservation(found: dict[str, Any]) -> str:
     numbers = found["numbers"]
-    gpus = f"GPU{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}" if numbers else "no GPU of this node"
+    gpus = gpus_named(numbers) if numbers else "no GPU of this node"
     begin, end = (
         time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found[name])) for name in ("begin_time", "end_time")
     )

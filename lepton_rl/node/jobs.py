@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
 
-from lepton_rl.errors import IllegalTransition, JobError
+from lepton_rl.errors import IllegalTransition, JobError, counted
 
 MOST_UMASK = 0o777
 
@@ -158,11 +158,11 @@ class RunEnd:
 def in_words(request: JobRequest) -> str:
     """Return what a job asks for of a node: "2 GPUs, 20 GiB of memory on each, 8 CPU cores"."""
     gpus = request.gpu_milli / 1000
-    parts = [f"{gpus:g} GPU{'s' if gpus > 1 else ''}"]
+    parts = [counted(gpus, "GPU")]
     if request.gpu_memory_mib is not None:
         parts.append(f"{request.gpu_memory_mib / 1024:g} GiB of GPU memory{' on each' if gpus > 1 else ''}")
     if request.cpus is not None:
-        parts.append(f"{request.cpus:g} CPU core{'s' if request.cpus != 1 else ''}")
+        parts.append(counted(request.cpus, "CPU core"))
     if request.ram_mib is not None:
         parts.append(f"{request.ram_mib / 1024:g} GiB of the machine's memory")
     return ", ".join(parts)

@@ -156,7 +156,10 @@ def test_status_usage_telemetry_decisions_audit_and_verify(node: DaemonNode) -> 
     until(lambda: len(readings(node)) > 0, "the first batch of readings")
     assert {row["uuid"] for row in readings(node)} == {node.fake.uuid(gpu) for gpu in range(4)}
     assert len(node.node("telemetry", "--since", "5m").splitlines()) == 5
-    assert f"Start(job={job}" in node.node("decisions")
+    assert " fcfs (" in (said := node.node("decisions"))
+    assert f"µs): job {job} (sleep) starts on GPU 0\n" in said
+    (decision,) = json.loads(node.node("decisions", "--json"))
+    assert decision["detail"]["actions"] == [f"Start(job={job}, gpus=(0,))"]
     assert [entry["verb"] for entry in json.loads(node.node("audit"))] == ["submit"]
     assert node.node("verify").count(": available") == 4
     made = node.node("reserve", "1", "--begin", "+1h", "--for", "1h", "--reason", "demo")
@@ -215,7 +218,7 @@ def test_a_backup_is_restored_and_nothing_runs_twice(node: DaemonNode) -> None:
     node.node("stop")
     said = node.command("node", "restore", "copy.sqlite3")
     assert said.stdout.splitlines() == [
-        "1 jobs as they were in the copy",
+        "1 job as it was in the copy",
         f"submitted since, and found by their folders: {second}",
     ]
     assert "replaced1" in said.stderr

@@ -382,7 +382,7 @@ def test_a_socket_in_use_is_left_alone_and_a_stale_one_is_taken(served: Served, 
         ),
         (
             b'{"id": 1, "verb": "submit", "argv": ["a"], "cwd": "/", "cpus": 100000}\n',
-            "no GPU of this node can ever run a job that asks for 1 GPU, 100000 CPU cores; it has 1 x 4 A100",
+            "no GPU of this node can ever run a job that asks for 1 GPU, 100,000 CPU cores; it has 1 x 4 A100",
         ),
         (b'{"id": 1, "verb": "job", "jbo": 3}\n', "job: job: is missing"),
         (b'{"id": 1, "verb": "job", "job": "3"}\n', "job: job: must be a whole number, not '3'"),
