@@ -14,7 +14,7 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.actions import Action, Start
 from lepton_rl.core.policy import Policy
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.errors import LeptonError
+from lepton_rl.errors import LeptonError, counted
 
 _log = logging.getLogger(__name__)
 _KEPT = 1000
@@ -169,10 +169,12 @@ def of_canary(job: int, share: float) -> bool:
 def _told(sentence: str, kind: str, names: tuple[str, str], record: TrialRecord) -> dict[str, Any]:
     counts = {name: record.counts[name] for name in ("decisions", "same", "failed", "illegal", "started")}
     wrong = counts["failed"] + counts["illegal"]
-    counted = f"{counts['decisions']} decisions, {counts['same']} as {names[0]}'s would be, {wrong} not possible"
+    compared = (
+        f"{counted(counts['decisions'], 'decision')}, {counts['same']} as {names[0]}'s would be, {wrong} not possible"
+    )
     return {
         "kind": kind, "policy": names[1], "acting": names[0], "counts": counts, "examples": list(record.examples),
-        "text": f"{sentence}: {counted}",
+        "text": f"{sentence}: {compared}",
     }  # fmt: skip
 
 
