@@ -69,7 +69,8 @@ class NodeSetup:
         job_mapping_dir: where dcgm-exporter looks for the jobs on each GPU; None writes nothing.
         http: where to listen for HTTP; None does not.
         about: what `status` says beside.
-        policy_spec: the policy as `make_policy` takes it, for a replay.
+        policy_spec: the policy as `make_policy` takes it, for a replay and for the next daemon.
+        configured_spec: the one that a configuration file names, the same; None where none does.
         trial_spec: the one on trial, if any, the same.
         canary_share: of the jobs that it has; None for a shadow.
         feedback_rules: bounds of the result feedback.
@@ -97,6 +98,7 @@ class NodeSetup:
     http: HttpRules | None = None
     about: dict[str, Any] = field(default_factory=dict)
     policy_spec: Any = None
+    configured_spec: Any = None
     trial_spec: Any = None
     canary_share: float | None = None
     feedback_rules: FeedbackRules = field(default_factory=FeedbackRules)
@@ -132,7 +134,6 @@ def run_daemon(setup: NodeSetup) -> None:
         loop = asyncio.new_event_loop()
         open_things.callback(loop.close)
         seen: list[NodeCluster] = []
-        write_about(setup, hardware)
         history = open_things.enter_context(History(setup.state_dir / HISTORY))
         telemetry = open_things.enter_context(Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen)))
         starter = _starter(setup, journal)
@@ -173,7 +174,8 @@ def run_daemon(setup: NodeSetup) -> None:
         if setup.feedback_s is not None:
             feedback = loop.create_task(_feed_back(service, setup.feedback_s))
             open_things.callback(feedback.cancel)
-        promotion.take_up()  # last: a daemon that does not come up leaves the feedback to its predecessor
+        promotion.take_up()  # late: a daemon that does not come up leaves the feedback to its predecessor,
+        write_about(setup, hardware)  # and what decides here, too
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, cluster.close)
         _log.info("node of %s under %s; fallback %s", hardware.cluster, *setup.names)
@@ -241,6 +243,7 @@ def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
         "cluster": describe_cluster(hardware.cluster),
         "gpus": list(hardware.uuids),
         **trial,
+        "configured": setup.configured_spec,
         "placement": setup.rules.placement.name.lower(),
         "default_time_s": setup.rules.default_time_s,
         "socket": str(setup.socket),
