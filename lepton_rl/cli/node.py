@@ -66,7 +66,9 @@ def connect(state: Path | None, timeout_s: float | None = 30.0) -> "NodeClient":
 
 @app.command()
 def start(
-    policy: Annotated[str | None, typer.Option(help="Name of a policy, or path of a bundle.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Name of a policy, or path of a bundle; what decided here last if left out.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of the node; see configs/node.")] = None,
     shadow: Annotated[str | None, typer.Option(help="Another policy: it decides too, and that is compared.")] = None,
     canary: Annotated[str | None, typer.Option(help="The share of jobs that --shadow decides on, as 10%.")] = None,
@@ -78,11 +80,17 @@ def start(
 
     Example: lepton-rl node start --policy saf
     """
-    from lepton_rl.experiments.deploy import node_setup, read_node_config
+    from lepton_rl.experiments.deploy import deployed_before, node_setup, read_node_config
     from lepton_rl.node.start import run_here
 
     canary_share = None if canary is None else share(canary)
-    setup = node_setup(read_node_config(config), policy, state, http, trial=shadow, canary_share=canary_share)
+    wanted = read_node_config(config)
+    before = deployed_before(wanted, state) if policy is None else None
+    acting = before if policy is None else policy
+    setup = node_setup(wanted, acting, state, http, trial=shadow, canary_share=canary_share)
+    if before is not None:
+        name = before if isinstance(before, str) else before["name"]
+        note(f"{name} decides, as it was deployed here last; --policy names another one")
     if foreground:
         run_here(setup)
         return

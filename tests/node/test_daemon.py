@@ -384,6 +384,29 @@ def test_deploy_says_what_it_would_do_and_does_it_when_told(idle: DaemonNode) ->
     assert idle.command("node", "wait", str(job)).stdout == f"job {job}: failed: ended with exit code 5\n"
 
 
+def test_the_next_daemon_goes_on_under_what_was_deployed(idle: DaemonNode) -> None:
+    place = bundle(idle.folder / "mine")
+    idle.start()  # whose file names fcfs
+    assert idle.process("deploy", "mine", "--config", str(idle.config), "--live").returncode == 0
+    idle.kill()
+    started = idle.command("node", "start", "--config", str(idle.config))
+    assert f"{place} decides, as it was deployed here last; --policy names another one" in started.stderr.splitlines()
+    assert idle.status()["policy"] == "mine"
+    idle.node("stop")
+    place.rename(idle.folder / "elsewhere")
+    said = idle.refused("node", "start")
+    assert said.startswith(
+        f"the bundle {place} was deployed here last and is gone: put it back, or name it, or another"
+    )
+    idle.node("start", "--policy", "sjf")
+    assert idle.status()["policy"] == "sjf"
+    idle.node("stop")
+    idle.config.write_text("policy: saf\n")  # the later word
+    started = idle.command("node", "start", "--config", str(idle.config))
+    assert "deployed" not in started.stderr
+    assert idle.status()["policy"] == "saf"
+
+
 def test_a_bundle_that_does_not_fit_leaves_the_daemon_that_runs(node: DaemonNode) -> None:
     before = node.status()["pid"]
     assert "cannot read" in node.refused("deploy", str(bundle(node.folder / "bundle", nodes=2)), "--live")
