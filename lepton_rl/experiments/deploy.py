@@ -16,7 +16,14 @@ from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, NvmlDevices, ReplayDevices
 from lepton_rl.errors import ConfigError, LeptonError, counted
 from lepton_rl.experiments.loader import load
-from lepton_rl.experiments.node_config import HttpConfig, JobsConfig, NodeConfig, PolicySpec, PowerConfig
+from lepton_rl.experiments.node_config import (
+    HttpConfig,
+    JobsConfig,
+    NodeConfig,
+    PolicySpec,
+    PowerConfig,
+    ThroughputConfig,
+)
 from lepton_rl.experiments.sharing import run_settings, sharing_of, state_folder_of, user_id
 from lepton_rl.node.alerts import AlertRules
 from lepton_rl.node.cluster import NodeRules, PowerControl
@@ -30,6 +37,7 @@ from lepton_rl.node.power import DryPower, OwnPower, PowerLeases
 from lepton_rl.node.power_helper import HelperPower, check_helper
 from lepton_rl.node.promotion import Weighted
 from lepton_rl.node.retention import RetentionRules
+from lepton_rl.node.throughput import READY_COMMAND, ThroughputRules
 from lepton_rl.node.trial import Canary, Shadow
 from lepton_rl.simulator.scores import PREEMPTIVE_ORDERS
 
@@ -97,7 +105,7 @@ def node_setup(
         names=(name, policy_name(fallback)),
         open_devices=lambda: open_devices(config),
         check=lambda hardware: [sentence for each in decide for sentence in check_policy(each, hardware)],
-        rules=_rules(config.jobs),
+        rules=_rules(config.jobs, config.acceptance.throughput),
         guard=GuardRules(**guard.model_dump()),
         runs=run_settings(config.jobs),
         operators=frozenset(user_id("operators", name) for name in config.operators),
@@ -152,10 +160,15 @@ def _configured(config: NodeConfig) -> PolicySpec | None:
     return named
 
 
-def _rules(jobs: JobsConfig) -> NodeRules:
+def _rules(jobs: JobsConfig, throughput: ThroughputConfig | None) -> NodeRules:
     placement = Placement[jobs.placement.upper()]
     limited = jobs.time_limit == "requested"
-    return NodeRules(placement, jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s, limited)
+    measured = None
+    if throughput is not None:
+        measured = ThroughputRules(
+            throughput.least_tflops, throughput.command or READY_COMMAND, limit_s=throughput.limit_s
+        )
+    return NodeRules(placement, jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s, limited, measured)
 
 
 _QUANTITIES = {

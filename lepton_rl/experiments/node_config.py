@@ -66,6 +66,22 @@ class PowerConfig(Section):
     lease_s: float = Field(60.0, ge=5, le=86_400, description="seconds without a renewal after which they are undone")
 
 
+class ThroughputConfig(Section):
+    """What a GPU must compute before it takes work."""
+
+    least_tflops: NotNegative = Field(description="TFLOP/s that the command must print")
+    command: tuple[str, ...] | None = Field(
+        None, min_length=1, description="prints one number; matrix products in torch if left out"
+    )
+    limit_s: Positive = Field(120.0, description="seconds after which the command has failed")
+
+
+class AcceptanceConfig(Section):
+    """What a GPU must show before it takes work, beside its memory, power range and errors."""
+
+    throughput: ThroughputConfig | None = Field(None, description="a short run on that GPU alone; none if left out")
+
+
 class FeedbackConfig(Section):
     """Bounds of what results may change."""
 
@@ -158,6 +174,7 @@ class NodeConfig(Section):
     jobs: JobsConfig = Field(default_factory=JobsConfig)
     guard: GuardConfig = Field(default_factory=GuardConfig)
     power: PowerConfig = Field(default_factory=PowerConfig)
+    acceptance: AcceptanceConfig = Field(default_factory=AcceptanceConfig)
     feedback: FeedbackConfig = Field(default_factory=FeedbackConfig)
     devices: DevicesConfig = Field(default_factory=DevicesConfig)
     http: HttpConfig = Field(default_factory=HttpConfig)

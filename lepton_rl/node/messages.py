@@ -135,10 +135,11 @@ class Resume(Message):
 
 
 class Verify(Message):
-    """Accept GPUs anew."""
+    """Accept GPUs anew; with `throughput` they are measured for that, which takes a while."""
 
     changes = True
     operators_only = True
+    throughput: bool = False
 
 
 class Reserve(Message):
