@@ -36,6 +36,7 @@ from lepton_rl.node.reservations import (
     windows,
 )
 from lepton_rl.node.runs import Runs
+from lepton_rl.node.throughput import ThroughputRules
 from lepton_rl.node.time_limits import TimeLimits, over_limit
 from lepton_rl.node.view import GpuView, JobRows, RunningJob, Views
 
@@ -73,6 +74,7 @@ class NodeRules:
         quantum: seconds for which a run cannot be preempted.
         default_time_s: what a job without a requested time counts as asking for.
         limit_requested: whether a job may run no longer than it asks for, where it names no limit of its own.
+        throughput: what a GPU must compute before it takes work; None asks for nothing.
         timer_s: seconds after which waiting jobs are decided on again although nothing happened.
     """
 
@@ -81,6 +83,7 @@ class NodeRules:
     quantum: float = 0.0
     default_time_s: float = 86_400.0
     limit_requested: bool = False
+    throughput: ThroughputRules | None = None
     timer_s: float = 30.0
 
 
@@ -137,7 +140,7 @@ class NodeCluster:
         self._decided_at = -float("inf")
         self._due = asyncio.Event()
         self._closing = False
-        self.gpus = GpuWatch(hardware, journal, telemetry, self.clock, self._holding)
+        self.gpus = GpuWatch(hardware, journal, telemetry, self.clock, self._holding, self.rules.throughput)
         self._limits = TimeLimits(runs, self.clock)
         self._recall_jobs()
         self.loop.add_reader(runs.fileno(), self._on_runs)
@@ -194,9 +197,9 @@ class NodeCluster:
         self.gpus.resume(uuid)
         self.look()
 
-    def verify(self) -> None:
-        """Let all GPUs on which nothing runs pass their acceptance once more."""
-        self.gpus.verify()
+    def verify(self, *, throughput: bool = False) -> None:
+        """Let all GPUs on which nothing runs pass their acceptance once more, with `throughput` be measured too."""
+        self.gpus.verify(throughput=throughput)
         self.look()
 
     def decide(self) -> None:
@@ -213,6 +216,7 @@ class NodeCluster:
         """Let go of the loop, once `advance` has returned False."""
         self._ticking.cancel()
         self.loop.run_until_complete(asyncio.gather(self._ticking, return_exceptions=True))
+        self.gpus.close()
         with suppress(JournalError):
             self.gpus.write_use()
         self.loop.remove_reader(self.runs.fileno())

@@ -345,7 +345,7 @@ class Service:
         return {"gpu": uuid, "state": status.state, "reason": status.reason}
 
     def _verify(self, caller: Caller, message: m.Verify) -> list[dict[str, Any]]:
-        self._cluster.verify()
+        self._cluster.verify(throughput=message.throughput)
         return [asdict(self._cluster.gpu_of(uuid)) for uuid in self._cluster.hardware.uuids]
 
     def _reserve(self, caller: Caller, message: m.Reserve) -> dict[str, Any]:
