@@ -16,8 +16,6 @@ from lepton_rl.node.reservations import reasons
 from lepton_rl.node.throughput import Measurement, ThroughputRules, end_left
 
 _log = logging.getLogger(__name__)
-MEASURED_AGE_S = 1.0
-"""A measurement begins where the processes on its GPU were listed less than this ago."""
 
 
 class GpuWatch:
@@ -45,6 +43,7 @@ class GpuWatch:
         self._holding = holding
         self._throughput = throughput
         self._measurement: Measurement | None = None
+        self._asked_at: float | None = None  # for the processes on the next GPU to be measured, monotonic seconds
         self._lifecycle = _recalled(hardware, journal, measures=throughput is not None)
         self._unwritten: dict[str, GpuStatus] = {}
         self._ownership = Ownership(journal.node_id)
@@ -143,14 +142,18 @@ class GpuWatch:
                 self._journal.set_run_usage(run.job, run.run, round(use.energy_mj), use.peak_memory_mib)
 
     def _begin_measurement(self) -> None:
-        """Measure a GPU that has to be, where nothing is on it by what is known now: one at a time."""
+        """Measure a GPU that has to be, one at a time, where nothing is on it by a list of processes made for this."""
         waiting = self._lifecycle.to_measure()
         if self._throughput is None or self._measurement is not None or not waiting:
+            self._asked_at = None
             return
-        uuid = waiting[0]
-        if not self.processes_are_newer([uuid], MEASURED_AGE_S):
+        uuid, now = waiting[0], self._clock.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
             self._telemetry.wake()
+        if not self.processes_are_newer([uuid], now - self._asked_at):
             return
+        self._asked_at = None
         self._lifecycle.measure(uuid)
         self._measurement = Measurement(self._throughput, uuid, self._journal.node_id, self._clock.monotonic)
 

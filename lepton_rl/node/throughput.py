@@ -108,7 +108,7 @@ class Measurement:
             return self._late()
         if code:
             how = f"exit code {code}" if code > 0 else f"signal {-code}"
-            last = self._complained.last_line()
+            last = self._complained.last_line().removeprefix("error: ")
             return f"its throughput run failed with {how}{f': {last}' if last else ''}"
         said = self._said.last_line()
         try:
