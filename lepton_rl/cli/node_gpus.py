@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from lepton_rl.cli.decision_words import gpus_named
 from lepton_rl.cli.node import Json, State, announce, app, connect, state_folder
 from lepton_rl.cli.printing import note, print_json
 from lepton_rl.cli.quantities import ago, moment, seconds
@@ -160,6 +159,8 @@ def telemetry(
 
 
 def _reservation(found: dict[str, Any]) -> str:
+    from lepton_rl.cli.decision_words import gpus_named
+
     numbers = found["numbers"]
     gpus = gpus_named(numbers) if numbers else "no GPU of this node"
     begin, end = (
