@@ -88,13 +88,16 @@ def start(
     before = deployed_before(wanted, state) if policy is None else None
     acting = before if policy is None else policy
     setup = node_setup(wanted, acting, state, http, trial=shadow, canary_share=canary_share)
-    if before is not None:
-        name = before if isinstance(before, str) else before["name"]
-        note(f"{name} decides, as it was deployed here last; --policy names another one")
+    name = before["name"] if isinstance(before, dict) else before
+    why = [] if name is None else [f"{name} decides, as it was deployed here last; --policy names another one"]
     if foreground:
+        for sentence in why:
+            note(sentence)
         run_here(setup)
         return
     launch(setup, policy, config, {"--shadow": shadow, "--canary": canary})
+    for sentence in why:  # not ahead of what may be in the way of a start
+        note(sentence)
 
 
 def launch(
