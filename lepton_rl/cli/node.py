@@ -10,7 +10,7 @@ import typer
 from lepton_rl.cli.options import Overwrite
 from lepton_rl.cli.printing import announce_compilation, note
 from lepton_rl.cli.quantities import share
-from lepton_rl.errors import NodeError
+from lepton_rl.errors import NodeError, counted
 
 if TYPE_CHECKING:
     from lepton_rl.node.client import NodeClient
@@ -66,7 +66,9 @@ def connect(state: Path | None, timeout_s: float | None = 30.0) -> "NodeClient":
 
 @app.command()
 def start(
-    policy: Annotated[str | None, typer.Option(help="Name of a policy, or path of a bundle.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Name of a policy, or path of a bundle; what decided here last if left out.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of the node; see configs/node.")] = None,
     shadow: Annotated[str | None, typer.Option(help="Another policy: it decides too, and that is compared.")] = None,
     canary: Annotated[str | None, typer.Option(help="The share of jobs that --shadow decides on, as 10%.")] = None,
@@ -78,15 +80,24 @@ def start(
 
     Example: lepton-rl node start --policy saf
     """
-    from lepton_rl.experiments.deploy import node_setup, read_node_config
+    from lepton_rl.experiments.deploy import deployed_before, node_setup, read_node_config
     from lepton_rl.node.start import run_here
 
     canary_share = None if canary is None else share(canary)
-    setup = node_setup(read_node_config(config), policy, state, http, trial=shadow, canary_share=canary_share)
+    wanted = read_node_config(config)
+    before = deployed_before(wanted, state) if policy is None else None
+    acting = before if policy is None else policy
+    setup = node_setup(wanted, acting, state, http, trial=shadow, canary_share=canary_share)
+    name = before["name"] if isinstance(before, dict) else before
+    why = [] if name is None else [f"{name} decides, as it was deployed here last; --policy names another one"]
     if foreground:
+        for sentence in why:
+            note(sentence)
         run_here(setup)
         return
     launch(setup, policy, config, {"--shadow": shadow, "--canary": canary})
+    for sentence in why:  # not ahead of what may be in the way of a start
+        note(sentence)
 
 
 def launch(
@@ -170,7 +181,8 @@ def restore(
         found = put_back(file, folder / JOURNAL, folder, time.time())
     else:
         found = restore_encrypted(file, folder / JOURNAL, folder, time.time(), passphrase)
-    typer.echo(f"{found.jobs} jobs as they were in the copy")
+    were = "it was" if found.jobs == 1 else "they were"
+    typer.echo(f"{counted(found.jobs, 'job')} as {were} in the copy")
     for jobs, what in ((found.submitted_since, "submitted"), (found.run_since, "run")):
         if jobs:
             typer.echo(f"{what} since, and found by their folders: {', '.join(map(str, jobs))}")

@@ -10,6 +10,8 @@ from lepton_rl.cli.printing import note, print_json
 from lepton_rl.cli.quantities import ago, moment, seconds
 from lepton_rl.node.printable import printable
 
+_LOOK_S = 0.5  # between two looks at what is being measured
+
 
 @app.command()
 def status(state: State = None, json: Json = False) -> None:
@@ -74,14 +76,25 @@ def resume(gpu: Annotated[str, typer.Argument(help="Number or UUID.")], state: S
 
 
 @app.command()
-def verify(state: State = None) -> None:
-    """Accept the GPUs anew: model, memory, power range, memory errors.
+def verify(
+    throughput: Annotated[
+        bool, typer.Option("--throughput", help="Measure too what they compute, those on which nothing runs.")
+    ] = False,
+    state: State = None,
+) -> None:
+    """Accept the GPUs anew: model, memory, power range, memory errors, and with --throughput what they compute.
 
-    Example: lepton-rl node verify
+    Example: lepton-rl node verify --throughput
     """
+    from lepton_rl.node.lifecycle import TO_MEASURE
+
     with connect(state) as client:
-        for gpu in client.call("verify"):
-            typer.echo(f"{gpu['uuid']}: {gpu['state']}{': ' + gpu['reason'] if gpu['reason'] else ''}")
+        found = client.call("verify", throughput=throughput)
+        while throughput and any(gpu["reason"] == TO_MEASURE for gpu in found):
+            time.sleep(_LOOK_S)
+            found = client.call("status")["gpus"]
+    for gpu in found:
+        typer.echo(f"{gpu['uuid']}: {gpu['state']}{': ' + gpu['reason'] if gpu['reason'] else ''}")
 
 
 @app.command()
@@ -146,8 +159,10 @@ def telemetry(
 
 
 def _reservation(found: dict[str, Any]) -> str:
+    from lepton_rl.cli.decision_words import gpus_named
+
     numbers = found["numbers"]
-    gpus = f"GPU{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}" if numbers else "no GPU of this node"
+    gpus = gpus_named(numbers) if numbers else "no GPU of this node"
     begin, end = (
         time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found[name])) for name in ("begin_time", "end_time")
     )

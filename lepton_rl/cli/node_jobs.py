@@ -11,7 +11,7 @@ import typer
 from lepton_rl.cli.node import Json, State, app, connect
 from lepton_rl.cli.printing import print_json
 from lepton_rl.cli.quantities import ago, mebibytes, moment, seconds
-from lepton_rl.errors import NodeError
+from lepton_rl.errors import NodeError, counted
 from lepton_rl.node.durations import lasting
 from lepton_rl.node.printable import printable
 
@@ -59,10 +59,13 @@ def submit(
         raise NodeError(f"--checkpoint-signal {checkpoint_signal!r} is not one of {', '.join(SIGNALS)}")
     if directory is not None and not directory.is_dir():
         raise NodeError(f"--cwd {directory}: there is no such folder")
+    umask = os.umask(0o077)  # there is no way to read it but to set another one
+    os.umask(umask)
     asked = {
         "argv": command,
         "cwd": str((directory or Path()).absolute()),
         "env": variables,
+        "umask": umask,
         "gpus": gpus,
         "gpu_memory_mib": None if memory is None else mebibytes(memory),
         "cpus": cpus,
@@ -195,11 +198,12 @@ def explain(number: JobNumber, state: State = None, json: Json = False) -> None:
     if "starts_when" in found:
         typer.echo(f"it fits when {found['starts_when']}")
     for end in found.get("ends", ()):
-        typer.echo(f"  job {end['job']} frees {end['gpus']:g} GPUs in about {lasting(end['in_s'])}")
+        typer.echo(f"  job {end['job']} frees {counted(end['gpus'], 'GPU')} in about {lasting(end['in_s'])}")
     for line in found.get("unavailable", ()):
         typer.echo(line)
     if "ahead" in found:
-        typer.echo(f"{found['ahead']} jobs were submitted before it; {found['policy']} decides")
+        were = "was" if found["ahead"] == 1 else "were"
+        typer.echo(f"{counted(found['ahead'], 'job')} {were} submitted before it; {found['policy']} decides")
     if "score" in found:
         score = "none yet: it is not looked at" if found["score"] is None else f"{found['score']:.4g}"
         typer.echo(f"its score is {score} ({found['score_is']}): rank {found['rank']} of {found['waiting']}")

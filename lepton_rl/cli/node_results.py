@@ -1,6 +1,5 @@
 """`lepton-rl node`: what became of it all, and the way back to the simulator."""
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from lepton_rl.cli.node import Json, State, app, connect, state_folder
 from lepton_rl.cli.options import Overwrite, output_option
 from lepton_rl.cli.printing import note, print_json
 from lepton_rl.cli.quantities import ago
-from lepton_rl.errors import NodeError
+from lepton_rl.errors import NodeError, counted
 
 
 @app.command()
@@ -45,16 +44,20 @@ def decisions(
 
     Example: lepton-rl node decisions --last 5
     """
+    from lepton_rl.cli.decision_words import decision_line
+
     with connect(state) as client:
         found = client.call("decisions", last=last)
-    if json:
-        print_json(found)
-        return
+        if json:
+            print_json(found)
+            return
+        # What has ended before the first of them is in none.
+        jobs = client.call("queue", since=min(decision["time"] for decision in found)) if found else []
+    names = {job["job"]: job["name"] for job in jobs}
     for decision in found:
-        when = time.strftime("%m-%d %H:%M:%S", time.localtime(decision["time"]))
-        why = f"  fallback: {decision['fallback_reason']}" if decision["fallback_reason"] else ""
-        acts = "; ".join(decision["detail"]["actions"]) or "nothing"
-        typer.echo(f"{when} {decision['detail']['by']} ({decision['decision_s'] * 1e6:.0f} µs): {acts}{why}")
+        typer.echo(decision_line(decision, names))
+    if not found:
+        note("nothing was decided yet")
 
 
 @app.command()
@@ -99,7 +102,7 @@ def export(
         history.trace.save(out)
     for loss in history.trace.losses:
         note(loss)
-    note(f"{len(history.trace)} jobs, written: {out}")
+    note(f"{counted(len(history.trace), 'job')}, written: {out}")
 
 
 @app.command()
@@ -124,7 +127,8 @@ def replay(
     if json:
         print_json({"policy": found.policy, "jobs": jobs, "start_delay_s": found.start_delay, "rows": rows})
         return
-    typer.echo(f"{jobs} jobs on {found.cluster}, simulated under {found.policy}, {found.start_delay:.3f} s to a start")
+    ran = f"{counted(jobs, 'job')} on {found.cluster}"
+    typer.echo(f"{ran}, simulated under {found.policy}, {found.start_delay:.3f} s to a start")
     typer.echo(f"{'':<36} {'node':>12} {'simulated':>12} {'difference':>12}")
     for name, row in rows.items():
         cells = ("-" if value is None else f"{value:,.3f}" for value in row.values())
@@ -163,7 +167,7 @@ def compare(
     if json:
         print_json(found)
         return
-    typer.echo(f"{found['jobs']} jobs, simulated; means with 95 % intervals")
+    typer.echo(f"{counted(found['jobs'], 'job')}, simulated; means with 95 % intervals")
     for name, figures in found["simulated"].items():
         slowdown, wait = _interval(figures["mean_slowdown"]), _interval(figures["mean_wait_s"])
         typer.echo(f"{name:<24} slowdown {slowdown}, wait {wait} s")
@@ -172,7 +176,8 @@ def compare(
     typer.echo(f"{'second minus first':<24} slowdown {slowdown}, wait {wait} s")
     for name, figures in found.get("canary", {}).items():
         slowdown, wait = _interval(figures["mean_slowdown"]), _interval(figures["mean_wait_s"])
-        typer.echo(f"{name + ', as it ran':<24} slowdown {slowdown}, wait {wait} s, {figures['jobs']} jobs")
+        ran = counted(figures["jobs"], "job")
+        typer.echo(f"{name + ', as it ran':<24} slowdown {slowdown}, wait {wait} s, {ran}")
 
 
 def _interval(value: dict[str, float | None]) -> str:

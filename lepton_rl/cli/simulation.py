@@ -64,6 +64,10 @@ def simulate(
     ] = 0.0,
     migration_cost: Annotated[float, typer.Option(min=0, help="Seconds that a migration adds.")] = 0.0,
     quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted or migrated.")] = 0.0,
+    start_delay: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds from a decision to the start of its job, as `node replay` prints them."),
+    ] = 0.0,
     format: Format = None,
     strict: Strict = False,
     overwrite: Overwrite = False,
@@ -102,7 +106,9 @@ def simulate(
         jobs = read_workload(trace, limit, format, requested, seed)
         timing = Timing(preemption_cost, quantum, migration_cost=migration_cost)
         built = built_cluster(machine, jobs, trace, cluster)
-        simulation = run(jobs, built, chosen, strict=strict, timing=timing, recorded=report is not None)
+        simulation = run(
+            jobs, built, chosen, strict=strict, timing=timing, recorded=report is not None, start_delay=start_delay
+        )
     if jobs_out is not None:
         simulation.write_jobs(jobs_out)
     page = _write_report([simulation], report)

@@ -1,5 +1,6 @@
 """From a policy and a node's file to a daemon: what fits, what would be done, and the setup that does it."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,21 @@ from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.policy import Policy
 from lepton_rl.devices import Devices, NvmlDevices, ReplayDevices
-from lepton_rl.errors import ConfigError, counted
+from lepton_rl.errors import ConfigError, LeptonError, counted
 from lepton_rl.experiments.loader import load
-from lepton_rl.experiments.node_config import HttpConfig, JobsConfig, NodeConfig, PolicySpec, PowerConfig
+from lepton_rl.experiments.node_config import (
+    HttpConfig,
+    JobsConfig,
+    NodeConfig,
+    PolicySpec,
+    PowerConfig,
+    ThroughputConfig,
+)
 from lepton_rl.experiments.sharing import run_settings, sharing_of, state_folder_of, user_id
 from lepton_rl.node.alerts import AlertRules
 from lepton_rl.node.cluster import NodeRules
 from lepton_rl.node.feedback import FeedbackRules
+from lepton_rl.node.former import policy_before
 from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.http.rules import HttpRules, parse_listen
@@ -28,6 +37,7 @@ from lepton_rl.node.power_helper import HelperPower, check_helper
 from lepton_rl.node.promotion import Weighted
 from lepton_rl.node.retention import RetentionRules
 from lepton_rl.node.setup import NodeSetup
+from lepton_rl.node.throughput import READY_COMMAND, ThroughputRules
 from lepton_rl.node.trial import Canary, Shadow
 from lepton_rl.simulator.scores import PREEMPTIVE_ORDERS
 
@@ -95,13 +105,14 @@ def node_setup(
         names=(name, policy_name(fallback)),
         open_devices=lambda: open_devices(config),
         check=lambda hardware: [sentence for each in decide for sentence in check_policy(each, hardware)],
-        rules=_rules(config.jobs),
+        rules=_rules(config.jobs, config.acceptance.throughput),
         guard=GuardRules(**guard.model_dump()),
         runs=run_settings(config.jobs),
         operators=frozenset(user_id("operators", name) for name in config.operators),
         sharing=sharing_of(config),
         power=_power(config.power),
         policy_spec=_absolute(config.policy, config.base) if policy is None else _absolute(policy, None),
+        configured_spec=_configured(config),
         trial_spec=None if trial is None else _absolute(trial, None),
         canary_share=canary_share,
         feedback_rules=FeedbackRules(**config.feedback.model_dump(exclude={"every_s"})),
@@ -116,10 +127,48 @@ def node_setup(
     )  # fmt: skip
 
 
-def _rules(jobs: JobsConfig) -> NodeRules:
+def deployed_before(config: NodeConfig, state_dir: Path | None = None) -> PolicySpec | None:
+    """Return the policy that was deployed last on a node and goes on deciding; None where the configuration's does.
+
+    Args:
+        config: of the node.
+        state_dir: instead of the configuration's.
+
+    Raises:
+        ConfigError: it cannot decide any more; with the way out.
+    """
+    last: PolicySpec | None = policy_before(state_folder_of(config, state_dir), _configured(config))
+    if last is None or last == config.policy:
+        return None
+    out = "name it, or another one, with --policy"
+    if isinstance(last, str) and ".py:" in last:
+        raise ConfigError(f"{last} was deployed here last, and is a program that only a command line may name: {out}")
+    if isinstance(last, str) and Path(last).is_absolute() and not Path(last).exists():
+        raise ConfigError(f"the bundle {last} was deployed here last and is gone: put it back, or {out}")
+    try:
+        make_policy(last)
+    except LeptonError as error:
+        raise ConfigError(f"what was deployed here last cannot decide any more ({error}): {out}") from None
+    return last
+
+
+def _configured(config: NodeConfig) -> PolicySpec | None:
+    """Return the policy that a file names, as plain data; None where it leaves that to the default."""
+    if "policy" not in config.model_fields_set:
+        return None
+    named: PolicySpec = json.loads(json.dumps(_absolute(config.policy, config.base)))
+    return named
+
+
+def _rules(jobs: JobsConfig, throughput: ThroughputConfig | None) -> NodeRules:
     placement = Placement[jobs.placement.upper()]
     limited = jobs.time_limit == "requested"
-    return NodeRules(placement, jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s, limited)
+    measured = None
+    if throughput is not None:
+        measured = ThroughputRules(
+            throughput.least_tflops, throughput.command or READY_COMMAND, limit_s=throughput.limit_s
+        )
+    return NodeRules(placement, jobs.restart_cost_s, jobs.quantum_s, jobs.default_time_s, limited, measured)
 
 
 _QUANTITIES = {

@@ -34,7 +34,7 @@ class JobsConfig(Section):
     restart_cost_s: NotNegative = Field(60.0, description="what policies are told that a preemption costs")
     quantum_s: NotNegative = Field(0.0, description="a run is not preempted before it is this old")
     log_megabytes: float = Field(64.0, ge=0, le=1e6, description="of each of stdout and stderr; 0 is no limit")
-    umask: Umask = Field(0o022, description="of the jobs' files, as 0o077")
+    umask: Umask = Field(0o022, description="of the files of jobs that are submitted without one, as 0o077")
     rlimits: dict[str, tuple[int, int]] = Field(default_factory=dict, description="RLIMIT_NAME: [soft, hard]")
     mps_pipe_directory: str | None = Field(None, description="where NVIDIA's MPS has its pipes, as /tmp/nvidia-mps")
 
@@ -64,6 +64,22 @@ class PowerConfig(Section):
     )
     helper: str | None = Field(None, description="socket of the power helper; the daemon itself sets them if left out")
     lease_s: float = Field(60.0, ge=5, le=86_400, description="seconds without a renewal after which they are undone")
+
+
+class ThroughputConfig(Section):
+    """What a GPU must compute before it takes work."""
+
+    least_tflops: NotNegative = Field(description="TFLOP/s that the command must print")
+    command: tuple[str, ...] | None = Field(
+        None, min_length=1, description="prints one number; matrix products in torch if left out"
+    )
+    limit_s: Positive = Field(120.0, description="seconds after which the command has failed")
+
+
+class AcceptanceConfig(Section):
+    """What a GPU must show before it takes work, beside its memory, power range and errors."""
+
+    throughput: ThroughputConfig | None = Field(None, description="a short run on that GPU alone; none if left out")
 
 
 class FeedbackConfig(Section):
@@ -158,6 +174,7 @@ class NodeConfig(Section):
     jobs: JobsConfig = Field(default_factory=JobsConfig)
     guard: GuardConfig = Field(default_factory=GuardConfig)
     power: PowerConfig = Field(default_factory=PowerConfig)
+    acceptance: AcceptanceConfig = Field(default_factory=AcceptanceConfig)
     feedback: FeedbackConfig = Field(default_factory=FeedbackConfig)
     devices: DevicesConfig = Field(default_factory=DevicesConfig)
     http: HttpConfig = Field(default_factory=HttpConfig)

@@ -1,7 +1,7 @@
 """What a node did beside what the simulator makes of the same jobs: the gap in waits, starts and energy."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lepton_rl.core.metrics import Outcome
 from lepton_rl.core.placement import Placement
 from lepton_rl.core.units import JOULES_PER_KWH
 from lepton_rl.errors import NodeError
+from lepton_rl.experiments.start_delay import held_with_delay, started_after_delay
 from lepton_rl.node.export import History, read_jobs
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.paths import JOURNAL, NODE
@@ -95,10 +96,11 @@ def replay(state_dir: Path, policy: str | None = None, start_delay: float | None
     trace = fit_to_cluster(history.trace, cluster)
     if len(trace) != len(history.trace):
         raise NodeError(f"{len(history.trace) - len(trace)} jobs do not fit {cluster}: the node was another one then")
-    held = replace(trace, run_time=trace.run_time + delay)  # the GPUs are held from the decision on
-    outcome = run_policy(acting, held, cluster, placement=Placement[about["placement"].upper()])
+    placement = Placement[about["placement"].upper()]
+    held = run_policy(acting, held_with_delay(trace, delay), cluster, placement=placement)
+    outcome = started_after_delay(held, trace, delay)
     return Replay(
-        policy_name(acting), cluster, history, delay, outcome.first_start + delay - trace.submit_time,
+        policy_name(acting), cluster, history, delay, outcome.first_start - trace.submit_time,
         outcome.finish, _energy_of_jobs(outcome),
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from lepton_rl.agents import RuleNames, policy_name, rule_names, run_policy
 from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.recording import Recording, record
+from lepton_rl.experiments.start_delay import held_with_delay, started_after_delay
 from lepton_rl.simulator import Timing
 from lepton_rl.workloads import Trace
 from lepton_rl.workloads.job_table import fit_to_cluster
@@ -115,6 +116,7 @@ def simulate(
     placement: Placement = Placement.FIRST,
     timing: Timing | None = None,
     recorded: bool = False,
+    start_delay: float = 0.0,
 ) -> Simulation:
     """Run `trace` on `cluster` under `policy`.
 
@@ -128,10 +130,15 @@ def simulate(
         placement: chooses the GPUs where the policy does not.
         timing: what preemption costs.
         recorded: remember who held which GPUs when; slower, with the same schedule.
+        start_delay: seconds from a decision to the start of its job, which holds its GPUs meanwhile.
     """
     fitting = fit_to_cluster(trace, cluster, strict)
-    recording = record(policy, fitting, cluster, timing, placement) if recorded else None
-    outcome = recording.outcome if recording else run_policy(policy, fitting, cluster, timing, placement)
+    held = held_with_delay(fitting, start_delay)
+    recording = record(policy, held, cluster, timing, placement) if recorded else None
+    outcome = recording.outcome if recording else run_policy(policy, held, cluster, timing, placement)
+    outcome = started_after_delay(outcome, fitting, start_delay)
+    if recording is not None:
+        recording = replace(recording, outcome=outcome)
     rules = rule_names(policy, placement)
     report = str(getattr(policy, "report", ""))
     dropped = len(trace) - len(fitting)

@@ -1,5 +1,6 @@
-"""Actions as a node can carry them out: whatever a policy returns, in plain numbers or refused."""
+"""Actions as a node can carry them out, in plain numbers or refused, and as the text that its journal keeps."""
 
+import ast
 import math
 from collections.abc import Sequence
 from dataclasses import fields
@@ -11,6 +12,7 @@ from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Star
 from lepton_rl.errors import IllegalAction
 
 _MOST_NUMBER = 1 << 53
+_KINDS: dict[str, type[Action]] = {kind.__name__: kind for kind in (Start, Preempt, Migrate, SetPowerLimit)}
 _SHORT = Repr()
 _SHORT.maxother = 60
 
@@ -37,6 +39,18 @@ def shortly(action: object) -> str:
     if not isinstance(action, Action):
         return type(action).__name__
     return f"{type(action).__name__}({', '.join(_SHORT.repr(getattr(action, part.name)) for part in fields(action))})"
+
+
+def from_text(text: str) -> Action | None:
+    """Return the action that has this text, as the journal keeps it; None where none has."""
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            return None
+        given = {str(part.arg): ast.literal_eval(part.value) for part in call.keywords}
+        return plain(_KINDS[call.func.id](**given))
+    except (SyntaxError, ValueError, KeyError, TypeError, RecursionError, MemoryError, IllegalAction):
+        return None
 
 
 def _number(value: object, what: str) -> int:

@@ -30,6 +30,7 @@ from lepton_rl.node.run_control import RunControl
 from lepton_rl.node.runs import Runs
 from lepton_rl.node.state import NodeState
 from lepton_rl.node.steps import DecisionSteps
+from lepton_rl.node.throughput import ThroughputRules
 from lepton_rl.node.view import JobRows, Views
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class NodeRules:
         quantum: seconds for which a run cannot be preempted.
         default_time_s: what a job without a requested time counts as asking for.
         limit_requested: whether a job may run no longer than it asks for, where it names no limit of its own.
+        throughput: what a GPU must compute before it takes work; None asks for nothing.
         timer_s: seconds after which waiting jobs are decided on again although nothing happened.
     """
 
@@ -61,6 +63,7 @@ class NodeRules:
     quantum: float = 0.0
     default_time_s: float = 86_400.0
     limit_requested: bool = False
+    throughput: ThroughputRules | None = None
     timer_s: float = 30.0
 
 
@@ -100,7 +103,7 @@ class NodeCluster:
         self.run_times.recall(journal)
         self.rows = JobRows(hardware.cluster, self.rules.default_time_s, self.run_times.of)
         self.jobs = OpenJobs(hardware, journal, self.rows)
-        self.gpus = GpuWatch(hardware, journal, telemetry, self.clock, self.jobs.holding)
+        self.gpus = GpuWatch(hardware, journal, telemetry, self.clock, self.jobs.holding, self.rules.throughput)
         views = Views(hardware.cluster, self.rules.placement, self.rules.restart_cost, self.rules.quantum)
         self.state = NodeState(hardware, journal, self.jobs, self.gpus, self.rows, views, self.clock)
         self.steps = DecisionSteps(self.state)
@@ -157,9 +160,9 @@ class NodeCluster:
         self.gpus.resume(uuid)
         self.look()
 
-    def verify(self) -> None:
-        """Let all GPUs on which nothing runs pass their acceptance once more."""
-        self.gpus.verify()
+    def verify(self, *, throughput: bool = False) -> None:
+        """Let all GPUs on which nothing runs pass their acceptance once more, with `throughput` be measured too."""
+        self.gpus.verify(throughput=throughput)
         self.look()
 
     def decide(self) -> None:
@@ -176,6 +179,7 @@ class NodeCluster:
         """Let go of the loop, once `advance` has returned False."""
         self._ticking.cancel()
         self.loop.run_until_complete(asyncio.gather(self._ticking, return_exceptions=True))
+        self.gpus.close()
         with suppress(JournalError):
             self.gpus.write_use()
         self.loop.remove_reader(self.runs.fileno())

@@ -59,7 +59,8 @@ def run_daemon(setup: NodeSetup) -> None:
         guard = _open_guard(setup, cluster, open_things)
         service, watch = _open_service(setup, cluster, guard, devices, open_things)
         _serve(setup, service, watch, open_things)
-        service.promotion.take_up()  # last: a daemon that does not come up leaves the feedback to its predecessor
+        service.promotion.take_up()  # late: a daemon that does not come up leaves the feedback to its predecessor,
+        write_about(setup, cluster.hardware)  # and what decides here, too
         for number in (signal.SIGTERM, signal.SIGINT):
             cluster.loop.add_signal_handler(number, cluster.close)
         _log.info("node of %s under %s; fallback %s", cluster.hardware.cluster, *setup.names)
@@ -76,7 +77,6 @@ def _open_cluster(setup: NodeSetup, journal: Journal, devices: Devices, open_thi
     loop = asyncio.new_event_loop()
     open_things.callback(loop.close)
     seen: list[NodeCluster] = []
-    write_about(setup, hardware)
     history = open_things.enter_context(History(setup.state_dir / HISTORY))
     telemetry = open_things.enter_context(Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen)))
     starter = _starter(setup, journal)
@@ -129,11 +129,9 @@ def _serve(setup: NodeSetup, service: Service, watch: Watch, open_things: ExitSt
     if setup.http is not None:
         _open_http(setup.http, setup.state_dir, service, watch, open_things)
     open_things.callback(loop.create_task(keep_house(cluster, service, watch, server)).cancel)
-    if setup.sharing is None:
-        forgetting = forget_daily(cluster.journal, setup.state_dir, setup.retention, cluster.clock.wall)
-        open_things.callback(loop.create_task(forgetting).cancel)
-    else:
-        _log.info("ended jobs are kept: on a shared node the files of their runs are root's to remove")
+    starter = cluster.runs.starter
+    forgetting = forget_daily(cluster.journal, setup.state_dir, setup.retention, cluster.clock.wall, starter)
+    open_things.callback(loop.create_task(forgetting).cancel)
     if setup.feedback_s is not None:
         open_things.callback(loop.create_task(feed_back(service, setup.feedback_s)).cancel)
 

@@ -10,7 +10,7 @@ COMMAND_WORDS, WORD_LENGTH = 20, 200
 """Of a command, in listings; `job` has all of it."""
 _ASKED = (
     "cwd", "gpu_memory_mib", "cpus", "ram_mib", "compute_intensity", "time_sensitivity", "restartable",
-    "checkpoint_signal", "checkpoint_grace_s", "stop_grace_s",
+    "checkpoint_signal", "checkpoint_grace_s", "stop_grace_s", "umask",
 )  # fmt: skip
 _OF_A_RUN = (
     "run", "gpu_uuids", "decided_time", "started_time", "ended_time", "run_s", "outcome", "exit_code", "signal",

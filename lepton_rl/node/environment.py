@@ -13,7 +13,7 @@ MARK = "LEPTON_RUN_KEY"  # by it the processes of a run are found again after it
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What holds for all jobs of a node.
+    """What holds for all jobs of a node; `umask` for those that come without one.
 
     `rlimits` maps names as RLIMIT_NOFILE to (soft, hard). `log_bytes_limit` is for each of stdout and stderr; as much
     again is kept in the older part; 0 is no limit. `mps_pipe_directory` is where an operator's MPS has its pipes.
@@ -64,6 +64,7 @@ def supervisor_request(job: JobRecord, run: RunRecord, node_id: str, settings: R
         "stdout": "stdout",
         "stderr": "stderr",
         **settings.for_supervisor(),
+        "umask": settings.umask if request.umask is None else request.umask,
         "stop_grace_s": request.stop_grace_s,
         "time_limit_s": request.time_limit_s,
         "restartable": request.restartable,

@@ -1,11 +1,13 @@
-"""The daemon that ran before: how it was started, to bring it back where its successor does not come up."""
+"""The daemon that ran before: what decided, and how it was started, to bring it back if its successor fails."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import NodeError
+from lepton_rl.node.paths import NODE
 from lepton_rl.node.start import start_process
 
 _WORDS = ("start", "--foreground")
@@ -27,6 +29,23 @@ class Former:
             NodeError: it does not come up.
         """
         return start_process(self.command, state_dir, socket, directory=self.directory, environment=self.environment)
+
+
+def policy_before(state_dir: Path, configured: Any) -> Any:
+    """Return the policy that decided last on a state folder, where that is the latest word on it, and None elsewhere.
+
+    A file that has come to name another policy since is the later word.
+
+    Args:
+        state_dir: of the node.
+        configured: the policy that a configuration file names now, plain data; None where none does.
+    """
+    try:
+        about = json.loads((state_dir / NODE).read_text(encoding="utf-8"))
+        last, then = about["policy"], about.get("configured")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or damaged: it is written anew
+        return None
+    return None if configured is not None and (last == configured or then != configured) else last
 
 
 def remember(about: dict[str, Any]) -> Former | None:

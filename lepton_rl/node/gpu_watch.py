@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from lepton_rl.devices import Telemetry
+from lepton_rl.errors import NodeError
 from lepton_rl.node.clock import Clock
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.jobs import RunRecord
@@ -12,6 +13,7 @@ from lepton_rl.node.lifecycle import GpuState, GpuStatus, Lifecycle
 from lepton_rl.node.metering import RunMeter, RunUse
 from lepton_rl.node.ownership import Ownership
 from lepton_rl.node.reservations import reasons
+from lepton_rl.node.throughput import Measurement, ThroughputRules, end_left
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ class GpuWatch:
         telemetry: the readings.
         clock: the machine's clocks.
         holding: the runs that hold GPUs now, orphans of lost jobs too, by job; read at every look.
+        throughput: what a GPU must compute before it takes work; None asks for nothing.
     """
 
     def __init__(
@@ -34,10 +37,14 @@ class GpuWatch:
         telemetry: Telemetry,
         clock: Clock,
         holding: Mapping[int, RunRecord],
+        throughput: ThroughputRules | None = None,
     ) -> None:
         self._hardware, self._journal, self._telemetry, self._clock = hardware, journal, telemetry, clock
         self._holding = holding
-        self._lifecycle = _recalled(hardware, journal)
+        self._throughput = throughput
+        self._measurement: Measurement | None = None
+        self._asked_at: float | None = None  # for the processes on the next GPU to be measured, monotonic seconds
+        self._lifecycle = _recalled(hardware, journal, measures=throughput is not None)
         self._unwritten: dict[str, GpuStatus] = {}
         self._ownership = Ownership(journal.node_id)
         self._meter = RunMeter()
@@ -57,10 +64,17 @@ class GpuWatch:
         """Go on from what the journal has: what runs have used, and which GPUs were let go of while nobody looked."""
         for run in self._holding.values():
             self._meter.begin(run)
+        if self._throughput is not None:
+            end_left(self._journal.node_id)
         held = self.held()
         for uuid, gpu in self._journal.ledger.gpus().items():
             if gpu.state in (GpuState.ALLOCATED, GpuState.RELEASING) and uuid not in held:
                 self._lifecycle.release(uuid, self._clock.monotonic())
+
+    def close(self) -> None:
+        """End a measurement that runs."""
+        if self._measurement is not None:
+            self._measurement.close()
 
     def drain(self, uuid: str, reason: str) -> None:
         """Let a GPU take no new work from the next look on."""
@@ -69,15 +83,24 @@ class GpuWatch:
     def resume(self, uuid: str) -> None:
         """Undo `drain`, forget the errors of a GPU that was repaired, and let it be accepted anew."""
         self._lifecycle.drained.pop(uuid, None)
-        self._lifecycle.verify(uuid)
+        self._lifecycle.verify(uuid, measure=self._throughput is not None)
         self._telemetry.acknowledge(uuid)
         self._journal.ledger.set_gpu(uuid, GpuState.UNVERIFIED, "resumed", self._clock.wall())
 
-    def verify(self) -> None:
-        """Let all GPUs on which nothing runs pass their acceptance once more, at the next look."""
+    def verify(self, *, throughput: bool = False) -> None:
+        """Let all GPUs on which nothing runs pass their acceptance once more, at the next look.
+
+        Raises:
+            NodeError: their throughput is to be measured, and the configuration does not say how.
+        """
+        if throughput and self._throughput is None:
+            raise NodeError(
+                "the node's configuration asks for no throughput: name the least figure there, as "
+                "acceptance: {throughput: {least_tflops: 100}}, and start the daemon anew"
+            )
         for uuid, status in self.status.items():
             if status.state in (GpuState.UNVERIFIED, GpuState.AVAILABLE):
-                self._lifecycle.verify(uuid)
+                self._lifecycle.verify(uuid, measure=throughput)
 
     def release(self, run: RunRecord) -> RunUse:
         """Take in that a run has let go of its GPUs; return what it has used."""
@@ -88,6 +111,7 @@ class GpuWatch:
 
     def look(self) -> bool:
         """Work out the states of the GPUs; return whether one has changed that `write` has not written."""
+        self._end_measurement()
         snapshot, wall = self._telemetry.latest(), self._clock.wall()
         self._ownership.expect(self._holding.values())
         self._meter.add(snapshot, self._holding.values(), self._ownership.run_of)
@@ -97,6 +121,7 @@ class GpuWatch:
         for status in changed:
             self._unwritten[status.uuid] = status
             _log.info("GPU %s is %s%s", status.uuid, status.state, status.reason and f": {status.reason}")
+        self._begin_measurement()
         return bool(self._unwritten)
 
     def write(self) -> None:
@@ -115,6 +140,28 @@ class GpuWatch:
             for run in self._holding.values():
                 use = self._meter.of(run.job, run.run)
                 self._journal.set_run_usage(run.job, run.run, round(use.energy_mj), use.peak_memory_mib)
+
+    def _begin_measurement(self) -> None:
+        """Measure a GPU that has to be, one at a time, where nothing is on it by a list of processes made for this."""
+        waiting = self._lifecycle.to_measure()
+        if self._throughput is None or self._measurement is not None or not waiting:
+            self._asked_at = None
+            return
+        uuid, now = waiting[0], self._clock.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+            self._telemetry.wake()
+        if not self.processes_are_newer([uuid], now - self._asked_at):
+            return
+        self._asked_at = None
+        self._lifecycle.measure(uuid)
+        self._measurement = Measurement(self._throughput, uuid, self._journal.node_id, self._clock.monotonic)
+
+    def _end_measurement(self) -> None:
+        if self._measurement is not None and self._measurement.poll():
+            found, self._measurement = self._measurement, None
+            self._lifecycle.measured(found.uuid, found.against or "", self._clock.monotonic())
+            self._telemetry.wake()
 
     def processes_are_newer(self, uuids: Iterable[str], age_s: float) -> bool:
         """Whether the processes on all of these GPUs were listed less than `age_s` ago."""
@@ -140,11 +187,13 @@ class GpuWatch:
         return self._ownership.run_of(pid) is not None
 
 
-def _recalled(hardware: NodeHardware, journal: Journal) -> Lifecycle:
+def _recalled(hardware: NodeHardware, journal: Journal, *, measures: bool) -> Lifecycle:
     """The states as the journal has them."""
     known = journal.ledger.gpus()
     memory = {uuid: hardware.cluster.group_of(gpu).gpu.memory_gib for gpu, uuid in enumerate(hardware.uuids)}
     never = (GpuState.UNVERIFIED, GpuState.LOST, GpuState.UNHEALTHY)
     accepted = [uuid for uuid, record in known.items() if record.state not in never]
     drained = {uuid: record.reason or "" for uuid, record in known.items() if record.state == GpuState.DRAINED}
-    return Lifecycle(memory, accepted, {uuid: why for uuid, why in drained.items() if uuid in memory})
+    return Lifecycle(
+        memory, accepted, {uuid: why for uuid, why in drained.items() if uuid in memory}, measures=measures
+    )

@@ -2,9 +2,10 @@
 
 The daemon makes the folder and writes request.json, as its own user. The launcher makes both root's before it reads on;
 from then on only the supervisor, which stays root, can write started.json and exit.json there: neither the job nor the
-daemon can forge, change or remove them. A folder that is root's is never taken again, so a run starts at most once
-whatever befalls launcher and daemon. The daemon's group may read all of it: that is how it learns of starts and ends
-and serves the logs. A job's log files are opened for it; they are its user's, in a folder that its user cannot enter.
+daemon can forge or change them, or remove them while the run lives. A folder that is root's is never taken again, so a
+run starts at most once whatever befalls launcher and daemon. The daemon's group may read all of it: that is how it
+learns of starts and ends and serves the logs. A job's log files are opened for it; they are its user's, in a folder
+that its user cannot enter.
 
 Nothing is reached by a path that the daemon could bend: each folder is opened from the one above it, and links are
 refused.
@@ -22,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import JobError
+from lepton_rl.node.jobs import MOST_UMASK
 from lepton_rl.node.paths import JOBS
 
 MOST_REQUEST_BYTES = 8 << 20
-REQUEST = "request.json"
+REQUEST, STARTED = "request.json", "started.json"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER_MODE = 0o2750  # files made in it are readable by its group, the daemon's
 _LONGEST_GRACE_S = 86_400.0
@@ -38,10 +40,25 @@ def run_folder_of(state_dir: Path, job: int, run: int, service_uid: int, *, owne
     Raises:
         JobError: it is not there, is a link, or is somebody else's.
     """
+    with job_folder_of(state_dir, job, service_uid) as above:
+        opened = _opened(str(run), above, owner)
+        try:
+            yield opened
+        finally:
+            os.close(opened)
+
+
+@contextmanager
+def job_folder_of(state_dir: Path, job: int, service_uid: int) -> Iterator[int]:
+    """Yield a descriptor of the folder that holds a job's runs; it and those above it must be the daemon's.
+
+    Raises:
+        JobError: it is not there, is a link, or is somebody else's.
+    """
     opened = _opened(str(state_dir), None, service_uid)
     try:
-        for name, uid in ((JOBS, service_uid), (str(job), service_uid), (str(run), owner)):
-            above, opened = opened, _opened(name, opened, uid)
+        for name in (JOBS, str(job)):
+            above, opened = opened, _opened(name, opened, service_uid)
             os.close(above)
         yield opened
     finally:
@@ -99,7 +116,9 @@ def read_json(folder: int, name: str, owner: int) -> dict[str, Any]:
 
 
 def check_request(found: dict[str, Any], uid: int) -> dict[str, Any]:
-    """Return what the daemon may decide of a job: command, folder, variables, times. All else in it counts for nothing.
+    """Return what the daemon may decide of a job: command, folder, variables, umask, times; all else is left out.
+
+    Without a umask of its own there is none in what is returned.
 
     Raises:
         JobError: something is missing or of the wrong kind, or it is not this user's.
@@ -127,8 +146,12 @@ def check_request(found: dict[str, Any], uid: int) -> dict[str, Any]:
         raise JobError("time_limit_s of the run is no time")
     if not isinstance(restartable, bool):
         raise JobError("restartable of the run is neither true nor false")
+    umask = found.get("umask")
+    if umask is not None and not (_is_whole(umask) and 0 <= umask <= MOST_UMASK):
+        raise JobError(f"umask of the run is no number from 0 to {MOST_UMASK:#o}")
+    sent = {} if umask is None else {"umask": umask}
     kept = {"time_limit_s": limit, "restartable": restartable}  # for a restore
-    return {"argv": argv, "cwd": cwd, "env": env, "checkpoint_signal": number, **graces, **kept}
+    return {"argv": argv, "cwd": cwd, "env": env, "checkpoint_signal": number, **graces, **sent, **kept}
 
 
 def check_limits(found: object) -> tuple[int | None, float | None, tuple[int, ...] | None]:
@@ -172,6 +195,20 @@ def take_run(folder: int, service_gid: int, request: dict[str, Any]) -> None:
         os.fsync(opened)
     os.replace(draft, REQUEST, src_dir_fd=folder, dst_dir_fd=folder)
     os.fsync(folder)
+
+
+def remove_run(folder: int) -> None:
+    """Remove all that is in a run's folder: files, and links as what they are. Can be repeated where it was cut off.
+
+    Raises:
+        JobError: there is something else in it, which no run makes; nothing was removed.
+    """
+    names = sorted(os.listdir(folder), key=lambda name: name != STARTED)  # first what tells of processes to look for
+    for name in names:
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise JobError(f"the folder of the run holds a folder, {name!r}, that no run makes; not removed")
+    for name in names:
+        os.unlink(name, dir_fd=folder)
 
 
 def retire_run(folder: Path) -> None:

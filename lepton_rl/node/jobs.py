@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
 
-from lepton_rl.errors import IllegalTransition, JobError
+from lepton_rl.errors import IllegalTransition, JobError, counted
+
+MOST_UMASK = 0o777
 
 
 class JobState(StrEnum):
@@ -83,6 +85,7 @@ class JobRequest:
     checkpoint_signal: int = signal.SIGUSR1
     checkpoint_grace_s: float = 60.0
     stop_grace_s: float = 10.0
+    umask: int | None = None  # of its files; the node's default if None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +158,11 @@ class RunEnd:
 def in_words(request: JobRequest) -> str:
     """Return what a job asks for of a node: "2 GPUs, 20 GiB of memory on each, 8 CPU cores"."""
     gpus = request.gpu_milli / 1000
-    parts = [f"{gpus:g} GPU{'s' if gpus > 1 else ''}"]
+    parts = [counted(gpus, "GPU")]
     if request.gpu_memory_mib is not None:
         parts.append(f"{request.gpu_memory_mib / 1024:g} GiB of GPU memory{' on each' if gpus > 1 else ''}")
     if request.cpus is not None:
-        parts.append(f"{request.cpus:g} CPU core{'s' if request.cpus != 1 else ''}")
+        parts.append(counted(request.cpus, "CPU core"))
     if request.ram_mib is not None:
         parts.append(f"{request.ram_mib / 1024:g} GiB of the machine's memory")
     return ", ".join(parts)
@@ -186,6 +189,8 @@ def check_request(request: JobRequest) -> None:
         raise JobError(f"{request.gpu_milli / 1000:g} GPUs: ask for a whole number, or for a share below 1")
     if request.checkpoint_signal not in signal.valid_signals():
         raise JobError(f"checkpoint signal {request.checkpoint_signal}: there is no such signal")
+    if request.umask is not None and not 0 <= request.umask <= MOST_UMASK:
+        raise JobError(f"umask {request.umask:#o}: it must lie between 0 and {MOST_UMASK:#o}")
     _check_amounts(request)
 
 

@@ -1,6 +1,6 @@
 """The launcher of a shared node: the one part that must be root, to start jobs as the users who submitted them.
 
-It knows three verbs of one user, the daemon's account, over a Unix socket; it has no network (jobs have), and reads no
+It knows four verbs of one user, the daemon's account, over a Unix socket; it has no network (jobs have), and reads no
 journal and no driver.
 
 start   takes the folder of a run that the daemon has prepared and starts its supervisor, which stays root and lets the
@@ -10,10 +10,11 @@ signal  tells the supervisor of a run to stop its job: "checkpoint", "stop" or "
         what is left of the job gets SIGTERM or SIGKILL.
 reap    tells whether the supervisor of a run lives, and which processes of a dead one's job are left; where there is
         nothing of either, the run's control group is removed.
+remove  removes the folder of a run that has ended and of which no process is left, with all that is in it.
 
-A run is named by two numbers, never by a path. What holds for all jobs (umask, limits, size of logs, whose jobs run) is
-the launcher's own configuration. Supervisors outlive it: after a restart it knows them by their folders. Each refusal
-and each start is a line of its log.
+A run is named by two numbers, never by a path. What holds for all jobs (limits, size of logs, whose jobs run, the
+umask of those that name none) is the launcher's own configuration. Supervisors outlive it: after a restart it knows
+them by their folders. Each refusal, start and removal is a line of its log.
 """
 
 import json
@@ -34,8 +35,10 @@ from lepton_rl.node.handover import (
     REQUEST,
     check_limits,
     check_request,
+    job_folder_of,
     lock_run,
     read_json,
+    remove_run,
     run_folder_of,
     take_run,
 )
@@ -48,7 +51,7 @@ from lepton_rl.node.starter import SIGNALS
 
 _log = logging.getLogger("lepton_rl.launcher")
 _MOST = 2**53
-_KNOWN = "the launcher knows start (job, run, uid), signal (job, run, how), reap (job, run)"
+_KNOWN = "the launcher knows start (job, run, uid), signal (job, run, how), reap and remove (job, run)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class LauncherRules:
 
 
 class Launcher:
-    """Serves the three verbs.
+    """Serves the four verbs.
 
     Args:
         rules: what it may do.
@@ -124,6 +127,8 @@ class Launcher:
             return Reply(self._signal(job, run, StopHow(request["how"])))
         if verb == "reap" and not request:
             return Reply(self._reap(job, run))
+        if verb == "remove" and not request:
+            return Reply(self._remove(job, run))
         raise NodeError(_KNOWN)
 
     # start ----------------------------------------------------------------------------------------------------------
@@ -150,7 +155,7 @@ class Launcher:
                 settings = rules.runs.for_supervisor()
                 identity = {"uid": uid, "gid": account.gid, "groups": list(account.groups)}
                 files = {"stdout": "stdout", "stderr": "stderr", "cgroups": group}
-                take_run(folder, rules.service_gid, {**asked, **settings, **identity, **files})
+                take_run(folder, rules.service_gid, {**settings, **asked, **identity, **files})
                 # By descriptor: the daemon could have put another folder under the name meanwhile.
                 with self._network.lifted() if self._network is not None else nullcontext():
                     pid, ready = spawn_supervisor(f"/proc/self/fd/{folder}", folder)
@@ -187,6 +192,21 @@ class Launcher:
         if not alive and not left:
             self._remove_group(job, run)
         return {"alive": alive, "left": [[process.pid, process.start_ticks] for process in left]}
+
+    def _remove(self, job: int, run: int) -> dict[str, Any]:
+        state_dir, service = self._rules.state_dir, self._rules.users.service_uid
+        with self._taken(job, run) as folder, job_folder_of(state_dir, job, service) as above:
+            lock_run(folder)  # a supervisor holds it for as long as it lives
+            if left := self._left(job, run, folder, sure=False):
+                raise JobError(f"process {left[0].pid} of the run has not ended; its files stay")
+            try:
+                remove_run(folder)
+                os.rmdir(str(run), dir_fd=above)
+            except OSError as error:
+                raise JobError(f"the folder {run} of the run cannot be removed: {error.strerror}") from None
+        self._remove_group(job, run)
+        _log.info("job %d, run %d: its files were removed", job, run)
+        return {}
 
     def _taken(self, job: int, run: int) -> AbstractContextManager[int]:
         return run_folder_of(self._rules.state_dir, job, run, self._rules.users.service_uid, owner=0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ class LauncherStarter:
         limits = {
             "ram_mib": request.ram_mib, "cpus": request.cpus, "gpu_minors": None if minors is None else list(minors),
         }  # fmt: skip
-        folder.prepare(asked | {"uid": uid, "limits": limits})
+        folder.prepare(asked | {"uid": uid, "limits": limits, "umask": request.umask})
         try:
             answer, descriptors = self._call("start", job=run.job, run=run.run, uid=uid)
         except LauncherSilent:
@@ -109,6 +110,19 @@ class LauncherStarter:
             self._call("reap", job=run.job, run=run.run)
         except JobError:
             return  # an empty group stays behind
+
+    def remove(self, folder: Path) -> None:
+        """Remove the folder of an ended job; those of its runs that are root's the launcher removes.
+
+        Raises:
+            OSError, JobError: something of it is still there.
+        """
+        for run in [place for place in folder.iterdir() if place.name.isdecimal()]:
+            if run.lstat().st_uid == os.geteuid():  # never taken
+                shutil.rmtree(run)
+            else:
+                self._call("remove", job=int(folder.name), run=int(run.name))
+        folder.rmdir()
 
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:

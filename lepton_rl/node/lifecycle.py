@@ -18,6 +18,7 @@ LEFT_MEMORY_MIB = 512
 """What a driver keeps on a GPU without processes, beyond what it reserves; more than this belongs to somebody."""
 RELEASE_PATIENCE_S = 60.0
 """How long memory may stay in use on a GPU after its job ended before that counts as a fault."""
+TO_MEASURE = "its throughput is being measured"
 MIB = 1 << 20
 
 
@@ -86,14 +87,23 @@ class Lifecycle:
         memory_gib: of each GPU's type, by UUID.
         accepted: GPUs that were accepted before, by UUID.
         drained: why an operator takes GPUs out, by UUID.
+        measures: whether a GPU is to be measured before it is accepted.
     """
 
     def __init__(
-        self, memory_gib: Mapping[str, float], accepted: Collection[str] = (), drained: Mapping[str, str] | None = None
+        self,
+        memory_gib: Mapping[str, float],
+        accepted: Collection[str] = (),
+        drained: Mapping[str, str] | None = None,
+        *,
+        measures: bool = False,
     ) -> None:
         self._memory_gib = dict(memory_gib)
         self._accepted = set(accepted)
         self.drained = dict(drained or {})
+        self._unmeasured = set(memory_gib) - self._accepted if measures else set()
+        self._measuring: str | None = None
+        self._slow: dict[str, str] = {}  # what a measurement has found
         self._released_at: dict[str, float] = {}
         self._status = {uuid: GpuStatus(uuid, GpuState.UNVERIFIED, "not looked at yet", 0.0) for uuid in memory_gib}
 
@@ -107,9 +117,28 @@ class Lifecycle:
         """GPUs that have passed their acceptance."""
         return self._accepted
 
-    def verify(self, uuid: str) -> None:
-        """Let a GPU pass its acceptance once more."""
+    def verify(self, uuid: str, *, measure: bool = False) -> None:
+        """Let a GPU pass its acceptance once more, and with `measure` be measured for that."""
         self._accepted.discard(uuid)
+        if measure:
+            self._slow.pop(uuid, None)
+            self._unmeasured.add(uuid)
+
+    def to_measure(self) -> list[str]:
+        """Return the GPUs on which a measurement can begin now: nothing is on them, and they take no work."""
+        return [uuid for uuid, status in self._status.items() if status.reason == TO_MEASURE]
+
+    def measure(self, uuid: str) -> None:
+        """Take in that a GPU is being measured: the process on it is the measurement's."""
+        self._measuring = uuid
+
+    def measured(self, uuid: str, against: str, monotonic_s: float) -> None:
+        """Take in what a measurement speaks against a GPU, in a sentence, or nothing; its memory is to be seen free."""
+        self._measuring = None
+        self._unmeasured.discard(uuid)
+        if against:
+            self._slow[uuid] = against
+        self.release(uuid, monotonic_s)
 
     def release(self, uuid: str, monotonic_s: float) -> None:
         """A run of ours has let go of a GPU: it takes work again once its memory is seen free after this moment."""
@@ -158,14 +187,16 @@ class Lifecycle:
         if sick is not None:
             return sick
         assert device is not None
-        if uuid not in self._accepted:
-            against = acceptance(device, self._memory_gib[uuid])
-            if against:
-                return GpuState.UNVERIFIED, against
-            self._accepted.add(uuid)
         # What the X server draws, and the server of MPS itself, are nobody's job.
         foreign = [process for process in device.processes or () if process.kind == "compute"]
         foreign = [process for process in foreign if not is_ours(process.pid)]
+        if uuid not in self._accepted:
+            against = acceptance(device, self._memory_gib[uuid]) or self._slow.get(uuid, "")
+            if not against and uuid in self._unmeasured:
+                against = TO_MEASURE if uuid == self._measuring else _in_the_way(device, held)
+            if against:
+                return GpuState.UNVERIFIED, against
+            self._accepted.add(uuid)
         if foreign:
             pid = foreign[0].pid
             return GpuState.FOREIGN, f"process {pid}{_whose(pid)} uses it and is no job of this node"
@@ -187,6 +218,14 @@ class Lifecycle:
         return GpuState.AVAILABLE, device.health.reason
 
 
+def _in_the_way(device: DeviceTelemetry, held: bool) -> str:
+    """What a measurement has to wait for; TO_MEASURE where that is nothing."""
+    if held:
+        return "its throughput is measured when the job on it has ended"
+    left = _left_behind(device, "another job")
+    return f"its throughput is measured when it is free: {left}" if left else TO_MEASURE
+
+
 def _whose(pid: int) -> str:
     """Whose a process is, where it can be seen from here: a driver lists those of other containers too."""
     try:
@@ -204,11 +243,11 @@ def _sickness(device: DeviceTelemetry | None) -> tuple[GpuState, str] | None:
     return None if device.health.takes_work else (GpuState.UNHEALTHY, device.health.reason)
 
 
-def _left_behind(device: DeviceTelemetry) -> str:
+def _left_behind(device: DeviceTelemetry, whose: str = "its last job") -> str:
     """What an ended job has left on its GPU."""
     ours = [process for process in device.processes or () if process.kind == "compute"]
     if ours:
-        return f"process {ours[0].pid} of its last job is still on it"
+        return f"process {ours[0].pid} of {whose} is still on it"
     others = sum(process.memory_used_bytes or 0 for process in device.processes or ())
     used = max(0, device.raw.memory_used_bytes - others) if device.raw.memory_used_bytes is not None else None
     if used is not None and used > LEFT_MEMORY_MIB * MIB:

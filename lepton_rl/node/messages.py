@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lepton_rl.errors import NodeError, in_words, nearest
-from lepton_rl.node.jobs import JobRequest, check_request
+from lepton_rl.node.jobs import MOST_UMASK, JobRequest, check_request
 
 MOST_BYTES = 1 << 20
 """Of one request."""
@@ -67,6 +67,7 @@ class Submit(Message):
     checkpoint_signal: Annotated[int, Field(ge=1, le=64)] = 10
     checkpoint_grace_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     stop_grace_s: Annotated[float, Field(ge=0, le=86_400)] = 10.0
+    umask: Annotated[int, Field(ge=0, le=MOST_UMASK)] | None = None
 
     def request(self, uid: int, user: str) -> JobRequest:
         """Return the job as the journal holds it, of this user.
@@ -134,10 +135,11 @@ class Resume(Message):
 
 
 class Verify(Message):
-    """Accept GPUs anew."""
+    """Accept GPUs anew; with `throughput` they are measured for that, which takes a while."""
 
     changes = True
     operators_only = True
+    throughput: bool = False
 
 
 class Reserve(Message):

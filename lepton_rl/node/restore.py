@@ -169,6 +169,7 @@ def _as_submitted(request: dict[str, Any], job: int) -> JobRequest:
             checkpoint_signal=request["checkpoint_signal"],
             checkpoint_grace_s=request["checkpoint_grace_s"],
             stop_grace_s=request["stop_grace_s"],
+            umask=request.get("umask"),
             time_limit_s=request.get("time_limit_s"),
             restartable=bool(request.get("restartable", False)),
         )

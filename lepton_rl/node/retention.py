@@ -7,17 +7,17 @@ step can be repeated, so that a daemon killed between two of them leaves nothing
 import asyncio
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_rl.errors import JournalError
+from lepton_rl.errors import JobError, JournalError
 from lepton_rl.node.database import fsync
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.past import DAY_S
 from lepton_rl.node.paths import JOBS
+from lepton_rl.node.starter import OwnStarter, Starter
 
 _log = logging.getLogger(__name__)
 AT_ONCE = 50
@@ -53,11 +53,16 @@ def removed_jobs(state_dir: Path) -> set[int]:
     return set()
 
 
-def remove_folders(state_dir: Path, jobs: Sequence[int]) -> int:
-    """Remove the folders of these jobs' runs, after their numbers are on the disk; return how many there were."""
+def remove_folders(state_dir: Path, jobs: Sequence[int], starter: Starter) -> int:
+    """Remove the folders of these jobs' runs, after their numbers are on the disk; return how many are gone.
+
+    Raises:
+        JobError: nothing can be removed at this moment.
+    """
     folders = [folder for job in jobs if (folder := state_dir / JOBS / str(job)).is_dir()]
     if not folders:
         return 0
+    starter.check()
     record = state_dir / JOBS / _REMOVED
     opened = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:  # what a kill may have left of a line becomes no number
@@ -69,23 +74,28 @@ def remove_folders(state_dir: Path, jobs: Sequence[int]) -> int:
     removed = 0
     for folder in folders:
         try:
-            shutil.rmtree(folder)
+            starter.remove(folder)
             removed += 1
-        except OSError as error:
-            _log.error("%s: the files of an ended job cannot be removed: %s", folder, error.strerror or error)
+        except (OSError, JobError) as error:
+            why = getattr(error, "strerror", None) or error
+            _log.error("%s: the files of an ended job cannot be removed: %s", folder, why)
     return removed
 
 
-def outdated(journal: Journal, state_dir: Path, rules: RetentionRules, now: float) -> Iterator[Callable[[], int]]:
+def outdated(
+    journal: Journal, state_dir: Path, rules: RetentionRules, now: float, starter: Starter | None = None
+) -> Iterator[Callable[[], int]]:
     """Yield what is to be done, in small steps: those that touch files alone, then those that write the journal.
 
-    Each step returns how many jobs it was about. A step of the journal takes jobs without a folder alone.
+    Each step returns how many jobs it was about. A step of the journal takes jobs without a folder alone. `starter` is
+    whose the files are; the caller's own if left out.
     """
+    starter = starter or OwnStarter(journal.node_id)
     if rules.folder_days is not None:
         there = _numbers(state_dir)
         old = [job for job in journal.past.ended_before(now - rules.folder_days * DAY_S) if job in there]
         for begin in range(0, len(old), AT_ONCE):
-            yield _Files(state_dir, old[begin : begin + AT_ONCE])
+            yield _Files(state_dir, old[begin : begin + AT_ONCE], starter)
     if rules.journal_days is not None:
         there, last, before = _numbers(state_dir), 0, now - rules.journal_days * DAY_S
         while jobs := journal.past.ended_before(before, after=last, most=AT_ONCE):
@@ -97,9 +107,10 @@ def outdated(journal: Journal, state_dir: Path, rules: RetentionRules, now: floa
 class _Files:
     state_dir: Path
     jobs: Sequence[int]
+    starter: Starter
 
     def __call__(self) -> int:
-        return remove_folders(self.state_dir, self.jobs)
+        return remove_folders(self.state_dir, self.jobs, self.starter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,29 +123,41 @@ class _Rows:
         return len(self.jobs)
 
 
-def forget_now(journal: Journal, state_dir: Path, rules: RetentionRules, now: float) -> tuple[int, int]:
-    """Do all that is to be done at a moment; return how many folders and how many rows are gone."""
+def forget_now(
+    journal: Journal, state_dir: Path, rules: RetentionRules, now: float, starter: Starter | None = None
+) -> tuple[int, int]:
+    """Do all that is to be done at a moment; return how many folders and how many rows are gone.
+
+    Raises:
+        JobError: the launcher of a shared node does not answer.
+    """
     folders = rows = 0
-    for step in outdated(journal, state_dir, rules, now):
+    for step in outdated(journal, state_dir, rules, now, starter):
         done = step()
         folders, rows = (folders + done, rows) if isinstance(step, _Files) else (folders, rows + done)
     return folders, rows
 
 
 async def forget_daily(
-    journal: Journal, state_dir: Path, rules: RetentionRules, wall: Callable[[], float], period_s: float = DAY_S
+    journal: Journal,
+    state_dir: Path,
+    rules: RetentionRules,
+    wall: Callable[[], float],
+    starter: Starter | None = None,
+    *,
+    period_s: float = DAY_S,
 ) -> None:
     """Do it now and then once a day, while the daemon goes on: files go in another thread, rows a few at a time."""
     while True:
         folders = rows = 0
         try:
-            for step in outdated(journal, state_dir, rules, wall()):
+            for step in outdated(journal, state_dir, rules, wall(), starter):
                 if isinstance(step, _Files):
                     folders += await asyncio.to_thread(step)
                 else:
                     rows += step()
                 await asyncio.sleep(_PAUSE_S)
-        except (JournalError, OSError) as error:
+        except (JobError, JournalError, OSError) as error:
             _log.error("ended jobs were not forgotten: %s; tried again in a day", error)
         if folders or rows:
             _log.info("forgot ended jobs: the files of %d, the journal's rows of %d", folders, rows)

@@ -48,9 +48,9 @@ class Runs:
         self._settings = settings or RunSettings()
         self._boot_id = boot_id()
         self._epoll = select.epoll()
-        self._starter: Starter = starter or OwnStarter(journal.node_id)
-        self._supervisors = Supervisors(self._epoll, self._starter)
-        self._orphans = Orphans(self._epoll, self._starter)
+        self.starter: Starter = starter or OwnStarter(journal.node_id)
+        self._supervisors = Supervisors(self._epoll, self.starter)
+        self._orphans = Orphans(self._epoll, self.starter)
         self._unsettled: dict[int, RunRecord] = {}  # neither watched nor known to have ended: tried again by each poll
         self._events: list[RunEvent] = []
 
@@ -96,7 +96,7 @@ class Runs:
             JournalFull: the intent could not be written; nothing was started.
         """
         assert not self._journal.in_transaction, "the intent would not be durable before the job starts"
-        self._starter.check()
+        self.starter.check()
         now = self._clock.wall()
         run = self._journal.begin_run(job, gpu_uuids, now if decided is None else decided, now, self._boot_id)
         try:
@@ -204,7 +204,7 @@ class Runs:
         if folder.begun():
             raise JobError(f"{folder.path} holds files of a job of another journal; move it away")
         asked = supervisor_request(job, run, self._journal.node_id, self._settings)
-        self._watch_begun(run, self._starter.start(job, run, folder, asked, gpu_minors))
+        self._watch_begun(run, self.starter.start(job, run, folder, asked, gpu_minors))
 
     def _watch_begun(self, run: RunRecord, begun: Begun | None) -> bool:
         """Watch a supervisor that was just started; False for one that cannot be: it is found by its folder."""
@@ -284,10 +284,10 @@ class Runs:
             self._end(EventKind.ENDED, run, to, reason, found.end, orphans=found.left_processes > 0)
         elif folder.begun() or run.started_time is not None:
             self._lose(run, started)
-        elif relaunch and lock is not None and run.stop_then is None and folder.prepared() and self._starter.restarts:
-            return self._watch_begun(run, self._starter.start_again(run, folder, lock))
+        elif relaunch and lock is not None and run.stop_then is None and folder.prepared() and self.starter.restarts:
+            return self._watch_begun(run, self.starter.start_again(run, folder, lock))
         else:
-            self._starter.give_up(folder)
+            self.starter.give_up(folder)
             reason = (
                 run.stop_reason
                 or f"its supervisor did not start it: {folder.trouble() or 'it was killed, or the disk is full'}"
@@ -316,15 +316,15 @@ class Runs:
     def _end(
         self, kind: EventKind, run: RunRecord, to: JobState, reason: str | None, end: RunEnd, *, orphans: bool = False
     ) -> None:
-        holds_gpus = orphans and bool(self._starter.left(self._journal.run(run.job, run.run)))
+        holds_gpus = orphans and bool(self.starter.left(self._journal.run(run.job, run.run)))
         self._journal.end_run(run.job, run.run, to, replace(end, reason=reason), outcome=kind, holds_gpus=holds_gpus)
         if holds_gpus:
             self._orphans.add(self._journal.run(run.job, run.run))
         else:
-            self._starter.clear(run)
+            self.starter.clear(run)
         self._tell(kind, run)
 
     def _orphan_gone(self, run: RunRecord) -> None:
         self._journal.release_gpus(run.job, run.run)
-        self._starter.clear(run)
+        self.starter.clear(run)
         self._tell(EventKind.ORPHAN_GONE, run)

@@ -200,7 +200,7 @@ class Service:
         return {"gpu": uuid, "state": status.state, "reason": status.reason}
 
     def _verify(self, caller: Caller, message: m.Verify) -> list[dict[str, Any]]:
-        self.cluster.verify()
+        self.cluster.verify(throughput=message.throughput)
         return [asdict(self.cluster.gpu_of(uuid)) for uuid in self.cluster.hardware.uuids]
 
     def _reserve(self, caller: Caller, message: m.Reserve) -> dict[str, Any]:

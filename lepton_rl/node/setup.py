@@ -47,7 +47,8 @@ class NodeSetup:
         job_mapping_dir: where dcgm-exporter looks for the jobs on each GPU; None writes nothing.
         http: where to listen for HTTP; None does not.
         about: what `status` says beside.
-        policy_spec: the policy as `make_policy` takes it, for a replay.
+        policy_spec: the policy as `make_policy` takes it, for a replay and for the next daemon.
+        configured_spec: the one that a configuration file names, the same; None where none does.
         trial_spec: the one on trial, if any, the same.
         canary_share: of the jobs that it has; None for a shadow.
         feedback_rules: bounds of the result feedback.
@@ -75,6 +76,7 @@ class NodeSetup:
     http: HttpRules | None = None
     about: dict[str, Any] = field(default_factory=dict)
     policy_spec: Any = None
+    configured_spec: Any = None
     trial_spec: Any = None
     canary_share: float | None = None
     feedback_rules: FeedbackRules = field(default_factory=FeedbackRules)
@@ -116,6 +118,7 @@ def write_about(setup: NodeSetup, hardware: NodeHardware) -> None:
         "cluster": describe_cluster(hardware.cluster),
         "gpus": list(hardware.uuids),
         **trial,
+        "configured": setup.configured_spec,
         "placement": setup.rules.placement.name.lower(),
         "default_time_s": setup.rules.default_time_s,
         "socket": str(setup.socket),

@@ -1,10 +1,12 @@
 """How a node starts supervisors, tells them to stop, and finds and ends what they leave: by itself, or by a helper."""
 
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from lepton_rl.errors import JobError
@@ -74,6 +76,13 @@ class Starter(Protocol):
 
     def clear(self, run: RunRecord) -> None:
         """Put away what an ended run needs no more."""
+
+    def remove(self, folder: Path) -> None:
+        """Remove the folder of a job that has ended, with those of its runs.
+
+        Raises:
+            OSError, JobError: something of it is still there.
+        """
 
 
 class OwnStarter:
@@ -147,3 +156,7 @@ class OwnStarter:
         """Remove a run's control group."""
         if self._cgroups is not None:
             self._cgroups.remove(run_group(self._node_id, run))
+
+    def remove(self, folder: Path) -> None:
+        """Remove the folder of an ended job: all of it is ours."""
+        shutil.rmtree(folder)

@@ -1,6 +1,5 @@
 """A node in a terminal: GPUs, jobs, queue and decisions at one moment, as a frame that fits the screen."""
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from lepton_rl.core.actions import Migrate, Preempt, SetPowerLimit, Start
+from lepton_rl.node.actions import from_text
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.durations import lasting
 from lepton_rl.node.printable import printable
@@ -18,15 +19,6 @@ from lepton_rl.node.printable import printable
 _STYLES = {"available": "green", "allocated": "cyan", "reserved": "cyan"}
 _OUT = "yellow"
 _WIDE = 100
-_ACTIONS = tuple(
-    (re.compile(pattern), words)
-    for pattern, words in (
-        (r"Start\(job=(\d+), gpus=\((.*?),?\)\)", r"start \1 on GPU \2"),
-        (r"Migrate\(job=(\d+), gpus=\((.*?),?\)\)", r"move \1 to GPU \2"),
-        (r"Preempt\(job=(\d+)\)", r"preempt \1"),
-        (r"SetPowerLimit\(gpu=(\d+), watts=([\d.]+)\)", r"limit GPU \1 to \2 W"),
-    )
-)
 _ACTIVE = ("starting", "running", "stopping")
 
 
@@ -164,11 +156,18 @@ def _decisions(status: Mapping[str, Any], decisions: Sequence[Mapping[str, Any]]
     return table
 
 
-def _said(action: str) -> str:
-    """An action in words, from the text that the journal keeps."""
-    for pattern, words in _ACTIONS:
-        action = pattern.sub(words, action)
-    return action
+def _said(text: str) -> str:
+    """An action in few words, from the text that the journal keeps."""
+    match from_text(text):
+        case Start(job, tuple(gpus)):
+            return f"start {job} on GPU {', '.join(map(str, gpus))}"
+        case Migrate(job, tuple(gpus)):
+            return f"move {job} to GPU {', '.join(map(str, gpus))}"
+        case Preempt(job):
+            return f"preempt {job}"
+        case SetPowerLimit(gpu, float(watts)):
+            return f"limit GPU {gpu} to {watts:g} W"
+    return text
 
 
 def _first(texts: Sequence[str], count: int | None, most: int = 5) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from lepton_rl.core.actions import Action, Start
 from lepton_rl.core.policy import Policy
 from lepton_rl.core.snapshot import Snapshot
+from lepton_rl.errors import counted
 from lepton_rl.node.allowance import Allowance, checked
 from lepton_rl.node.doubt import in_one_line
 from lepton_rl.node.policy_thread import Answer, PolicyThread
@@ -93,10 +94,11 @@ def told(sentence: str, kind: str, names: tuple[str, str], record: TrialRecord) 
     """Return what `status` says of a trial of the second of two policies, plain data."""
     counts = {name: record.counts[name] for name in ("decisions", "same", "failed", "illegal", "started")}
     wrong = counts["failed"] + counts["illegal"]
-    counted = f"{counts['decisions']} decisions, {counts['same']} as {names[0]}'s would be, {wrong} not possible"
+    decisions = counted(counts["decisions"], "decision")
+    compared = f"{decisions}, {counts['same']} as {names[0]}'s would be, {wrong} not possible"
     return {
         "kind": kind, "policy": names[1], "acting": names[0], "counts": counts, "examples": list(record.examples),
-        "text": f"{sentence}: {counted}",
+        "text": f"{sentence}: {compared}",
     }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def jobs(state: Path) -> int:
 
 def test_the_passphrase_brings_it_back(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert restore(state, "backup.age", "right") == 0
-    assert capsys.readouterr().out == "1 jobs as they were in the copy\n"
+    assert capsys.readouterr().out == "1 job as it was in the copy\n"
     assert jobs(state) == 1
     assert not list(state.glob(".restor*"))
 

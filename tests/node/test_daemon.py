@@ -71,6 +71,19 @@ def test_jobs_from_submission_to_their_ends(node: DaemonNode) -> None:
     assert node.job(good)["runs"][0]["gpu_uuids"] == [node.fake.uuid(0)]
 
 
+def test_a_job_has_the_umask_of_the_shell_that_submits_it(node: DaemonNode) -> None:
+    before = os.umask(0o027)
+    try:
+        job = node.submit("--", "sh", "-c", "umask")
+        assert os.umask(0o027) == 0o027, "asking for it has left it as it was"
+    finally:
+        os.umask(before)
+    with node.client() as client:  # as by HTTP: no umask is sent
+        other = client.call("submit", argv=["sh", "-c", "umask"], cwd="/", env={"PATH": os.environ["PATH"]})["job"]
+    node.node("wait", str(job), str(other))
+    assert [node.node("logs", str(number)) for number in (job, other)] == ["0027\n", "0022\n"]
+
+
 def test_logs_are_followed_until_the_job_ends(node: DaemonNode) -> None:
     os.mkfifo(node.folder / "fifo")
     job = node.submit("--", "sh", "-c", "echo one; read line < fifo; echo two")
@@ -143,7 +156,10 @@ def test_status_usage_telemetry_decisions_audit_and_verify(node: DaemonNode) -> 
     until(lambda: len(readings(node)) > 0, "the first batch of readings")
     assert {row["uuid"] for row in readings(node)} == {node.fake.uuid(gpu) for gpu in range(4)}
     assert len(node.node("telemetry", "--since", "5m").splitlines()) == 5
-    assert f"Start(job={job}" in node.node("decisions")
+    assert " fcfs (" in (said := node.node("decisions"))
+    assert f"µs): job {job} (sleep) starts on GPU 0\n" in said
+    (decision,) = json.loads(node.node("decisions", "--json"))
+    assert decision["detail"]["actions"] == [f"Start(job={job}, gpus=(0,))"]
     assert [entry["verb"] for entry in json.loads(node.node("audit"))] == ["submit"]
     assert node.node("verify").count(": available") == 4
     made = node.node("reserve", "1", "--begin", "+1h", "--for", "1h", "--reason", "demo")
@@ -202,7 +218,7 @@ def test_a_backup_is_restored_and_nothing_runs_twice(node: DaemonNode) -> None:
     node.node("stop")
     said = node.command("node", "restore", "copy.sqlite3")
     assert said.stdout.splitlines() == [
-        "1 jobs as they were in the copy",
+        "1 job as it was in the copy",
         f"submitted since, and found by their folders: {second}",
     ]
     assert "replaced1" in said.stderr
@@ -366,6 +382,29 @@ def test_deploy_says_what_it_would_do_and_does_it_when_told(idle: DaemonNode) ->
     assert idle.status()["policy"] == "sjf"
     (idle.folder / "fifo").write_text("go\n")
     assert idle.command("node", "wait", str(job)).stdout == f"job {job}: failed: ended with exit code 5\n"
+
+
+def test_the_next_daemon_goes_on_under_what_was_deployed(idle: DaemonNode) -> None:
+    place = bundle(idle.folder / "mine")
+    idle.start()  # whose file names fcfs
+    assert idle.process("deploy", "mine", "--config", str(idle.config), "--live").returncode == 0
+    idle.kill()
+    started = idle.command("node", "start", "--config", str(idle.config))
+    assert f"{place} decides, as it was deployed here last; --policy names another one" in started.stderr.splitlines()
+    assert idle.status()["policy"] == "mine"
+    idle.node("stop")
+    place.rename(idle.folder / "elsewhere")
+    said = idle.refused("node", "start")
+    assert said.startswith(
+        f"the bundle {place} was deployed here last and is gone: put it back, or name it, or another"
+    )
+    idle.node("start", "--policy", "sjf")
+    assert idle.status()["policy"] == "sjf"
+    idle.node("stop")
+    idle.config.write_text("policy: saf\n")  # the later word
+    started = idle.command("node", "start", "--config", str(idle.config))
+    assert "deployed" not in started.stderr
+    assert idle.status()["policy"] == "saf"
 
 
 def test_a_bundle_that_does_not_fit_leaves_the_daemon_that_runs(node: DaemonNode) -> None:

@@ -26,7 +26,9 @@ from lepton_rl.node.helper_socket import HelperSocket, Reply
 from lepton_rl.node.jobs import JobState, StopHow
 from lepton_rl.node.launcher import LauncherRules
 from lepton_rl.node.launcher_client import LauncherStarter
+from lepton_rl.node.past import DAY_S
 from lepton_rl.node.processes import Process
+from lepton_rl.node.retention import RetentionRules, forget_now, removed_jobs
 from lepton_rl.node.run_folder import RunFolder
 from lepton_rl.node.runs import Runs
 from tests.node.conftest import Node, drain, shell, until
@@ -139,6 +141,13 @@ def test_a_job_runs_as_its_user_and_the_daemon_reads_how_it_ended(shared: Shared
         assert shared.ended(job) == (JobState.FAILED, 3, "ended with exit code 3")
         assert shared.out(job).split() == [str(uid), str(uid), str(uid), "0077"]
         assert shared.out(job, "stderr") == "to-stderr\n"
+
+
+def test_a_job_has_the_umask_it_was_submitted_with_else_the_launchers(shared: SharedNode) -> None:
+    job = shared.run_to_end(shell("umask", uid=ADA, umask=0o027))
+    assert shared.out(job) == "0027\n"
+    other = shared.run_to_end(shell("umask", uid=ADA))
+    assert shared.out(other) == "0077\n"
 
 
 def test_a_job_can_neither_forge_how_it_ended_nor_reach_what_is_others(shared: SharedNode) -> None:
@@ -285,6 +294,100 @@ def test_a_run_is_started_once(place: SharedPlace, launcher: LauncherProcess) ->
     assert second["error"] == "the folder 1 of the run is user 0's, or others may write it; not taken"
 
 
+# Removing what has ended ------------------------------------------------------------------------------------------
+
+
+def test_the_files_of_ended_runs_go_and_those_of_living_ones_stay(shared: SharedNode) -> None:
+    ended = [shared.run_to_end(shell("echo out", uid=uid)) for uid in (ADA, BOB)]
+    living = shared.start(shell(PATIENT, uid=BOB))
+    shared.wait_for_output(living, "ready")
+    never = shared.journal.submit(shell("true", uid=ADA), 0.0)  # given up before the launcher heard of it
+    RunFolder(shared.runs.folder(never, 1)).prepare(REQUEST)
+    shared.journal.cancel_waiting(never, time.time(), "enough")
+    starter = LauncherStarter(shared.place.launcher_socket, shared.journal.node_id)
+    later = time.time() + 31 * DAY_S
+    assert forget_now(shared.journal, shared.folder, RetentionRules(), later, starter) == (3, 0)
+    assert {place.name for place in (shared.folder / "jobs").iterdir()} == {str(living), "removed"}
+    assert removed_jobs(shared.folder) == {*ended, never}
+    assert f"job {ended[0]}, run 1: its files were removed" in shared.launcher.log.read_text()
+    assert forget_now(shared.journal, shared.folder, RetentionRules(), later + 60 * DAY_S, starter) == (0, 3)
+    shared.supervisor(living)
+    shared.runs.stop(living, "enough")
+    assert shared.ended(living)[0] is JobState.CANCELLED
+
+
+def test_nothing_of_a_run_is_removed_before_its_last_process_has_ended(shared: SharedNode) -> None:
+    job = shared.start(shell(PATIENT, uid=ADA))
+    shared.wait_for_output(job, "ready")
+    asked = {"verb": "remove", "job": job, "run": 1}
+    (answer,) = ask(shared.launcher, asked)
+    assert answer["error"] == "the run is held by another process"
+    supervisor = shared.supervisor(job)
+    child = Process.of(shared.journal.run(job).child_pid or 0)
+    assert child is not None
+    with acting_as(0):
+        os.kill(supervisor, signal.SIGKILL)
+    drain(shared.runs)
+    (answer,) = ask(shared.launcher, asked)
+    assert answer["error"] == f"process {child.pid} of the run has not ended; its files stay"
+    assert shared.out(job) == "ready\n"
+    with acting_as(0):
+        assert child.signal(signal.SIGKILL)
+    until(lambda: not child.alive(), "its end")
+    (answer,) = ask(shared.launcher, asked)
+    assert answer["ok"], answer
+    assert not shared.runs.folder(job, 1).exists()
+    (answer,) = ask(shared.launcher, asked)
+    assert answer["error"] == "the folder 1 of the run cannot be opened: No such file or directory"
+
+
+def test_a_removal_that_was_cut_off_is_ended_by_the_next(shared: SharedNode) -> None:
+    job = shared.run_to_end(shell("true", uid=ADA))
+    with acting_as(0):  # in the order in which the launcher removes them
+        (shared.runs.folder(job, 1) / "started.json").unlink()
+        (shared.runs.folder(job, 1) / "request.json").unlink()
+    (answer,) = ask(shared.launcher, {"verb": "remove", "job": job, "run": 1})
+    assert answer["ok"], answer
+    assert list((shared.folder / "jobs" / str(job)).iterdir()) == []
+
+
+def test_a_removal_follows_no_link_and_takes_nothing_that_is_not_a_runs(
+    place: SharedPlace, launcher: LauncherProcess
+) -> None:
+    precious = place.base / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("precious")
+    asked = {"verb": "remove", "job": 1, "run": 1}
+    folder = prepared(place)
+    (answer,) = ask(launcher, asked)
+    assert answer["error"] == f"the folder 1 of the run is user {SERVICE}'s, or others may write it; not taken"
+    os.chown(folder, 0, SERVICE)
+    (folder / "link").symlink_to(precious)
+    (folder / "other").symlink_to(precious / "file")
+    (folder / "folder").mkdir()
+    (answer,) = ask(launcher, asked)
+    assert answer["error"] == "the folder of the run holds a folder, 'folder', that no run makes; not removed"
+    assert (folder / "request.json").exists()
+    (folder / "folder").rmdir()
+    (answer,) = ask(launcher, asked)
+    assert answer["ok"], answer
+    folder.symlink_to(precious)
+    (answer,) = ask(launcher, asked)
+    assert answer["error"] == "the folder 1 of the run cannot be opened: Not a directory"
+    assert (precious / "file").read_text() == "precious"
+
+
+def test_files_stay_while_the_launcher_is_away(shared: SharedNode) -> None:
+    job = shared.run_to_end(shell("true", uid=ADA))
+    with acting_as(0):
+        shared.launcher.end(signal.SIGKILL)
+    starter = LauncherStarter(shared.place.launcher_socket, shared.journal.node_id)
+    with pytest.raises(JobError, match="the launcher does not answer"):
+        forget_now(shared.journal, shared.folder, RetentionRules(), time.time() + 400 * DAY_S, starter)
+    assert shared.runs.folder(job, 1).exists()
+    assert removed_jobs(shared.folder) == set()
+
+
 # Refusals -----------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +404,9 @@ def test_a_run_is_started_once(place: SharedPlace, launcher: LauncherProcess) ->
         ({"verb": "start", "job": 1, "run": 1, "uid": "root"}, "uid must be a whole number"),
         ({"verb": "signal", "job": 1, "run": 1, "how": 9}, "how must be one of checkpoint, stop, kill"),
         ({"verb": "signal", "job": 1, "run": 1, "how": "stop", "pid": 1}, "the launcher knows start"),
+        ({"verb": "remove", "job": 1, "run": "../../jobs"}, "run must be a whole number"),
+        ({"verb": "remove", "job": 1, "run": 1, "path": "/"}, "the launcher knows start"),
+        ({"verb": "remove", "job": 9, "run": 1}, "the folder jobs of the run cannot be opened"),
         ({"verb": "reap", "job": 9, "run": 1}, "the folder jobs of the run cannot be opened"),
         ({"verb": ["start"]}, "job must be a whole number"),
         ({}, "job must be a whole number"),
@@ -427,6 +533,9 @@ def test_nobody_but_the_service_and_root_may_call(place: SharedPlace, launcher: 
         ({"checkpoint_signal": True}, "checkpoint_signal of the run is no signal"),
         ({"stop_grace_s": -1}, "stop_grace_s of the run is no time"),
         ({"checkpoint_grace_s": float("nan")}, "checkpoint_grace_s of the run is no time"),
+        ({"umask": 0o1000}, "umask of the run is no number from 0 to 0o777"),
+        ({"umask": "0o22"}, "umask of the run is no number from 0 to 0o777"),
+        ({"umask": True}, "umask of the run is no number from 0 to 0o777"),
         ({"uid": True}, f"the run is not recorded as one of user {ADA}"),
     ],
 )
@@ -436,7 +545,7 @@ def test_what_the_daemon_asks_of_a_run_is_checked(changes: dict[str, Any], sente
 
 
 def test_what_is_not_the_daemons_to_decide_counts_for_nothing() -> None:
-    more = {"stdout": "/etc/passwd", "gid": 0, "groups": [0], "rlimits": {}, "umask": 0, "cgroups": ["/"]}
+    more = {"stdout": "/etc/passwd", "gid": 0, "groups": [0], "rlimits": {}, "cgroups": ["/"]}
     assert not check_request(REQUEST | more, ADA).keys() & more.keys()
 
 
@@ -495,7 +604,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 REQUESTS = st.fixed_dictionaries(
-    {"verb": st.sampled_from(["start", "signal", "reap"]) | JSON},
+    {"verb": st.sampled_from(["start", "signal", "reap", "remove"]) | JSON},
     optional={"job": st.integers() | JSON, "run": st.integers() | JSON, "uid": st.integers() | JSON, "how": JSON},
 )
 

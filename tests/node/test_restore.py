@@ -14,6 +14,7 @@ from lepton_rl.node.jobs import JobState
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.restore import Restored, restore
 from lepton_rl.node.runs import Runs
+from lepton_rl.node.schema import MIGRATIONS
 from tests.node.conftest import Node, drain, shell, until
 
 
@@ -128,7 +129,7 @@ def test_a_journal_in_use_is_not_replaced(node: Node, tmp_path: Path) -> None:
         ("no database", r"is not a whole backup of a journal \(file is not a database\); use another one"),
         ("cut short", "is damaged|is not a whole backup"),
         ("another program's", "is a database, but not a journal of lepton_rl"),
-        ("newer", "has version 99 and this lepton_rl knows up to 2"),
+        ("newer", f"has version 99 and this lepton_rl knows up to {len(MIGRATIONS)}"),
         ("empty", "is empty, not a backup of a journal"),
     ],
 )

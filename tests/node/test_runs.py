@@ -531,6 +531,8 @@ def test_settings_reach_the_job(node: Node) -> None:
     node.runs = Runs(node.folder, node.journal, settings=RunSettings(umask=0o077, rlimits={"RLIMIT_NOFILE": (50, 50)}))
     job = node.run_to_end(shell("umask; ulimit -n"))
     assert (node.runs.folder(job, 1) / "stdout").read_text().split() == ["0077", "50"]
+    asked = node.run_to_end(shell("umask", umask=0o027))  # the job's own goes before
+    assert (node.runs.folder(asked, 1) / "stdout").read_text() == "0027\n"
 
 
 def test_a_held_run_cannot_be_locked_again(tmp_path: Path) -> None:

@@ -374,12 +374,16 @@ def test_a_socket_in_use_is_left_alone_and_a_stale_one_is_taken(served: Served, 
         (b'{"id": 1, "verb": "statsu"}\n', "there is no verb 'statsu'; did you mean 'status'?; known: ping, status"),
         (b'{"id": 1}\n', 'a request names a verb, as {"id": 1, "verb": "status"}'),
         (
+            b'{"id": 1, "verb": "submit", "argv": ["a"], "cwd": "/", "umask": 512}\n',
+            "submit: umask: must be less than or equal to 511, not 512",
+        ),
+        (
             b'{"id": 1, "verb": "submit", "argv": ["a"], "cwd": "/", "gpus": 1.5}\n',
             "1.5 GPUs: ask for a whole number, or for a share below 1",
         ),
         (
             b'{"id": 1, "verb": "submit", "argv": ["a"], "cwd": "/", "cpus": 100000}\n',
-            "no GPU of this node can ever run a job that asks for 1 GPU, 100000 CPU cores; it has 1 x 4 A100",
+            "no GPU of this node can ever run a job that asks for 1 GPU, 100,000 CPU cores; it has 1 x 4 A100",
         ),
         (b'{"id": 1, "verb": "job", "jbo": 3}\n', "job: job: is missing"),
         (b'{"id": 1, "verb": "job", "job": "3"}\n', "job: job: must be a whole number, not '3'"),

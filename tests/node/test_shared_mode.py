@@ -49,9 +49,12 @@ def test_each_job_runs_as_the_user_who_submitted_it(node: SharedDaemon) -> None:
     script = "id -u; id -g; id -G; umask; pwd; echo mine > made; ls -l /proc/self/fd | grep -c / "
     job = node.does(ADA, "submit", "--cwd", str(home), "--", "sh", "-c", script).strip()
     assert node.does(ADA, "wait", job) == f"job {job}: done\n"
-    assert node.does(ADA, "logs", job).splitlines()[:5] == [str(ADA), str(ADA), str(ADA), "0077", str(home)]
+    assert node.does(ADA, "logs", job).splitlines()[:5] == [str(ADA), str(ADA), str(ADA), "0022", str(home)]
     made = (home / "made").stat()
-    assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (ADA, ADA, 0o600)
+    assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (ADA, ADA, 0o644)
+    plain = node.submit(ADA, "umask")  # sent without one: the launcher's
+    assert node.ask(ADA, "wait", job=plain)["state"] == "done"
+    assert node.does(ADA, "logs", str(plain)) == "0077\n"
     its = node.submit(BOB, "cat made", cwd=str(home))
     reason = f"the working directory {home} cannot be entered: Permission denied"
     assert node.run(BOB, "wait", str(its))[:2] == (1, f"job {its}: failed: {reason}\n")
@@ -213,6 +216,26 @@ def test_jobs_outlive_the_launcher_and_wait_while_it_is_away(node: SharedDaemon)
     assert node.ask(BOB, "wait", job=waiting)["state"] == "done"
     assert node.does(BOB, "logs", str(waiting)) == f"{BOB}\n"
     assert node.ask(BOB, "job", job=waiting)["run"] == 1  # it was not written down as started before
+
+
+def test_files_and_rows_of_jobs_that_ended_long_ago_are_forgotten(node: SharedDaemon) -> None:
+    job = node.submit(ADA, "echo out")
+    assert node.ask(ADA, "wait", job=job)["state"] == "done"
+    folder, config = node.place.state / "jobs" / str(job), node.config.read_text()
+    assert folder.exists()
+    node.kill()
+    node.config.write_text(config + "retention: {journal_days: 1.0e-6, logs_days: 1.0e-6}\n")  # a tenth of a second
+    node.start()
+    until(lambda: not folder.exists(), "its files' removal")
+
+    def forgotten() -> bool:
+        return job not in [entry["job"] for entry in node.ask(0, "queue", all=True)]
+
+    until(forgotten, "its row's removal")
+    assert sum(row["jobs"] for row in node.ask(0, "usage") if row["name"] == str(ADA)) >= 1
+    node.kill()
+    node.config.write_text(config)
+    node.start()
 
 
 def test_a_preempted_and_a_killed_supervisor_end_as_in_a_personal_node(node: SharedDaemon) -> None:

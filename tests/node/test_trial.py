@@ -128,7 +128,7 @@ def test_a_canary_says_who_started_what_and_who_is_on_trial() -> None:
     told = canary.told()
     assert (told["kind"], told["policy"], told["acting"], told["share"]) == ("canary", "sjf", "fcfs", 0.5)
     assert told["counts"] == {"decisions": 1, "same": 1, "failed": 0, "illegal": 0, "started": len(own)}
-    assert told["text"].startswith("sjf decides on 50% of the jobs as a canary, fcfs on the others: 1 decisions, 1 as")
+    assert told["text"].startswith("sjf decides on 50% of the jobs as a canary, fcfs on the others: 1 decision, 1 as")
     canary = Canary(make_policy("fcfs"), make_policy("sjf"), 0.999, "sjf", "fcfs")
     started(canary, waiting(gpus=1))
     assert (canary.told()["counts"]["decisions"], canary.told()["counts"]["same"]) == (1, 0)

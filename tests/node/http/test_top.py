@@ -68,7 +68,7 @@ def test_decisions_are_told_in_words_and_long_ones_are_cut(node: RunningNode) ->
     console.print(frame(status, [], decisions, 200))
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
-    assert "preempt 52; move 7 to GPU 1, 2; limit GPU 1 to 250.0 W" in shown
+    assert "preempt 52; move 7 to GPU 1, 2; limit GPU 1 to 250 W" in shown
     assert "start 5 on GPU 0; and 55 more" in shown
 
 
