@@ -38,7 +38,11 @@ class PlainColumn:
 
 PLAIN_COLUMNS = (
     PlainColumn("job_id", "a whole number, each once; rows are numbered from 1 without it"),
-    PlainColumn("submit_time", "seconds, from any zero at or before the first job; the rows may come in any order", required=True),
+    PlainColumn(
+        "submit_time",
+        "seconds, from any zero at or before the first job; the rows may come in any order",
+        required=True,
+    ),
     PlainColumn("run_time", "seconds that the job runs; rows with 0 are dropped and counted", required=True),
     PlainColumn("gpus", "a whole number, or a share of one GPU below 1 in steps of 0.001", required=True),
     PlainColumn("requested_time", "seconds that its user asked for; empty: the run time", empty=np.nan),
