@@ -141,10 +141,11 @@ def deployed_before(config: NodeConfig, state_dir: Path | None = None) -> Policy
     if last is None or last == config.policy:
         return None
     out = "name it, or another one, with --policy"
-    if isinstance(last, str) and ".py:" in last:
-        raise ConfigError(f"{last} was deployed here last, and is a program that only a command line may name: {out}")
-    if isinstance(last, str) and Path(last).is_absolute() and not Path(last).exists():
-        raise ConfigError(f"the bundle {last} was deployed here last and is gone: put it back, or {out}")
+    name = str(last.get("name")) if isinstance(last, dict) else str(last)
+    if ".py:" in name:
+        raise ConfigError(f"{name} was deployed here last, and is a program that only a command line may name: {out}")
+    if Path(name).is_absolute() and not Path(name).exists():
+        raise ConfigError(f"the bundle {name} was deployed here last and is gone: put it back, or {out}")
     try:
         make_policy(last)
     except LeptonError as error:
@@ -306,6 +307,8 @@ def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list
 
 def _absolute(spec: PolicySpec, base: Path | None) -> PolicySpec:
     """Return a policy as it is named from anywhere: a path becomes absolute."""
+    if isinstance(spec, dict):
+        return {**spec, "name": _absolute(spec["name"], base)} if isinstance(spec.get("name"), str) else spec
     if isinstance(spec, str) and (path := (base or Path()) / Path(spec).expanduser()).exists():
         return str(path.absolute())
     return spec

@@ -3,6 +3,8 @@
 The guard, a policy on trial and the node hold actions against the same checks.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -33,6 +35,7 @@ class Allowance:
         unsaid: jobs whose users have not said how long they take.
         disturbances: preemptions, moves and changes of power limits that may be made now; None for any number.
         seconds: that the decision may take; None for any time.
+        begun: when it began, by `time.monotonic`.
     """
 
     restartable: frozenset[int] | None = None
@@ -40,6 +43,11 @@ class Allowance:
     unsaid: frozenset[int] = frozenset()
     disturbances: int | None = None
     seconds: float | None = None
+    begun: float = 0.0
+
+    def left(self) -> float:
+        """Return the seconds that are left for the decision; infinity for any time."""
+        return math.inf if self.seconds is None else self.seconds - (time.monotonic() - self.begun)
 
     def may_stop(self, job: int) -> bool:
         """Return whether a job may be preempted and moved."""

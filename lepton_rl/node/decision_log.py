@@ -44,11 +44,11 @@ class DecisionLog:
 
     def flush(self) -> None:
         """Write the decisions that were kept."""
-        kept, self._kept = self._kept, []
-        if kept:
+        if self._kept:
             with self._journal.transaction():
-                for decision in kept:
+                for decision in self._kept:
                     self._journal.ledger.decide(decision)
+            self._kept.clear()  # not before: a full disk may have space again next time
 
     def forget_old(self) -> None:
         """Remove decisions that nobody will ask for any more."""

@@ -64,8 +64,7 @@ class GpuWatch:
         """Go on from what the journal has: what runs have used, and which GPUs were let go of while nobody looked."""
         for run in self._holding.values():
             self._meter.begin(run)
-        if self._throughput is not None:
-            end_left(self._journal.node_id)
+        end_left(self._journal.node_id)  # of a former daemon, whatever its rules were
         held = self.held()
         for uuid, gpu in self._journal.ledger.gpus().items():
             if gpu.state in (GpuState.ALLOCATED, GpuState.RELEASING) and uuid not in held:

@@ -188,7 +188,8 @@ class Guard:
 
     def _by_policy(self, snapshot: Snapshot) -> Verdict:
         budget_s = self.rules.budget_s if self._used else self.rules.first_budget_s
-        allowance = replace(self._allowance(), disturbances=self._disturbances_left(), seconds=budget_s)
+        left = self._disturbances_left()
+        allowance = replace(self._allowance(), disturbances=left, seconds=budget_s, begun=time.monotonic())
         if self._thread is None:
             self._thread = PolicyThread(self.policy)
         answer = self._thread.ask(snapshot, allowance, budget_s)

@@ -199,6 +199,8 @@ class Launcher:
             lock_run(folder)  # a supervisor holds it for as long as it lives
             if left := self._left(job, run, folder, sure=False):
                 raise JobError(f"process {left[0].pid} of the run has not ended; its files stay")
+            if held := self._grouped(job, run):
+                raise JobError(f"process {held[0]} of the run has not ended; its files stay")
             try:
                 remove_run(folder)
                 os.rmdir(str(run), dir_fd=above)
@@ -225,8 +227,11 @@ class Launcher:
         if child is None:
             return []
         mark = f"{MARK}={read_json(folder, REQUEST, 0)['env'].get(MARK)}"
-        grouped = () if self._cgroups is None else self._cgroups.processes(f"{job}.{run}")
+        grouped = self._grouped(job, run)
         return members(child, mark, grouped, sure=sure)
+
+    def _grouped(self, job: int, run: int) -> list[int]:
+        return [] if self._cgroups is None else self._cgroups.processes(f"{job}.{run}")
 
     def _remove_group(self, job: int, run: int) -> None:
         if self._cgroups is not None:

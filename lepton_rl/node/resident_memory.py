@@ -36,12 +36,18 @@ def give_back_loader() -> None:
 
 
 def _unchanged_mappings(library: str) -> Iterator[tuple[int, int]]:
-    """Yield the addresses of a library's mappings that cannot be written and never were: all of it is in the file."""
-    begin, end, candidate = 0, 0, False
+    """Yield the addresses of a library's mappings that cannot be written and never were: all of it is in the file.
+
+    What the loader changed and then protected is anonymous memory, or swap where the machine ran short: of neither is
+    there any.
+    """
+    begin, end, candidate, own = 0, 0, False, set[str]()
     for line in Path("/proc/self/smaps").read_text().splitlines():
         found = _MAPPING.fullmatch(line)
         if found is not None:
-            begin, end = int(found[1], 16), int(found[2], 16)
+            begin, end, own = int(found[1], 16), int(found[2], 16), set()
             candidate = "w" not in found[3] and Path(found[4]).name.startswith(library)
-        elif candidate and line.split() == ["Anonymous:", "0", "kB"]:
-            yield begin, end
+        elif candidate and line.startswith(("Anonymous:", "Swap:")) and line.split()[1:] == ["0", "kB"]:
+            own.add(line.partition(":")[0])
+            if len(own) == 2:
+                yield begin, end

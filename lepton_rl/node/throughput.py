@@ -17,7 +17,7 @@ from lepton_rl.node.processes import Process, boot_id, members, signal_each
 from lepton_rl.node.starter import NOBODY
 
 _log = logging.getLogger(__name__)
-READY_COMMAND = (sys.executable, "-m", "lepton_rl.devices.throughput")
+READY_COMMAND = (sys.executable, "-P", "-m", "lepton_rl.devices.throughput")  # -P: nothing of the folder we are in
 _KILL_PATIENCE_S = 10.0  # for a process that hangs in its driver
 _MOST_AT_ONCE, _KEPT_BYTES = 1 << 20, 4096
 _LONGEST_LINE = 200
@@ -62,8 +62,9 @@ class Measurement:
                 rules.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env={**os.environ, **shown}, start_new_session=True,
             )  # fmt: skip
-        except OSError as error:
-            self.against = f"its throughput run {rules.command[0]!r} could not be started: {error.strerror}"
+        except (OSError, ValueError) as error:  # ValueError: a word with a NUL in it
+            why = getattr(error, "strerror", None) or error
+            self.against = f"its throughput run {rules.command[0]!r} could not be started: {why}"
             return
         for stream in (self._process.stdout, self._process.stderr):
             assert stream is not None
@@ -82,7 +83,7 @@ class Measurement:
             self.against = self._judged(code)
         elif self._killed_at is None and self._monotonic() > self._deadline:
             self._killed_at = self._monotonic()
-            os.killpg(self._process.pid, signal.SIGKILL)
+            _kill_group(self._process.pid)
         elif self._killed_at is not None and self._monotonic() - self._killed_at > _KILL_PATIENCE_S:
             self.against = f"{self._late()}, and not even SIGKILL ends it"
         if self.against is not None:
@@ -95,7 +96,7 @@ class Measurement:
         if process is None:
             return
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill_group(process.pid)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
         end_left(self._node_id)
@@ -123,6 +124,11 @@ class Measurement:
 
     def _late(self) -> str:
         return f"its throughput run took longer than {self._rules.limit_s:g} s"
+
+
+def _kill_group(group: int) -> None:
+    with suppress(OSError):  # it has gone, or has become another user's
+        os.killpg(group, signal.SIGKILL)
 
 
 class _Tail:

@@ -161,7 +161,7 @@ class Canary:
             self.record.refuse("illegal", f"{why} of those that may still be made in this minute")
             return None
         self._note("acting", others)
-        self._count(seen, own)
+        self._count(seen, own, allowance)
         return [*own, *others]
 
     def _acting_first(self, snapshot: Snapshot, allowance: Allowance) -> list[Any] | None:
@@ -176,7 +176,7 @@ class Canary:
         own = self._trial.decide(seen, allowance.less(others))
         if own is None:
             return None
-        self._count(seen, own)
+        self._count(seen, own, allowance)
         return [*others, *own]
 
     def _note(self, role: str, actions: Sequence[object]) -> None:
@@ -185,7 +185,7 @@ class Canary:
         if actions:
             self._acted.add(role)
 
-    def _count(self, seen: Snapshot, own: Sequence[Action]) -> None:
+    def _count(self, seen: Snapshot, own: Sequence[Action], allowance: Allowance) -> None:
         """Count a decision of the canary's, and whether the acting policy would have made the same of these jobs."""
         self._note("canary", own)
         self._own.update(self.started["canary"])  # a start that is put off is decided again, and counts once
@@ -193,6 +193,8 @@ class Canary:
         if len(seen.queue) == 0:
             return
         self.record.counts["decisions"] += 1
+        if allowance.seconds is not None and allowance.left() < allowance.seconds / 2.0:
+            return  # the comparison must not make the decision late
         with suppress(Exception):
             if starts(wanted(self.acting, seen)) == starts(own):
                 self.record.counts["same"] += 1

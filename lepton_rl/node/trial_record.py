@@ -18,6 +18,8 @@ from lepton_rl.node.policy_thread import Answer, PolicyThread
 
 _log = logging.getLogger(__name__)
 _KEPT = 1000
+_MOST_OF_THE_REST, _LEAST_PART = 0.8, 0.05
+"""Of the time that is left, and of all of it."""
 
 
 @dataclass
@@ -58,11 +60,16 @@ class OnTrial:
     def decide(self, snapshot: Snapshot, allowance: Allowance) -> tuple[Action, ...] | None:
         """Return what it wants, where that can be done and is allowed; else None, and that is counted.
 
-        It has half of the time that the decision may take.
+        It has half of the time that the decision may take, or what the acting policy has left of it; where that is
+        next to nothing it is not asked, which says nothing against it.
         """
         if self._thread is None:
             self._thread = PolicyThread(self.policy)
-        budget_s = None if allowance.seconds is None else allowance.seconds / 2.0
+        budget_s = None
+        if allowance.seconds is not None:
+            budget_s = min(allowance.seconds / 2.0, _MOST_OF_THE_REST * allowance.left())
+            if budget_s < _LEAST_PART * allowance.seconds:
+                return None
         answer = self._thread.ask(snapshot, allowance, budget_s)
         if answer is None:
             self.record.refuse("failed", f"{self.name} took more than {budget_s:g} s")

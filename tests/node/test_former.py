@@ -54,6 +54,10 @@ def test_with_settings_of_a_file_that_is_no_longer_named(tmp_path: Path) -> None
         ("mine.py:Mine", r"^mine.py:Mine was deployed here last, and is a program .*: name it, or another one, with"),
         ("/nowhere/mine", r"^the bundle /nowhere/mine was deployed here last and is gone: put it back, or name it, or"),
         ("scaf", r"^what was deployed here last cannot decide any more \(no policy named 'scaf'; did you mean 'saf'"),
+        (
+            {"name": "/srv/mine.py:Mine"},
+            r"^/srv/mine.py:Mine was deployed here last, and is a program .*: name it, or another one, with",
+        ),
         ({"name": "saf", "no": 1}, r"^what was deployed here last cannot decide any more \(saf: no: unknown setting"),
     ],
 )

@@ -1,6 +1,7 @@
 """A second policy beside the acting one: it changes nothing as a shadow, and only its own jobs as a canary."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -16,6 +17,7 @@ from lepton_rl.node.allowance import Allowance
 from lepton_rl.node.guard import Guard, GuardRules, Verdict
 from lepton_rl.node.jobs import JobState
 from lepton_rl.node.trial import Canary, Shadow, of_canary
+from lepton_rl.node.trial_record import OnTrial
 from lepton_rl.simulator import SimulatedCluster
 from lepton_rl.workloads import Trace
 from tests.fake_nvml import FakeNvml
@@ -270,6 +272,19 @@ def test_one_on_trial_that_hangs_is_not_waited_for_and_may_come_back(kind: str) 
 
     until(is_back, "the next decision of the one on trial")
     guard.close()
+
+
+def test_one_on_trial_is_not_asked_where_the_acting_policy_took_all_the_time() -> None:
+    sleeper = Sleeper([])
+    trial = OnTrial(sleeper, "other")
+    assert trial.decide(two_run(), Allowance(seconds=100.0, begun=time.monotonic() - 99.9)) is None
+    assert sleeper.asked == 0
+    assert trial.record.counts == {}
+    assert trial.decide(two_run(), Allowance(seconds=100.0, begun=time.monotonic() - 93.0)) is None  # 7 s are left
+    assert sleeper.asked == 1
+    assert trial.record.counts == {"failed": 1}
+    sleeper.wake.set()
+    trial.close()
 
 
 class Unsure(Says):
