@@ -41,7 +41,6 @@ class NodeSetup:
         power: makes what sets power limits; None sets none.
         operators: numbers of users who may do what only operators may.
         sharing: what makes it a shared node; None for one of the daemon's own user.
-        history_bytes: bound of the telemetry history.
         price_usd_per_kwh: for the cost in `usage`.
         alerts: what operators are told of.
         job_mapping_dir: where dcgm-exporter looks for the jobs on each GPU; None writes nothing.
