@@ -3,11 +3,21 @@
 from dataclasses import replace
 
 from lepton_rl.core import Outcome
+from lepton_rl.errors import ConfigError
 from lepton_rl.workloads import Trace
+
+MOST_DELAY_S = 31_536_000.0
+"""A year: a start that takes longer is a slip of the pen."""
 
 
 def held_with_delay(trace: Trace, delay: float) -> Trace:
-    """Return the jobs as long as they hold their GPUs: each for `delay` seconds more than it runs."""
+    """Return the jobs as long as they hold their GPUs: each for `delay` seconds more than it runs.
+
+    Raises:
+        ConfigError: the delay is negative, no number, or longer than a year.
+    """
+    if not 0.0 <= delay <= MOST_DELAY_S:
+        raise ConfigError(f"--start-delay: a start takes from 0 to {MOST_DELAY_S:,.0f} s, not {delay:g}")
     return replace(trace, run_time=trace.run_time + delay) if delay else trace
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
@@ -79,13 +79,6 @@ class Allowance:
         return (
             self if self.disturbances is None else replace(self, disturbances=self.disturbances - disturbing(actions))
         )
-
-
-class Bounded(Protocol):
-    """A policy that is told what is allowed."""
-
-    def decide_within(self, snapshot: Snapshot, allowance: Allowance) -> Sequence[Action]:
-        """Return what it decides."""
 
 
 def wanted(policy: Policy, snapshot: Snapshot) -> list[object]:

@@ -1,19 +1,10 @@
 """Why a policy is not to be trusted with a decision: it has not seen the like, or it failed."""
 
-from typing import Protocol
-
 from lepton_rl.core.policy import Policy
 from lepton_rl.core.snapshot import Snapshot
 from lepton_rl.errors import LeptonError
 
 _MOST_LETTERS = 300
-
-
-class Ranged(Protocol):
-    """A policy that knows what it was trained on."""
-
-    def out_of_range(self, snapshot: Snapshot) -> str:
-        """Return in a sentence what it has not seen in its training, or nothing."""
 
 
 def doubt_of(policy: Policy, snapshot: Snapshot) -> str:

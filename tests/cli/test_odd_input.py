@@ -11,20 +11,10 @@ import pytest
 
 from lepton_rl.cli import main
 from lepton_rl.workloads import gpu_cluster, write_csv
+from tests.experiments.conftest import BENCHMARK
 
 CAPTURE = pytest.CaptureFixture[str]
 MANY = "9" * 5000
-BENCHMARK = """\
-name: small
-workloads:
-  - generator: gpu_cluster
-    gpus: 8
-    load: 1.2
-    cluster: {nodes: 2, gpus_per_node: 4}
-    windows: {kind: independent, count: 8, jobs: 20}
-policies: [fcfs, sjf]
-processes: 2
-"""
 
 
 @pytest.fixture
@@ -35,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "header.swf").write_text(f"; MaxNodes: {MANY}\n1 0 -1 10 1 -1 -1 1 10 -1 1 1 1 -1 1 -1 -1 -1\n")
     (tmp_path / "large.swf").write_text("; MaxNodes: 5000000\n1 0 -1 10 1 -1 -1 1 10 -1 1 1 1 -1 1 -1 -1 -1\n")
     (tmp_path / "nodes.yaml").write_text(f"groups: [{{nodes: {MANY}, gpus_per_node: 8, gpu: A100}}]\n")
-    (tmp_path / "small.yaml").write_text(BENCHMARK)
+    (tmp_path / "small.yaml").write_text(BENCHMARK.replace("processes: 1", "processes: 2"))
     (tmp_path / "semicolons.csv").write_text("submit_time;run_time;gpus\n1;2;3\n")
     (tmp_path / "file.txt").touch()
     os.mkfifo(tmp_path / "pipe.csv")

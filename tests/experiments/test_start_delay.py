@@ -5,6 +5,7 @@ import pytest
 
 from lepton_rl.agents import make_policy
 from lepton_rl.core import ClusterSpec
+from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.simulate import simulate
 from lepton_rl.workloads import Trace
 
@@ -35,3 +36,9 @@ def test_without_a_delay_nothing_is_different() -> None:
     none = simulate(jobs(), CLUSTER, make_policy("fcfs"), start_delay=0.0)
     assert plain.outcome.first_start.tolist() == none.outcome.first_start.tolist() == [0.0, 10.0, 20.0]
     assert plain.summary() == none.summary()
+
+
+@pytest.mark.parametrize("delay", [-1.0, float("nan"), float("inf"), 1e300])
+def test_a_delay_that_cannot_be_is_refused(delay: float) -> None:
+    with pytest.raises(ConfigError, match=r"--start-delay: a start takes from 0 to 31,536,000 s, not"):
+        simulate(jobs(), CLUSTER, make_policy("fcfs"), start_delay=delay)
