@@ -21,7 +21,7 @@ from lepton_rl.core.actions import Action
 from lepton_rl.core.atomic import replacing
 from lepton_rl.core.cluster import ClusterSpec, cluster_from_description, describe_cluster
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.envs.codec import Codec, Observation, as_preferences, node_groups
+from lepton_rl.envs.codec import OF_GROUPS, Codec, Observation, as_preferences, node_groups
 from lepton_rl.envs.decision import Decision
 from lepton_rl.envs.features import CONTEXT_FEATURES
 from lepton_rl.envs.quantization import Quantization, feature_ranges
@@ -102,7 +102,7 @@ class LearnedPolicy:
         entries = tuple(self.codec.shapes(self.cluster))
         object.__setattr__(self, "_forward", forward(self.network, self.weights, entries))
         object.__setattr__(self, "_room", None)
-        object.__setattr__(self, "_bounds", _bounds(self.name, self.codec, self.about.get(RANGE_KEY)))
+        object.__setattr__(self, "_bounds", _bounds(self.name, self.codec, self.cluster, self.about.get(RANGE_KEY)))
 
     @property
     def knows_ranges(self) -> bool:
@@ -116,7 +116,7 @@ class LearnedPolicy:
             BundleError: the network cannot read this cluster.
         """
         bounds: Sequence[_Bounds] = self._bounds  # type: ignore[attr-defined]
-        if not bounds or len(snapshot.jobs) == snapshot.running_count:
+        if not bounds or len(snapshot.jobs) == (0 if self.codec.stoppable else snapshot.running_count):
             return ""
         self.check_cluster(snapshot.cluster)
         decision = self._open(snapshot)
@@ -124,7 +124,7 @@ class LearnedPolicy:
             seen = decision.observation.get(entry.name)
             if seen is None:  # this cluster shows less than the one of the training
                 continue
-            values = seen[: len(decision.visible)] if entry.name == "queue" else seen
+            values = seen[: decision.shown(entry.name)]
             far = np.isfinite(values) & ((values < entry.low - entry.margin) | (values > entry.high + entry.margin))
             if far.any():
                 return entry.sentence(self.name, values, far)
@@ -136,17 +136,17 @@ class LearnedPolicy:
         return self.codec.placement
 
     def decide(self, snapshot: Snapshot) -> list[Action]:
-        """Return the starts of this instant, in order, each with the power limits that it chose.
+        """Return the actions of this instant, in order; each start with the power limits that it chose.
 
         Raises:
             BundleError: the network cannot read this cluster.
         """
-        if len(snapshot.jobs) == snapshot.running_count:
+        if len(snapshot.jobs) == (0 if self.codec.stoppable else snapshot.running_count):
             return []
         self.check_cluster(snapshot.cluster)
         decision = self._open(snapshot)
         actions: list[Action] = []
-        while decision.something_fits:
+        while decision.is_due:
             choice = self.choose(decision.observation)
             if choice == decision.wait_action:
                 break
@@ -173,10 +173,10 @@ class LearnedPolicy:
                 f"{self.name}: its actions choose a type of GPU or a power limit, and the GPUs of {cluster} are of no "
                 "type; give the cluster as groups"
             )
-        names, own = ([kind.name for kind in c.types] for c in (cluster, self.cluster))
-        if self.codec.actions == "placement" and names != own:
+        names, own = ([group.limited_gpu.name for group in c.groups] for c in (cluster, self.cluster))
+        if self.codec.actions in OF_GROUPS and names != own:
             raise BundleError(
-                f"{self.name}: its actions choose among {', '.join(own)}, this cluster has {', '.join(names)}"
+                f"{self.name}: its actions choose among groups of {', '.join(own)}, this cluster has {', '.join(names)}"
             )
         if self.network == "mlp" and node_groups(cluster.nodes) != node_groups(self.cluster.nodes):
             raise BundleError(
@@ -194,7 +194,7 @@ class LearnedPolicy:
         return int((values + generator.gumbel(size=len(values))).argmax())
 
 
-def _bounds(name: str, codec: Codec, said: object) -> tuple[_Bounds, ...]:
+def _bounds(name: str, codec: Codec, cluster: ClusterSpec, said: object) -> tuple[_Bounds, ...]:
     """Return what a bundle says of its training's observations; nothing where it says nothing.
 
     Raises:
@@ -203,6 +203,8 @@ def _bounds(name: str, codec: Codec, said: object) -> tuple[_Bounds, ...]:
     if not isinstance(said, Mapping):
         return ()
     features = {"queue": codec.feature_names, "context": tuple(CONTEXT_FEATURES)}
+    if codec.stoppable:
+        features["running"] = codec.running_names(cluster)
     found = []
     for entry, limits in said.items():
         try:

@@ -6,9 +6,10 @@ same choices.
 - `mlp`: tanh layers on the flattened observation.
 - `deepsets`: one small network shared by all slots of the queue. Each job's features pass a relu layer; the mean over
   visible jobs and the sum over fitting ones, the pooled node table, the context and the preferences make the pool; a
-  second relu layer reads job and pool, and gives a logit for each choice that an action has beside the job. The wait
-  logit and the value read the pool alone. Reordering the slots reorders the logits, and neither K nor the number of
-  nodes is built into the weights (Zaheer et al. 2017).
+  second relu layer reads job and pool, and gives a logit for each choice that an action has beside the job. Where
+  running jobs can be stopped, they have a network of the same form, and the mean over them is part of the pool. The
+  wait logit and the value read the pool alone. Reordering the slots reorders the logits, and neither K nor the number
+  of nodes is built into the weights (Zaheer et al. 2017).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,18 @@ def expected_shapes(kind: str, weights: Weights, codec: Codec, cluster: ClusterS
     if kind == "deepsets":
         width = len(weights["job.bias"])
         pool = 2 * width + pooled_size({name: shape[0] for name, shape in entries.items()})
+        running: dict[str, tuple[int, ...]] = {}
+        if codec.stoppable:
+            pool += width
+            running = {
+                "run.weight": (width, len(codec.running_names(cluster))),
+                "run.bias": (width,),
+                "mix_run.weight": (width, width),
+                "run_logit.weight": (choices, width),
+                "run_logit.bias": (choices,),
+            }
         return {
+            **running,
             "job.weight": (width, len(codec.feature_names)),
             "job.bias": (width,),
             "mix_job.weight": (width, width),
@@ -174,21 +186,32 @@ def _deepsets(weights: Weights, entries: Sequence[str]) -> Forward:
         np.ascontiguousarray(weights["wait_logit.weight"]), weights["wait_logit.bias"],
     )  # fmt: skip
     nothing = np.zeros(0, np.float32)
+    nobody = np.zeros((0, 0), np.float32)
+    stops = "run.bias" in weights
+    of_running: Any = (
+        (
+            transposed("run.weight"), weights["run.bias"], transposed("mix_run.weight"),
+            np.ascontiguousarray(weights["run_logit.weight"]), weights["run_logit.bias"],
+        )
+        if stops
+        else (nobody, nothing, nobody, nobody, nothing)
+    )  # fmt: skip
     choices = len(weights["job_logit.bias"])
     typed = [name for name in NODE_ENTRIES if name in entries and name not in PLAIN_NODE_ENTRIES]
     whole = [name for name in ("context", "preferences") if name in entries]
 
     def compute(observation: Observation) -> Singles:
-        queue = observation["queue"]
-        logits = np.empty(len(queue) * choices + 1, np.float32)
-        jobs = np.empty((len(queue), len(arrays[1])), np.float32)
+        queue, running = observation["queue"], observation["running"] if stops else nobody
+        rows = len(queue) + len(running)
+        logits = np.empty(rows * choices + 1, np.float32)
+        jobs = np.empty((rows, len(arrays[1])), np.float32)
         pool = np.zeros(len(arrays[3]), np.float32)
         hidden = np.empty((2, len(arrays[1])), np.float32)
         _deepsets_logits(  # type: ignore[call-arg]
-            queue, observation["load"], observation["memory"], observation["power"],
+            queue, running, observation["load"], observation["memory"], observation["power"],
             _joined(observation, typed) if typed else nothing,
             observation.get("context", nothing) if len(whole) < 2 else _joined(observation, whole),
-            observation["action_mask"], *arrays, jobs, pool, hidden, logits,
+            observation["action_mask"], *arrays, *of_running, jobs, pool, hidden, logits,
         )  # fmt: skip
         return logits
 
@@ -232,37 +255,73 @@ def _logit(hidden: Singles, last: Singles, bias: float) -> float:
     return total
 
 
+@inlined
+def _shown(rows: Singles) -> int:
+    """Count the jobs of a table: the rows behind them are zero."""
+    count = 0
+    while count < rows.shape[0] and rows[count, VISIBLE_FEATURE] > 0.0:
+        count += 1
+    return count
+
+
+@inlined
+def _encode(rows: Singles, count: int, weight: Singles, bias: Singles, out: Singles) -> None:
+    """Write relu(bias + row @ weight) of the first `count` rows."""
+    width = bias.shape[0]
+    for row in range(count):
+        for unit in range(width):
+            out[row, unit] = bias[unit]
+        for feature in range(rows.shape[1]):
+            value = rows[row, feature]
+            for unit in range(width):
+                out[row, unit] += value * weight[feature, unit]
+        for unit in range(width):
+            out[row, unit] = max(out[row, unit], np.float32(0.0))
+
+
+@inlined
+def _write_logits(
+    jobs: Singles, count: int, slots: int, first: int, mask: NDArray[np.int8], mix_job: Singles, last: Singles,
+    bias: Singles, from_pool: Singles, hidden: Singles, logits: Singles,
+) -> None:  # fmt: skip
+    """Write the logits of the choices of `slots` jobs, from action `first` on; invalid beyond the first `count`."""
+    choices = last.shape[0]
+    for slot in range(slots):
+        mixed = False
+        for choice in range(choices):
+            action = first + slot * choices + choice
+            logits[action] = INVALID_LOGIT
+            if slot < count and mask[action] != 0:
+                if not mixed:
+                    _mix(jobs[slot], mix_job, hidden, from_pool)
+                    mixed = True
+                logits[action] = _logit(hidden, last[choice], bias[choice])
+
+
 @njit
 def _deepsets_logits(
-    queue: Singles, load: Singles, memory: Singles, power: Singles, typed: Singles, whole: Singles,
+    queue: Singles, running: Singles, load: Singles, memory: Singles, power: Singles, typed: Singles, whole: Singles,
     mask: NDArray[np.int8], job_weight: Singles, job_bias: Singles,
     mix_job: Singles, mix_pool: Singles, mix_bias: Singles, job_logit: Singles, job_logit_bias: Singles,
-    wait_weight: Singles, wait_bias: Singles, wait_logit: Singles, wait_logit_bias: Singles, jobs: Singles,
-    pool: Singles, hidden: Singles, logits: Singles,
+    wait_weight: Singles, wait_bias: Singles, wait_logit: Singles, wait_logit_bias: Singles, run_weight: Singles,
+    run_bias: Singles, mix_run: Singles, run_logit: Singles, run_logit_bias: Singles, jobs: Singles, pool: Singles,
+    hidden: Singles, logits: Singles,
 ) -> None:  # fmt: skip
     """Weights are transposed to (inputs, outputs), but for those of the logits.
 
     `typed` holds the further entries by node one behind the other, `whole` what is not pooled; they may be empty.
-    `jobs`, `pool` (zeros) and `hidden` (2, width) are room to work in.
+    `running` and its weights are empty where no action stops a job. `jobs` (K + R, width), `pool` (zeros) and `hidden`
+    (2, width) are room to work in.
     """
     width = job_bias.shape[0]
     slots = queue.shape[0]
-    visible = 0
-    while visible < slots and queue[visible, VISIBLE_FEATURE] > 0.0:
-        visible += 1
+    visible = _shown(queue)
+    _encode(queue, visible, job_weight, job_bias, jobs)
     for slot in range(visible):
-        for unit in range(width):
-            jobs[slot, unit] = job_bias[unit]
-        for feature in range(queue.shape[1]):
-            value = queue[slot, feature]
-            for unit in range(width):
-                jobs[slot, unit] += value * job_weight[feature, unit]
         fit = queue[slot, FITS_FEATURE]
         for unit in range(width):
-            value = max(jobs[slot, unit], np.float32(0.0))
-            jobs[slot, unit] = value
-            pool[unit] += value
-            pool[width + unit] += fit * value
+            pool[unit] += jobs[slot, unit]
+            pool[width + unit] += fit * jobs[slot, unit]
     for unit in range(width):
         pool[unit] /= np.float32(max(visible, 1))
         pool[width + unit] *= np.float32(FIT_POOL_SCALE)
@@ -276,24 +335,29 @@ def _deepsets_logits(
         behind += 3
     for index in range(whole.shape[0]):
         pool[behind + index] = whole[index]
+    behind += whole.shape[0]
+    runs = _shown(running)
+    _encode(running, runs, run_weight, run_bias, jobs[slots:])
+    if running.shape[0] > 0:
+        for slot in range(runs):
+            for unit in range(width):
+                pool[behind + unit] += jobs[slots + slot, unit]
+        for unit in range(width):
+            pool[behind + unit] /= np.float32(max(runs, 1))
     from_pool = hidden[0]
     for unit in range(width):
         from_pool[unit] = mix_bias[unit]
     for row in range(mix_pool.shape[0]):
         for unit in range(width):
             from_pool[unit] += pool[row] * mix_pool[row, unit]
-    choices = job_logit.shape[0]
-    for slot in range(slots):
-        mixed = False
-        for choice in range(choices):
-            action = slot * choices + choice
-            logits[action] = INVALID_LOGIT
-            if slot < visible and mask[action] != 0:
-                if not mixed:
-                    _mix(jobs[slot], mix_job, hidden[1], from_pool)
-                    mixed = True
-                logits[action] = _logit(hidden[1], job_logit[choice], job_logit_bias[choice])
-    waits = slots * choices
+    _write_logits(jobs, visible, slots, 0, mask, mix_job, job_logit, job_logit_bias, from_pool, hidden[1], logits)
+    if running.shape[0] > 0:
+        first = slots * job_logit.shape[0]
+        _write_logits(
+            jobs[slots:], runs, running.shape[0], first, mask, mix_run, run_logit, run_logit_bias, from_pool,
+            hidden[1], logits,
+        )  # fmt: skip
+    waits = logits.shape[0] - 1
     logits[waits] = INVALID_LOGIT
     if mask[waits] != 0:
         _mix(pool, wait_weight, hidden[1], wait_bias)

@@ -20,7 +20,7 @@ from lepton_rl.core.hardware.dynamics import (
     Lifetimes,
     Reservation,
 )
-from lepton_rl.core.hardware.gpu_type import GpuType, unknown_gpu_type
+from lepton_rl.core.hardware.gpu_type import IN_GROUP, GpuType, unknown_gpu_type
 from lepton_rl.core.hardware.locality import Locality, SpreadCurve
 from lepton_rl.core.hardware.power_limit import PowerCurve
 from lepton_rl.core.hardware.tariffs import HourlySeries
@@ -206,6 +206,24 @@ class ClusterSpec:
         kind = unknown_gpu_type("GPU", self.gpu_memory_gib, min(self.idle_power_w, most), most)
         group = NodeGroup(self.nodes, self.gpus_per_node, kind)
         return replace(ClusterSpec.of_groups((group,), tariffs=self.tariffs), names_types=False)
+
+    def with_groups_apart(self) -> "ClusterSpec":
+        """Return the cluster with a type of GPU for each group, in their order: equal cards get a name by group.
+
+        Raises:
+            ConfigError: there are more groups than the tables hold types.
+        """
+        names = [group.limited_gpu.name for group in self.groups]
+        if len(set(names)) == len(names):
+            return self
+        if len(names) > MAX_TYPES:
+            raise ConfigError(f"at most {MAX_TYPES} groups of nodes can be told apart, not {len(names)}")
+        groups = [
+            group if names.count(name) == 1
+            else replace(group, gpu=replace(group.gpu, name=f"{group.gpu.name}{IN_GROUP}{number}"))
+            for number, (group, name) in enumerate(zip(self.groups, names, strict=True), 1)
+        ]  # fmt: skip
+        return replace(self, groups=tuple(groups))
 
     def with_dynamics(self, dynamics: Dynamics) -> "ClusterSpec":
         """Return the cluster, in groups, with this that may change while jobs run.

@@ -13,6 +13,7 @@ from lepton_rl.envs.vector import SchedulingVectorEnv
 _ENTRY_POINTS = {
     "Scheduling-v0": ("scheduling:SchedulingEnv", "vector:SchedulingVectorEnv"),
     "SchedulingPlacement-v0": ("variants:placement_env", "variants:placement_vector_env"),
+    "SchedulingPreemptive-v0": ("variants:preemptive_env", "variants:preemptive_vector_env"),
     "SchedulingPower-v0": ("variants:power_env", "variants:power_vector_env"),
     "PowerControl-v0": ("power_control:PowerControlEnv", None),
 }

@@ -17,6 +17,7 @@ from lepton_rl.envs.batch_kernel import (
     ENERGY_BUSY,
     ENERGY_IDLE,
     INVALID,
+    MIGRATION_COST,
     PRICE_COLUMNS,
     RETURN,
     SCALE,
@@ -25,20 +26,23 @@ from lepton_rl.envs.batch_kernel import (
     TALLY_COLUMNS,
     WAITING,
     WAITING_RATE,
-    any_visible_fits,
+    decision_is_due,
     move_to_decision,
     observe,
+    show_all_running,
     step_all,
+    stop_all,
     summarize,
 )
 from lepton_rl.envs.choices import note_choices, write_all_choices, write_choices
-from lepton_rl.envs.codec import Codec, Observation, as_observation, as_preferences, idle_share, node_entries
+from lepton_rl.envs.codec import NO_COSTS, Codec, Observation, as_observation, as_preferences, idle_share, node_entries
 from lepton_rl.envs.episodes import Episodes
 from lepton_rl.envs.features import CHANGING_COLUMNS, CONTEXT_FEATURES, UNKNOWN_TIME, all_static_features
 from lepton_rl.envs.objective import Objective
+from lepton_rl.envs.stopping import show_running
 from lepton_rl.envs.window import STATIC_COLUMNS, fact_columns
 from lepton_rl.errors import ConfigError
-from lepton_rl.simulator import Blocking, Rule, run_trace
+from lepton_rl.simulator import Blocking, Rule, Timing, run_trace
 from lepton_rl.simulator.events import count_unmet, warm_up
 from lepton_rl.simulator.heat import start_cold
 from lepton_rl.simulator.jobs import cluster_for, truth_table, with_followers
@@ -77,7 +81,8 @@ class EnvironmentBatch:
 
     Rewards are minus the objective's cost over the time that passed, divided by `scale`: 1, or with
     `relative_to_heuristic` the cost that the window's key order with head-of-line blocking has on the same jobs.
-    The arrays of an observation are overwritten by the next step.
+    `timing` says what actions that stop running jobs cost. The arrays of an observation are overwritten by the next
+    step.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class EnvironmentBatch:
         objective: Objective,
         count: int = 1,
         relative_to_heuristic: bool = False,
+        timing: Timing = NO_COSTS,
     ) -> None:
         if count < 1:
             raise ConfigError(f"a batch needs 1 environment or more, not {count}")
@@ -99,6 +105,8 @@ class EnvironmentBatch:
         self.relative_to_heuristic = relative_to_heuristic
         whole = all(bool((trace.gpus >= 1).all()) for trace in episodes.traces)
         self._choices = codec.choices(cluster)
+        self._seen_cluster = codec.told_apart(cluster)
+        self._timing = timing
         if codec.preferences not in (0, len(objective.components)):
             raise ConfigError(
                 f"the codec shows preferences among {codec.preferences} components, the objective has "
@@ -106,7 +114,7 @@ class EnvironmentBatch:
             )
         self._hw = with_followers(codec.hardware(cluster), episodes.traces)
         self._first_rows = np.cumsum([0, *(len(trace) for trace in episodes.traces)])
-        self._rules, self._settings = codec.arrays(whole and self._hw is None)
+        self._rules, self._settings = codec.arrays(whole and self._hw is None, timing)
         self._warmup_rules = self._rules.copy()
         self._warmup_rules[L.BLOCKING] = Blocking.HEAD
         self._tables = [self._prepare(trace) for trace in episodes.traces]
@@ -116,7 +124,7 @@ class EnvironmentBatch:
 
     def _prepare(self, trace: Trace) -> _Tables:
         check_fits(trace, self.cluster)
-        jobs = job_table(trace, self.cluster)
+        jobs = job_table(trace, self._seen_cluster)
         if not self.cluster.groups:
             jobs = jobs[:, : L.JOB_COLUMNS].copy()  # no codec reads deadlines
         unknown = np.isnan(jobs[:, L.REQUESTED])
@@ -137,7 +145,7 @@ class EnvironmentBatch:
     def _allocate(self, whole: bool) -> None:
         count, length, cluster, codec = self.count, self.episodes.length, self.cluster, self.codec
         self._most_running = most_that_run(length, whole, cluster)
-        self._empty = empty_cluster(cluster)
+        self._empty = empty_cluster(self._seen_cluster)
         gpus, nodes, bits, totals = self._empty
         window, groups = codec.window, codec.shapes(cluster)["load"][0]
         room = Arena()
@@ -165,10 +173,14 @@ class EnvironmentBatch:
         self._context = room.zeros((count, len(CONTEXT_FEATURES)), np.float32)
         self._machine = room.zeros((count, len(node_entries(cluster)), groups), np.float32)
         self._mask = room.zeros((count, window + 1), np.bool_)
-        if self._choices > 1:
-            self._valid = room.zeros((count, window * self._choices + 1), np.bool_)
+        self._listed = room.zeros((count, codec.stoppable), np.int32)
+        running_shape = codec.shapes(cluster).get("running", (0, 0))
+        self._running = room.zeros((count, *running_shape), np.float32)
+        self._pinned = np.zeros(0, np.bool_)
+        if self._is_wide:
+            self._valid = room.zeros((count, codec.wait_action(cluster) + 1), np.bool_)
             self._slots = room.zeros((count,), np.int64)
-        self._observation = as_observation(codec, self._machine, self._rows, self._context, self.masks)
+        self._observation = as_observation(codec, self._machine, self._rows, self._context, self._running, self.masks)
         if codec.preferences:
             self._preferences = np.full((count, codec.preferences), 1.0 / codec.preferences, np.float32)
             self._observation["preferences"] = self._preferences
@@ -182,9 +194,14 @@ class EnvironmentBatch:
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
     @property
+    def _is_wide(self) -> bool:
+        """Whether there are more actions than starting the job of a slot, and waiting."""
+        return self._choices > 1 or self.codec.stoppable > 0
+
+    @property
     def masks(self) -> NDArray[np.bool_]:
-        """Valid actions, shape (count, window x choices + 1)."""
-        return self._mask if self._choices == 1 else self._valid
+        """Valid actions, shape (count, actions)."""
+        return self._valid if self._is_wide else self._mask
 
     def observation(self) -> Observation:
         """Return the present observation of all environments: views, overwritten by the next step."""
@@ -256,6 +273,7 @@ class EnvironmentBatch:
         tally[:] = 0.0
         tally[ENERGY_IDLE], tally[ENERGY_BUSY] = objective.energy_rates(self.cluster, self.episodes.jobs)
         tally[SCALE] = 1.0
+        tally[MIGRATION_COST] = self._timing.migration_cost
         if self.relative_to_heuristic:
             # A heuristic without cost (nothing ever waited) leaves rewards as they are.
             tally[SCALE] = self._heuristic_cost(tables.trace.window(first, self.episodes.length), objective) or 1.0
@@ -279,25 +297,35 @@ class EnvironmentBatch:
                 + tally[ENERGY_BUSY] * clock[L.BUSY_INTEGRAL if self._hw is None else L.ENERGY]
             )
         due, cost = (
-            any_visible_fits(jobs, queue, gpus, nodes, totals, self._hw, counts, self._rules, self.codec.window),
+            decision_is_due(
+                jobs, queue, run_job, gpus, nodes, totals, self._hw, clock, counts, self._rules, self._settings, tally,
+                self._listed[env], self._choices, self.codec.window,
+            ),
             0.0,
-        )
+        )  # fmt: skip
         if not due:
             due, cost = move_to_decision(
             jobs, truth, self._prices[env], queue, run_end, run_job, gpus, nodes, bits, totals, self._hw, clock,
-            counts, self._rules, self._settings, tally, self.codec.window, False,
+            counts, self._rules, self._settings, tally, self._listed[env], self._choices, self.codec.window, False,
         )  # fmt: skip
         tally[RETURN] = 0.0 - (warmup_cost + cost) / tally[SCALE]
         assert due, "an episode begins with a job that fits the empty cluster"
         observe(
             jobs, self._static[env], queue, run_end, run_job, gpus, nodes, bits, totals, self._hw, clock, counts,
-            self._rules, tally, self.codec.full, self._idle_share, self._free_after, self._shown[env],
-            self._facts[env], self._changing, self._rows[env], self._context[env], self._machine[env], self._mask[env],
+            self._rules, tally, self.codec.full, self.codec.stoppable > 0, self._idle_share, self._free_after,
+            self._shown[env], self._facts[env], self._changing, self._rows[env], self._context[env],
+            self._machine[env], self._mask[env],
         )  # fmt: skip
-        if self._choices > 1:
+        if self._is_wide:
             write_choices(
                 self._choices, jobs, queue, gpus, nodes, totals, self._hw, counts, self._rules, self._mask[env],
                 self._valid[env],
+            )  # fmt: skip
+        if self.codec.stoppable:
+            show_running(
+                self._choices, jobs, run_job, gpus, nodes, totals, self._hw, clock, counts, self._rules,
+                self._settings, tally[MIGRATION_COST], self._pinned, self._mask[env], self._listed[env],
+                self._running[env], self._valid[env],
             )  # fmt: skip
 
     def _heuristic_cost(self, trace: Trace, objective: Objective) -> float:
@@ -308,17 +336,30 @@ class EnvironmentBatch:
     def step(self, actions: NDArray[np.int64]) -> int:
         """Apply one action to each environment; fill `rewards` and `terminated`; return how many ended.
 
-        An action that names no startable job waits for the next event. An ended environment must be reset before
+        An action that is not valid waits for the next event. An ended environment must be reset before
         the next step.
         """
-        if self._choices == 1:
+        if not self._is_wide:
             return self._step_slots(actions)
-        note_choices(actions, self._choices, self._valid, self._jobs, self._queue, self._counts, self._slots)
+        window, stoppable = self.codec.window, self.codec.stoppable
+        note_choices(actions, self._choices, window, self._valid, self._jobs, self._queue, self._counts, self._slots)
+        if stoppable:
+            stop_all(
+                actions, self._choices, self._jobs, self._truth, self._prices, self._queue, self._run_end,
+                self._run_job, self._gpus, self._nodes, self._bits, self._totals, self._hw, self._clock, self._counts,
+                self._rules, self._settings, self._tally, window, self._listed, self._valid, self._slots,
+            )  # fmt: skip
         ended = self._step_slots(self._slots)
         write_all_choices(
             self._choices, self._jobs, self._queue, self._gpus, self._nodes, self._totals, self._hw, self._counts,
             self._rules, self._mask, self._valid,
         )  # fmt: skip
+        if stoppable:
+            show_all_running(
+                self._choices, self._jobs, self._run_job, self._gpus, self._nodes, self._totals, self._hw,
+                self._clock, self._counts, self._rules, self._settings, self._tally, self._pinned, self._mask,
+                self._listed, self._running, self._valid,
+            )  # fmt: skip
         return ended
 
     def _step_slots(self, slots: NDArray[np.int64]) -> int:
@@ -326,7 +367,8 @@ class EnvironmentBatch:
             step_all(
                 slots, self._jobs, self._truth, self._prices, self._static, self._queue, self._run_end,
                 self._run_job, self._gpus, self._nodes, self._bits, self._totals, self._hw, self._clock, self._counts,
-                self._rules, self._settings, self._tally, self.codec.full, self._idle_share, self._free_after,
+                self._rules, self._settings, self._tally, self._listed, self._choices, self.codec.full,
+                self._idle_share, self._free_after,
                 self._shown, self._facts, self._changing, self._rows, self._context, self._machine, self._mask,
                 self.rewards, self.terminated,
             )
@@ -410,7 +452,7 @@ class EnvironmentBatch:
         )
 
     def _state(self) -> dict[str, NDArray[Any]]:
-        shared = ("_rules", "_settings", "_warmup_rules")  # they follow from the codec and never change
+        shared = ("_rules", "_settings", "_warmup_rules", "_pinned")  # they follow from the codec and never change
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         return {name: value for name, value in arrays.items() if name not in shared}
 

@@ -19,6 +19,7 @@ from lepton_rl.envs.choices import place_as_chosen
 from lepton_rl.envs.features import encode_basic, encode_full
 from lepton_rl.envs.look_ahead import look_ahead
 from lepton_rl.envs.node_features import encode_nodes
+from lepton_rl.envs.stopping import STOPPED, any_stop, show_running, stop_job
 from lepton_rl.envs.window import F_GPUS, fits_from_window, follow_queue
 from lepton_rl.simulator.events import move_to_next_event, set_true_end
 from lepton_rl.simulator.rates import change_rates
@@ -42,7 +43,9 @@ INVALID = 5  # actions that named no startable job and were taken as waiting
 SHOWN = 6  # rows of the observation that the last encoding filled
 SCALE = 7  # what rewards are divided by
 FAULTS_SHOWN = 8  # counts[FAULT] at the last encoding
-TALLY_COLUMNS = 9
+OWED = 9  # cost of an action that has been carried out before the step
+MIGRATION_COST = 10  # seconds of service that a migration adds
+TALLY_COLUMNS = 11
 
 
 @inlined
@@ -154,6 +157,24 @@ def any_visible_fits(
 
 
 @inlined
+def decision_is_due(
+    jobs: Floats, queue: Ints32, run_job: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware,
+    clock: Floats, counts: Ints64, rules: Ints64, settings: Floats, tally: Floats, listed: Ints32, choices: int,
+    window: int,
+) -> bool:  # fmt: skip
+    """Whether a visible job could start now, or a running one stop or move where actions can do that."""
+    if any_visible_fits(jobs, queue, gpus, nodes, totals, hw, counts, rules, window):
+        return True
+    return bool(
+        listed.shape[0] > 0
+        and any_stop(
+            choices, jobs, run_job, gpus, nodes, totals, hw, clock, counts, rules, settings, tally[MIGRATION_COST],
+            listed,
+        )
+    )  # fmt: skip
+
+
+@inlined
 def _another_fits(
     action: int, jobs: Floats, queue: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware,
     counts: Ints64, rules: Ints64, filled: int, shown: Ints32, facts: Floats,
@@ -202,10 +223,10 @@ def start_job(
 def observe(
     jobs: Floats, static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32,
     bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
-    idle_share: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles,
-    context: Singles, machine: Singles, mask: Bools,
+    told_left: bool, idle_share: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles,
+    rows: Singles, context: Singles, machine: Singles, mask: Bools,
 ) -> int:  # fmt: skip
-    """Write the whole observation of one environment; return how many visible jobs fit."""
+    """Write the observation of one environment, but for its running jobs; return how many visible jobs fit."""
     front = counts[L.FRONT]
     waiting = counts[L.BACK] - front
     visible = min(waiting, rows.shape[0])
@@ -213,7 +234,9 @@ def observe(
         tally[FAULTS_SHOWN] = counts[L.FAULT]
         for place in range(int(tally[SHOWN])):
             shown[place] = -1  # a job that was struck may stand where it did, with other time left
-    written = follow_queue(jobs, static, queue, front, visible, int(tally[SHOWN]), hw, full, shown, facts, rows)
+    written = follow_queue(
+        jobs, static, queue, front, visible, int(tally[SHOWN]), hw, full, told_left, shown, facts, rows
+    )
     if full:
         fitting = encode_full(
             jobs, waiting, visible, shown, facts, changing, run_end, run_job, counts[L.RUNNING], gpus, nodes, totals,
@@ -235,12 +258,12 @@ def observe(
 def move_to_decision(
     jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32,
     nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64,
-    settings: Floats, tally: Floats, window: int, open_choice: bool,
+    settings: Floats, tally: Floats, listed: Ints32, choices: int, window: int, open_choice: bool,
 ) -> tuple[bool, float]:  # fmt: skip
-    """Let time pass to the next event after which a visible job fits.
+    """Let time pass to the next event after which a visible job fits, or a running one may be stopped or moved.
 
-    `open_choice` says that one fits already. Returns whether a decision is due (otherwise the episode is over) and
-    what the time cost.
+    `open_choice` says that there is such a one already. Returns whether a decision is due (otherwise the episode is
+    over) and what the time cost.
     """
     cost = 0.0
     while True:
@@ -254,10 +277,13 @@ def move_to_decision(
             return False, cost
         cost += price
         # Where nothing fitted and nothing was given back, only jobs that have come can fit now.
-        may_fit = open_choice or counts[L.RUNNING] < running or counts[L.GREW] == 1
+        may_fit = open_choice or counts[L.RUNNING] < running or counts[L.GREW] == 1 or listed.shape[0] > 0
         for job in range(arrived, counts[L.ARRIVED]):  # not yet ready ones too: a look too many
             may_fit = may_fit or fits(rules[L.PLACEMENT], jobs, job, gpus, nodes, totals, hw)
-        if may_fit and any_visible_fits(jobs, queue, gpus, nodes, totals, hw, counts, rules, window):
+        if may_fit and decision_is_due(
+            jobs, queue, run_job, gpus, nodes, totals, hw, clock, counts, rules, settings, tally, listed, choices,
+            window,
+        ):  # fmt: skip
             return True, cost
         open_choice = False
 
@@ -266,13 +292,14 @@ def move_to_decision(
 def step_all(
     actions: Ints64, jobs: Floats, truth: Floats, prices: Floats, static: Singles, queue: Ints32, run_end: Floats,
     run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats,
-    counts: Ints64, rules: Ints64, settings: Floats, tally: Floats, full: bool, idle_share: float, free_after: Floats,
-    shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools,
-    rewards: Floats, terminated: Bools,
+    counts: Ints64, rules: Ints64, settings: Floats, tally: Floats, listed: Ints32, choices: int, full: bool,
+    idle_share: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles,
+    context: Singles, machine: Singles, mask: Bools, rewards: Floats, terminated: Bools,
 ) -> int:  # fmt: skip
     """Apply one action to each environment and write rewards, observations and ends; return how many ended.
 
-    An environment that ended shows its empty cluster; the caller resets it.
+    An environment that ended shows its empty cluster; the caller resets it. An action that stops a running job has
+    been carried out before (`stop_all`) and stands as STOPPED.
     """
     window = rows.shape[1]
     ended = 0
@@ -289,25 +316,29 @@ def step_all(
                 run_job[env], gpus[env], nodes[env], bits[env], totals[env], hw, clock[env], counts[env], rules,
                 settings, tally[env],
             )  # fmt: skip
+        elif action == STOPPED:
+            cost = tally[env, OWED]
         elif action != window or not mask[env, window]:
             tally[env, INVALID] += 1.0
         due = False
         price = 0.0
-        waits = not start and mask[env, window]
+        waits = not start and action != STOPPED and mask[env, window]
         if not waits:
             if start:
                 due = _another_fits(
                     action, jobs[env], queue[env], gpus[env], nodes[env], totals[env], hw, counts[env], rules,
                     int(tally[env, SHOWN]), shown[env], facts[env],
                 )  # fmt: skip
-            else:
-                due = any_visible_fits(
-                    jobs[env], queue[env], gpus[env], nodes[env], totals[env], hw, counts[env], rules, window
-                )
+            if not due and (not start or listed.shape[1] > 0):
+                due = decision_is_due(
+                    jobs[env], queue[env], run_job[env], gpus[env], nodes[env], totals[env], hw, clock[env],
+                    counts[env], rules, settings, tally[env], listed[env], choices, window,
+                )  # fmt: skip
         if not due:
             due, price = move_to_decision(
                 jobs[env], truth[env], prices[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env],
-                bits[env], totals[env], hw, clock[env], counts[env], rules, settings, tally[env], window, waits,
+                bits[env], totals[env], hw, clock[env], counts[env], rules, settings, tally[env], listed[env], choices,
+                window, waits,
             )  # fmt: skip
         reward = 0.0 - (cost + price) / tally[env, SCALE]  # a minus sign would make -0.0 of no cost
         rewards[env] = reward
@@ -317,10 +348,49 @@ def step_all(
         ended += not due
         observe(
             jobs[env], static[env], queue[env], run_end[env], run_job[env], gpus[env], nodes[env], bits[env],
-            totals[env], hw, clock[env], counts[env], rules, tally[env], full, idle_share, free_after, shown[env],
-            facts[env], changing, rows[env], context[env], machine[env], mask[env],
+            totals[env], hw, clock[env], counts[env], rules, tally[env], full, listed.shape[1] > 0, idle_share,
+            free_after, shown[env], facts[env], changing, rows[env], context[env], machine[env], mask[env],
         )  # fmt: skip
     return ended
+
+
+@njit
+def stop_all(
+    actions: Ints64, choices: int, jobs: Floats, truth: Floats, prices: Floats, queue: Ints32, run_end: Floats,
+    run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats,
+    counts: Ints64, rules: Ints64, settings: Floats, tally: Floats, window: int, listed: Ints32, valid: Bools,
+    slots: Ints64,
+) -> None:  # fmt: skip
+    """Carry out the actions that stop or move running jobs; note their cost in the tally, and STOPPED as their slot."""
+    if hw is None:
+        return
+    first = window * choices
+    for env in range(actions.shape[0]):
+        action = actions[env] - first
+        if 0 <= action < listed.shape[1] * choices and valid[env, actions[env]]:
+            stop_job(
+                action % choices, tally[env, MIGRATION_COST], jobs[env], truth[env], listed[env, action // choices],
+                queue[env], run_end[env], run_job[env], gpus[env], nodes[env], bits[env], totals[env], hw, clock[env],
+                counts[env], rules, settings,
+            )  # fmt: skip
+            slots[env] = STOPPED
+            tally[env, OWED] = charge_changes(
+                jobs[env], truth[env], prices[env], run_job[env], hw, clock[env], counts[env], tally[env]
+            )
+
+
+@njit
+def show_all_running(
+    choices: int, jobs: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware,
+    clock: Floats, counts: Ints64, rules: Ints64, settings: Floats, tally: Floats, pinned: Bools, mask: Bools,
+    listed: Ints32, rows: Singles, valid: Bools,
+) -> None:  # fmt: skip
+    """Write the rows of the running jobs of every environment, and which of their actions are valid."""
+    for env in range(mask.shape[0]):
+        show_running(
+            choices, jobs[env], run_job[env], gpus[env], nodes[env], totals[env], hw, clock[env], counts[env], rules,
+            settings, tally[env, MIGRATION_COST], pinned, mask[env], listed[env], rows[env], valid[env],
+        )  # fmt: skip
 
 
 _slowdown_of: Any = inlined(bounded_slowdown)

@@ -22,14 +22,19 @@ from lepton_rl.envs.features import (
     PLAIN_NODE_ENTRIES,
     FeatureSet,
 )
+from lepton_rl.envs.stopping import GAIN, RUNNING_FEATURES
 from lepton_rl.errors import BundleError, ConfigError, nearest
 from lepton_rl.simulator import Blocking, Order, Rule, Timing
 
 CODEC_VERSION = 2
 MAX_GROUPS = 256
 """Nodes that are seen one by one; a larger cluster is seen in at most this many groups of neighbours."""
-ACTIONS = ("order", "placement", "power")
+ACTIONS = ("order", "placement", "power", "preemptive")
+OF_GROUPS = ("placement", "preemptive")
+"""Those that tell the groups of nodes apart."""
 WINDOW_KEYS = {"fcfs": Order.FCFS, "sjf": Order.SJF, "smallest": Order.SMALLEST, "saf": Order.SAF}
+
+NO_COSTS = Timing()
 
 Observation = dict[str, NDArray[Any]]
 
@@ -44,11 +49,13 @@ class Codec:
             visible, so that the window does not go stale behind K old jobs that cannot start.
         features: "full" or "basic" (see `features`).
         placement: Which GPUs a chosen job gets.
-        actions: What an action chooses: "order", a job; "placement", a job and the type of its GPUs; "power", a job
-            and the power limit of its GPUs. The last two need a cluster of groups.
+        actions: What an action chooses: "order", a job; "placement", a job and the group of nodes that it goes to;
+            "power", a job and the power limit of its GPUs; "preemptive", as "placement", or a running job to preempt or
+            to move to another group. All but "order" need a cluster of groups.
         power_levels: Power limits to choose among, parts of each card's maximum power, clipped to the card's range and
             to its group's own limit, which 1 stands for.
         preferences: Components of the objective whose weights are part of the observation; 0 for none.
+        running: Running jobs R that are shown and may be stopped, with "preemptive".
     """
 
     window: int = 64
@@ -58,10 +65,12 @@ class Codec:
     actions: str = "order"
     power_levels: tuple[float, ...] = (1.0, 0.8, 0.6)
     preferences: int = 0
+    running: int = 32
 
     def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ConfigError(f"window must be 1 or more, not {self.window}")
+        for size, count in (("window", self.window), ("running", self.running)):
+            if count < 1:
+                raise ConfigError(f"{size} must be 1 or more, not {count}")
         for name, value, known in (
             ("key", self.key, tuple(WINDOW_KEYS)),
             ("features", self.features, tuple(f.name.lower() for f in FeatureSet)),
@@ -70,10 +79,10 @@ class Codec:
         ):
             if value not in known:
                 raise ConfigError(f"{name} {value!r} is unknown{nearest(value, known)}; known: {', '.join(known)}")
-        if self.actions == "placement" and self.placement == "consolidated":
+        if self.actions in OF_GROUPS and self.placement == "consolidated":
             raise ConfigError(
-                "actions 'placement' choose a type of GPU, on which the fewest nodes are not known; use first, best or "
-                "worst as placement, not consolidated"
+                f"actions {self.actions!r} choose a group of nodes, in which the fewest nodes are not known; use "
+                "first, best or worst as placement, not consolidated"
             )
         levels = tuple(self.power_levels)
         object.__setattr__(self, "power_levels", levels)
@@ -102,10 +111,10 @@ class Codec:
         )
 
     def choices(self, cluster: ClusterSpec) -> int:
-        """Return how many choices an action has for each slot of the window.
+        """Return how many choices C an action has for each job.
 
         Raises:
-            ConfigError: the cluster's GPUs are of no type that the actions could tell apart or limit.
+            ConfigError: the cluster has no groups of nodes that the actions could tell apart, or no limits.
         """
         if self.actions == "order":
             return 1
@@ -114,20 +123,40 @@ class Codec:
                 f"actions {self.actions!r} need types of GPU, and those of {cluster} have none; give the cluster as "
                 "groups"
             )
-        return 1 + len(cluster.types) if self.actions == "placement" else len(self.power_levels)
+        if self.actions == "power":
+            return len(self.power_levels)
+        groups = len(cluster.groups)
+        return 1 if groups == 1 and self.actions == "preemptive" else 1 + groups
+
+    @property
+    def stoppable(self) -> int:
+        """Running jobs that actions can stop or move: R, or 0."""
+        return self.running if self.actions == "preemptive" else 0
 
     def wait_action(self, cluster: ClusterSpec) -> int:
         """Return the action that waits for the next event, the last one."""
-        return self.window * self.choices(cluster)
+        return (self.window + self.stoppable) * self.choices(cluster)
+
+    def running_names(self, cluster: ClusterSpec) -> tuple[str, ...]:
+        """Return the columns of the observation's `running`."""
+        return (*RUNNING_FEATURES, *(f"{GAIN} {group}" for group in range(1, self.choices(cluster))))
+
+    def told_apart(self, cluster: ClusterSpec) -> ClusterSpec:
+        """Return the cluster as the compiled functions behind the codec see it: with what actions tell apart.
+
+        Raises:
+            ConfigError: it has too many groups.
+        """
+        return cluster.with_groups_apart() if self.actions in OF_GROUPS else cluster
 
     def hardware(self, cluster: ClusterSpec) -> Hardware:
-        """Return the cluster's tables, with the power limits that actions choose among."""
-        tables = hardware_tables(cluster)
+        """Return the cluster's tables, with the groups and power limits that actions choose among."""
+        tables = hardware_tables(self.told_apart(cluster))
         return with_power_levels(tables, cluster, self.power_levels) if self.actions == "power" else tables
 
-    def arrays(self, whole_gpus: bool) -> tuple[Ints64, Floats]:
+    def arrays(self, whole_gpus: bool, timing: Timing = NO_COSTS) -> tuple[Ints64, Floats]:
         """Return (rules, settings) for the compiled functions; shared, not to be written."""
-        return _rule_arrays(self, whole_gpus)
+        return _rule_arrays(self, whole_gpus, timing)
 
     def shapes(self, cluster: ClusterSpec) -> dict[str, tuple[int, ...]]:
         """Return the shape of each float32 entry of the observation."""
@@ -138,6 +167,8 @@ class Codec:
         shapes["queue"] = (self.window, len(self.feature_names))
         if self.full:
             shapes["context"] = (len(CONTEXT_FEATURES),)
+        if self.stoppable:
+            shapes["running"] = (self.running, len(self.running_names(cluster)))
         return shapes
 
     def observation_space(self, cluster: ClusterSpec) -> spaces.Dict:
@@ -152,7 +183,7 @@ class Codec:
         return spaces.Dict(entries)
 
     def action_space(self, cluster: ClusterSpec) -> "spaces.Discrete[np.int64]":
-        """Return the space of one action: `slot x choices + choice` starts a job, the last one waits."""
+        """Return the space of one action: `slot x C + choice` is about a job, the last one waits."""
         return spaces.Discrete(self.wait_action(cluster) + 1)
 
     def describe(self) -> dict[str, Any]:
@@ -177,8 +208,8 @@ class Codec:
 
 
 @cache
-def _rule_arrays(codec: Codec, whole_gpus: bool) -> tuple[Ints64, Floats]:
-    return codec.rule.arrays(whole_gpus, Timing())
+def _rule_arrays(codec: Codec, whole_gpus: bool, timing: Timing) -> tuple[Ints64, Floats]:
+    return codec.rule.arrays(whole_gpus, timing)
 
 
 def node_groups(nodes: int) -> int:
@@ -213,12 +244,16 @@ def as_preferences(values: object, count: int) -> Singles:
     return parts
 
 
-def as_observation(codec: Codec, machine: Singles, rows: Singles, context: Singles, mask: Bools) -> Observation:
+def as_observation(
+    codec: Codec, machine: Singles, rows: Singles, context: Singles, running: Singles, mask: Bools
+) -> Observation:
     """Name the arrays (any leading axes) as an observation, without copying."""
     entries = NODE_ENTRIES[: machine.shape[-2]]
     observation: Observation = {name: machine[..., row, :] for row, name in enumerate(entries)}
     observation["queue"] = rows
     if codec.full:
         observation["context"] = context
+    if codec.stoppable:
+        observation["running"] = running
     observation["action_mask"] = mask.view(np.int8)
     return observation

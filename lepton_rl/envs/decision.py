@@ -1,12 +1,13 @@
 """A snapshot as a learner decides on it: compiled encoding of what a scheduler sees, the same that environments use."""
 
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.actions import Action, SetPowerLimit, Start
+from lepton_rl.core.actions import Action, Migrate, Preempt, SetPowerLimit, Start
 from lepton_rl.core.allocation import copy_allocation, held_gpus
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
 from lepton_rl.core.cluster import ClusterSpec
@@ -17,7 +18,7 @@ from lepton_rl.core.marks import list_job
 from lepton_rl.core.placement import CONSOLIDATED
 from lepton_rl.core.progress import predicted_end
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.envs.batch_kernel import SHOWN, TALLY_COLUMNS, observe
+from lepton_rl.envs.batch_kernel import MIGRATION_COST, SHOWN, TALLY_COLUMNS, observe
 from lepton_rl.envs.choices import place_as_chosen, write_choices
 from lepton_rl.envs.codec import Codec, as_observation, idle_share, node_entries, node_groups
 from lepton_rl.envs.features import (
@@ -28,6 +29,7 @@ from lepton_rl.envs.features import (
     UNKNOWN_TIME,
     static_features,
 )
+from lepton_rl.envs.stopping import move_to_group, show_running
 from lepton_rl.envs.window import STATIC_COLUMNS, fact_columns
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.heat import take_temperatures
@@ -38,7 +40,7 @@ from lepton_rl.simulator.waiting import fill, remove
 
 
 class Decision:
-    """The decisions of one instant: observe, start a job, observe again.
+    """The decisions of one instant: observe, start a job, or stop one, observe again.
 
     Its arrays are room for snapshots of one cluster; a policy shows it one after the other.
 
@@ -51,7 +53,7 @@ class Decision:
         """Make room for snapshots with at most `capacity` jobs; without `preferences` equal ones are shown."""
         window, gpus = codec.window, cluster.gpus
         self._choices = codec.choices(cluster)
-        self.wait_action = window * self._choices
+        self.wait_action = codec.wait_action(cluster)
         self._codec = codec
         self._cluster = cluster
         self._capacity = capacity
@@ -63,36 +65,42 @@ class Decision:
         context = np.zeros(len(CONTEXT_FEATURES), np.float32)
         machine = np.empty((len(node_entries(cluster)), node_groups(cluster.nodes)), np.float32)
         mask = np.empty(window + 1, np.bool_)
-        valid = mask if self._choices == 1 else np.zeros(self.wait_action + 1, np.bool_)
+        valid = mask if self.wait_action == window else np.zeros(self.wait_action + 1, np.bool_)
         hw = codec.hardware(cluster)
         rules, settings = codec.arrays(whole_gpus=True)
-        allocation = empty_cluster(cluster)
+        seen = codec.told_apart(cluster)
+        allocation = empty_cluster(seen)
         self._gpus, self._nodes = allocation[:2]
+        self._groups = None if seen is cluster else _Groups(cluster, allocation[1][:, L.TYPE].copy())
         self._level_watts = power_levels_w(cluster, codec.power_levels)
         self._state = (
             self._jobs, np.zeros((capacity, L.TRUTH_COLUMNS if hw is None else L.DETAILED_TRUTH_COLUMNS)),
             np.empty((capacity, STATIC_COLUMNS), np.float32), self._queue, np.empty((2, capacity)),
             np.empty((L.RUN_ROWS if hw is None else L.DETAILED_RUN_ROWS, capacity), np.int32),
             *allocation, hw, np.zeros(clock_columns(cluster)), self._counts, rules.copy(),
-            np.zeros(TALLY_COLUMNS), codec.full, idle_share(cluster), np.empty(capacity), np.empty(window, np.int32),
+            np.zeros(TALLY_COLUMNS), codec.full, codec.stoppable > 0, idle_share(cluster), np.empty(capacity),
+            np.empty(window, np.int32),
             np.empty((window, fact_columns(codec.full, hw is not None))),
             np.empty((CHANGING_COLUMNS, window), np.float32), rows, context, machine, mask, codec.key == "fcfs",
             np.empty((STATIC_INPUTS, window)),
             np.empty((STATIC_LOGARITHMS, window), np.float32), self._choices, valid,
         )  # fmt: skip
-        self._settings = settings
+        self._settings = settings.copy()
+        running = np.zeros(codec.shapes(cluster).get("running", (0, 0)), np.float32)
+        self._running = _Running(np.zeros(codec.stoppable, np.int32), running, mask, valid)
+        self._snapshot: Snapshot | None = None
         self._keys = np.empty(capacity)
         self._held = np.empty(gpus, np.int64)
         self._fitting = 0
         self._no_degrees = np.zeros(gpus)
-        self.observation = as_observation(codec, machine, rows, context, valid)
+        self.observation = as_observation(codec, machine, rows, context, running, valid)
         if codec.preferences:
             equal = np.full(codec.preferences, 1.0 / codec.preferences, np.float32)
             self.observation["preferences"] = equal if preferences is None else preferences
 
     @classmethod
     def of(cls, codec: Codec, snapshot: Snapshot) -> Self:
-        """Show a snapshot to a learner; the decision goes on as long as it starts jobs."""
+        """Show a snapshot to a learner; the decision goes on until it waits."""
         return cls(codec, snapshot.cluster, len(snapshot.jobs)).show(snapshot)
 
     def holds(self, snapshot: Snapshot) -> bool:
@@ -102,17 +110,36 @@ class Decision:
 
     def show(self, snapshot: Snapshot) -> Self:
         """Observe a snapshot for which there is room."""
+        jobs, nodes = snapshot.jobs, snapshot.nodes
+        if self._groups is not None:
+            jobs, nodes = self._groups.told_apart(jobs, nodes)
         self._fitting = _open(
-            snapshot.jobs, snapshot.running_count, snapshot.time, snapshot.gpus, snapshot.nodes, snapshot.bits,
-            snapshot.totals, self._no_degrees if snapshot.temperatures is None else snapshot.temperatures,
+            jobs, snapshot.running_count, snapshot.time, snapshot.gpus, nodes, snapshot.bits, snapshot.totals,
+            self._no_degrees if snapshot.temperatures is None else snapshot.temperatures,
             self._settings, self._keys, *self._state,
         )  # fmt: skip
+        if self._codec.stoppable:
+            self._snapshot = snapshot
+            self._show_running(snapshot)
         return self
 
+    def _show_running(self, snapshot: Snapshot) -> None:
+        (
+            jobs, _, _, _, _, run_job, gpus, nodes, _, totals, hw, clock, counts, rules, tally, *_,
+        ) = self._state  # fmt: skip
+        self._settings[[L.PREEMPTION_COST, L.QUANTUM]] = snapshot.restart_cost, snapshot.quantum
+        tally[MIGRATION_COST] = snapshot.migration_cost
+        pinned = _pinned_rows(snapshot)
+        show_running(
+            self._choices, jobs, run_job, gpus, nodes, totals, hw, clock, counts, rules, self._settings,
+            snapshot.migration_cost, pinned, self._running.mask, self._running.listed, self._running.rows,
+            self._running.valid,
+        )  # fmt: skip
+
     @property
-    def something_fits(self) -> bool:
-        """Whether any visible job could start."""
-        return self._fitting > 0
+    def is_due(self) -> bool:
+        """Whether any visible job could start, or a running one be stopped or moved where actions can do that."""
+        return self._fitting > 0 or bool(self._running.valid[:-1].any())
 
     @property
     def visible(self) -> NDArray[np.int64]:
@@ -122,6 +149,14 @@ class Decision:
         ids: NDArray[np.int64] = self._jobs[rows, L.ID].astype(np.int64)
         return ids
 
+    def shown(self, entry: str) -> int:
+        """Return how many rows of an entry of the observation say something; the others are zero."""
+        if entry == "queue":
+            return len(self.visible)
+        if entry == "running":
+            return min(int(self._counts[L.RUNNING]), self._codec.stoppable)
+        return len(self.observation[entry])
+
     def start(self, slot: int, choice: int = 0) -> Start:
         """Start the fitting job in this slot, observe anew and return the action."""
         job, count, self._fitting = _start_and_look_again(slot, choice, self._held, *self._state)
@@ -130,6 +165,8 @@ class Decision:
     def act(self, action: int) -> list[Action]:
         """Carry a valid action other than waiting out, observe anew and return what a cluster is to do."""
         slot, choice = divmod(action, self._choices)
+        if self._snapshot is not None:
+            return [self._act_on(self._snapshot, slot, choice)]
         before = self._gpus[:, L.LIMIT].copy() if self._codec.actions == "power" else None
         started = self.start(slot, choice)
         actions: list[Action] = [started]
@@ -140,15 +177,80 @@ class Decision:
                     actions.append(SetPowerLimit(gpu, float(watts)))
         return actions
 
+    def _act_on(self, snapshot: Snapshot, slot: int, choice: int) -> Action:
+        """Do so where running jobs can be stopped: what follows is read from the snapshot behind the action."""
+        action: Action
+        if slot < self._codec.window:
+            action = self.start(slot, choice)
+        else:
+            row = int(self._running.listed[slot - self._codec.window])
+            job = int(snapshot.jobs[row, L.ID])
+            action = Preempt(job) if choice == 0 else Migrate(job, self._gpus_in_group(row, choice))
+        self.show(snapshot.after(action))
+        return action
+
+    def _gpus_in_group(self, row: int, choice: int) -> tuple[int, ...]:
+        jobs, _, _, _, _, _, gpus, nodes, bits, totals, hw, clock, _, rules, tally, *_ = self._state
+        count = _move(choice, tally[MIGRATION_COST], jobs, row, gpus, nodes, bits, totals, hw, clock, rules, self._held)
+        return tuple(self._held[:count].tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class _Running:
+    """Running jobs that actions can stop: their rows among the jobs, what is shown of them, and the valid actions."""
+
+    listed: Ints32
+    rows: Singles
+    mask: Bools
+    valid: Bools
+
+
+def _pinned_rows(snapshot: Snapshot) -> Bools:
+    """Mark the running jobs that must not be stopped; an empty array where all may be."""
+    return np.isin(snapshot.running.id, list(snapshot.pinned)) if snapshot.pinned else np.zeros(0, np.bool_)
+
+
+class _Groups:
+    """Groups of nodes with one type of GPU, as actions tell them apart: a type of its own for each."""
+
+    def __init__(self, cluster: ClusterSpec, group_of_node: Ints32) -> None:
+        self._group_of_node = group_of_node
+        names = [kind.name for kind in cluster.types]
+        self._types = np.array([names.index(group.limited_gpu.name) for group in cluster.groups])
+
+    def told_apart(self, jobs: Floats, nodes: Ints32) -> tuple[Floats, Ints32]:
+        """Return a snapshot's jobs and nodes with the groups in the place of their types."""
+        jobs, nodes = jobs.copy(), nodes.copy()
+        nodes[:, L.TYPE] = self._group_of_node
+        bits = jobs[:, L.TYPES].astype(np.int64)
+        suits = (bits[:, None] >> self._types) & 1
+        jobs[:, L.TYPES] = (suits << np.arange(len(self._types))).sum(axis=1)
+        for array in (jobs, nodes):
+            array.setflags(write=False)  # as a snapshot's are
+        return jobs, nodes
+
+
+@njit
+def _move(
+    choice: int, migration_cost: float, jobs: Floats, row: int, gpus: Ints32, nodes: Ints32, bits: Words,
+    totals: Ints64, hw: Hardware, clock: Floats, rules: Ints64, held: Ints64,
+) -> int:  # fmt: skip
+    """Write the GPUs that a running job gets in the group that the choice stands for to `held`; return how many."""
+    if hw is None:
+        return 0
+    move_to_group(choice, migration_cost, jobs, row, gpus, nodes, bits, totals, hw, clock[L.NOW], rules)
+    return held_gpus(jobs, row, gpus, held)
+
 
 @njit
 def _open(
     given_jobs: Floats, running: int, now: float, given_gpus: Ints32, given_nodes: Ints32, given_bits: Words,
     given_totals: Ints64, degrees: Floats, settings: Floats, keys: Floats, jobs: Floats, truth: Floats,
     static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool, idle: float,
-    free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
-    machine: Singles, mask: Bools, key_is_time: bool, inputs: Floats, logarithms: Singles, choices: int, valid: Bools,
+    totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
+    told_left: bool, idle: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles,
+    context: Singles, machine: Singles, mask: Bools, key_is_time: bool, inputs: Floats, logarithms: Singles,
+    choices: int, valid: Bools,
 ) -> int:  # fmt: skip
     """Copy a snapshot's state (running jobs first), rebuild queue and predicted ends from it and observe.
 
@@ -197,10 +299,10 @@ def _open(
         for feature in range(rows.shape[1]):
             rows[place_in_window, feature] = 0.0
     fitting = observe(
-        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full, idle,
-        free_after, shown, facts, changing, rows, context, machine, mask,
+        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full,
+        told_left, idle, free_after, shown, facts, changing, rows, context, machine, mask,
     )  # fmt: skip
-    if choices > 1:
+    if choices > 1 or told_left:
         write_choices(choices, jobs, queue, gpus, nodes, totals, hw, counts, rules, mask, valid)
     return fitting
 
@@ -209,9 +311,9 @@ def _open(
 def _start_and_look_again(
     slot: int, choice: int, held: Ints64, jobs: Floats, truth: Floats, static: Singles, queue: Ints32,
     run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware,
-    clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool, idle: float, free_after: Floats,
-    shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles, machine: Singles, mask: Bools,
-    key_is_time: bool, inputs: Floats, logarithms: Singles, choices: int, valid: Bools,
+    clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool, told_left: bool, idle: float,
+    free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles, context: Singles,
+    machine: Singles, mask: Bools, key_is_time: bool, inputs: Floats, logarithms: Singles, choices: int, valid: Bools,
 ) -> tuple[int, int, int]:  # fmt: skip
     """Start the fitting job in this slot and observe; return (its id, GPUs written to `held`, jobs that fit now)."""
     position = counts[L.FRONT] + slot
@@ -236,9 +338,9 @@ def _start_and_look_again(
             jobs, queue, last, 1, gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, inputs, logarithms, static
         )
     fitting = observe(
-        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full, idle,
-        free_after, shown, facts, changing, rows, context, machine, mask,
+        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full,
+        told_left, idle, free_after, shown, facts, changing, rows, context, machine, mask,
     )  # fmt: skip
-    if choices > 1:
+    if choices > 1 or told_left:
         write_choices(choices, jobs, queue, gpus, nodes, totals, hw, counts, rules, mask, valid)
     return int(jobs[job, L.ID]), count, fitting

@@ -23,6 +23,8 @@ from lepton_rl.envs.window import (
     F_RESERVE,
     F_SUBMIT,
     F_TIME,
+    LOG_TIME,
+    LOG_WORK,
     S_AREA,
     S_GPUS,
     S_KEY,
@@ -38,8 +40,6 @@ from lepton_rl.simulator.scores import RESERVE_RHO, RESERVE_T0, RESERVE_T1
 
 UNKNOWN_TIME = 3600.0
 """Seconds that a job without a requested time is taken for."""
-LOG_TIME = 12.0
-LOG_WORK = 18.0
 
 
 class FeatureSet(IntEnum):

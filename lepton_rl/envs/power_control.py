@@ -20,12 +20,13 @@ from lepton_rl.core.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 from lepton_rl.envs.batch_kernel import ENERGY_BUSY, SCALE, TALLY_COLUMNS
 from lepton_rl.envs.codec import node_groups
 from lepton_rl.envs.episodes import Episodes
-from lepton_rl.envs.features import LOG_TIME, NODE_ENTRIES, UNKNOWN_TIME
+from lepton_rl.envs.features import NODE_ENTRIES, UNKNOWN_TIME
 from lepton_rl.envs.node_features import encode_nodes
 from lepton_rl.envs.objective import Objective
 from lepton_rl.envs.power_kernel import run_interval, set_limits
 from lepton_rl.envs.scheduling import checked_options, expected, traces_of
 from lepton_rl.envs.variants import mixed_cluster
+from lepton_rl.envs.window import LOG_TIME
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Blocking, Order, Rule, Timing
 from lepton_rl.simulator.jobs import cluster_for

@@ -17,6 +17,7 @@ from lepton_rl.core.arrays import Singles
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.envs.codec import Codec, Observation
 from lepton_rl.envs.features import CONTEXT_FEATURES
+from lepton_rl.envs.stopping import GAIN
 from lepton_rl.errors import ConfigError, nearest
 
 ObservationDtype = Literal["float32", "float16", "uint8"]
@@ -32,6 +33,7 @@ _GREATEST_HALF = float(np.finfo(np.float16).max)
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("time", "area", "wait", "key_gap", "until_fit", "overrun", "shadow", "next_completion"), (0, 1.5)),
     **dict.fromkeys(("slowdown", "waiting", "queued_work", "remaining_work", "queue_weight", "hidden"), (0, 2)),
+    **dict.fromkeys(("time_left", "area_left", "age", "cost"), (0, 1.5)),
     "free_after": (-1, 1),
     "reserve_room": (-2, 1),
 }
@@ -40,11 +42,17 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 def feature_ranges(codec: Codec, cluster: ClusterSpec) -> Ranges:
     """Return the range of each float32 entry of the codec's observation; uint8 takes what lies beyond for its end."""
     named = {"queue": codec.feature_names, "context": tuple(CONTEXT_FEATURES)}
+    if codec.stoppable:
+        named["running"] = codec.running_names(cluster)
     ranges = {}
     for entry in codec.shapes(cluster):
-        pairs = np.array([_BOUNDS.get(name, (0, 1)) for name in named.get(entry, ())], np.float32)
+        pairs = np.array([_bounds_of(name) for name in named.get(entry, ())], np.float32)
         ranges[entry] = (pairs[:, 0], pairs[:, 1]) if len(pairs) else (np.float32(0), np.float32(1))
     return {name: (np.asarray(low), np.asarray(high)) for name, (low, high) in ranges.items()}
+
+
+def _bounds_of(name: str) -> tuple[float, float]:
+    return (-1, 1) if name.startswith(GAIN) else _BOUNDS.get(name, (0, 1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.metrics import Outcome
 from lepton_rl.envs.batch import EnvironmentBatch
-from lepton_rl.envs.codec import Codec, Observation
+from lepton_rl.envs.codec import NO_COSTS, Codec, Observation
 from lepton_rl.envs.episodes import Episodes
 from lepton_rl.envs.objective import Objective
 from lepton_rl.envs.render import render_ansi, render_rgb
 from lepton_rl.errors import ConfigError, nearest
+from lepton_rl.simulator import Timing
 from lepton_rl.workloads import Trace, gpu_cluster
 from lepton_rl.workloads.job_table import fit_to_cluster
 
@@ -43,15 +44,19 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
     fit, and waiting while any job runs (an idle cluster must start one). Any other action waits where it can, and is
     counted in `info["invalid_actions"]`. A codec with `actions="placement"` (`lepton_rl/SchedulingPlacement-v0`) or
     "power" (`lepton_rl/SchedulingPower-v0`) has C choices for each slot, `Discrete(K C + 1)`: `slot x C + choice`
-    starts the job on any GPU (choice 0) or on GPUs of the choice-th type alone; or with its GPUs limited to that power
-    level from then on. `K C` waits.
+    starts the job on any GPU (choice 0) or in the choice-th group of nodes alone; or with its GPUs limited to that
+    power level from then on. `K C` waits. With "preemptive" (`lepton_rl/SchedulingPreemptive-v0`) there are the choices
+    of "placement", and as many for each of R running jobs, `Discrete((K + R) C + 1)`: `(K + place) x C` preempts the
+    running job there, `+ g` moves it to the g-th group. `(K + R) C` waits.
 
     **Observation** `Dict`, float32: `load`, `memory`, `power` of each node, 0-1 (above 256 nodes: of groups of
     neighbouring nodes, at most 256), on a cluster of groups `temperature` (mean of its GPUs / 100 degrees Celsius, 0
     where heat is not counted) and `health` (part of its GPUs that are up), too; `queue` (K, F), the K waiting jobs that
     are first by the window's key, columns `codec.feature_names` explained in `lepton_rl.envs.features.FEATURES`, rows
     behind the last one zero; `context` (12,), see `CONTEXT_FEATURES` (full features only); `preferences` (n,), parts of
-    the objective's components (with `preferences`); `action_mask` (K C + 1,) int8. Only what a scheduler can know is
+    the objective's components (with `preferences`); `running` (R, F'), with "preemptive", the running jobs with the
+    most predicted GPU-seconds left, columns `codec.running_names(cluster)` explained in
+    `lepton_rl.envs.stopping.RUNNING_FEATURES`; `action_mask` int8. Only what a scheduler can know is
     shown: requested or predicted times, never true run times.
 
     **Reward** minus the objective's cost of the time that passed (see `Objective`): rewards of an episode sum to
@@ -71,6 +76,7 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         warmup: Jobs before them that a heuristic runs.
         relative_to_heuristic: Divide rewards by the heuristic's cost on the same jobs.
         preferences: Weigh the components of the objective anew in each episode, and show how.
+        timing: What preemptions and migrations cost, and the quantum before which a run is left alone.
         render_mode: "ansi" (text) or "rgb_array" (picture) of queue, GPUs, utilisation and power.
 
     Raises:
@@ -93,10 +99,11 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         warmup: int = 0,
         relative_to_heuristic: bool = False,
         preferences: bool = False,
+        timing: Timing = NO_COSTS,
         render_mode: str | None = None,
     ) -> None:
         self.batch = make_batch(
-            1, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic, preferences
+            1, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic, preferences, timing
         )  # fmt: skip
         self.codec = self.batch.codec
         self.cluster = self.batch.cluster
@@ -149,7 +156,7 @@ class SchedulingEnv(gymnasium.Env[Observation, np.int64]):
         return self.batch.observation_of(0), float(self.batch.rewards[0]), terminated, False, info
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Return the valid actions, shape (K C + 1,)."""
+        """Return the valid actions, one truth value each."""
         mask: NDArray[np.bool_] = self.batch.masks[0].copy()
         return mask
 
@@ -179,6 +186,7 @@ def make_batch(
     warmup: int,
     relative_to_heuristic: bool,
     preferences: bool,
+    timing: object = NO_COSTS,
 ) -> EnvironmentBatch:
     """Return `count` environments, with every argument of an environment checked; see `SchedulingEnv`.
 
@@ -188,13 +196,16 @@ def make_batch(
     machine = expected("cluster", cluster, ClusterSpec)
     seen = expected("codec", Codec() if codec is None else codec, Codec)
     minimised = expected("objective", Objective() if objective is None else objective, Objective)
+    costs = expected("timing", timing, Timing)
+    if costs.timer:
+        raise ConfigError("an environment has no timer: it decides where something can be decided; leave it out")
     for name, number in (("jobs", jobs), ("warmup", warmup)):
         if not isinstance(number, int | np.integer):
             raise ConfigError(f"{name} must be a whole number, not {number!r}")
     if preferences:
         seen = replace(seen, preferences=len(minimised.components))
     episodes = Episodes(traces_of(workload, machine), int(jobs), int(warmup))
-    return EnvironmentBatch(episodes, machine, seen, minimised, count, relative_to_heuristic)
+    return EnvironmentBatch(episodes, machine, seen, minimised, count, relative_to_heuristic, costs)
 
 
 def traces_of(workload: object, cluster: ClusterSpec) -> list[Trace]:

@@ -28,7 +28,7 @@ def _arguments(actions: str, codec: Codec | None, cluster: ClusterSpec | None) -
 
 
 def placement_env(codec: Codec | None = None, cluster: ClusterSpec | None = None, **settings: Any) -> SchedulingEnv:
-    """Return `lepton_rl/SchedulingPlacement-v0`: an action chooses a job and the type of its GPUs."""
+    """Return `lepton_rl/SchedulingPlacement-v0`: an action chooses a job and the group of nodes that it goes to."""
     return SchedulingEnv(**_arguments("placement", codec, cluster), **settings)
 
 
@@ -37,6 +37,18 @@ def placement_vector_env(
 ) -> SchedulingVectorEnv:
     """Return the vector form of `lepton_rl/SchedulingPlacement-v0`."""
     return SchedulingVectorEnv(num_envs, **_arguments("placement", codec, cluster), **settings)
+
+
+def preemptive_env(codec: Codec | None = None, cluster: ClusterSpec | None = None, **settings: Any) -> SchedulingEnv:
+    """Return `lepton_rl/SchedulingPreemptive-v0`: an action starts a job in a group, or preempts or moves one."""
+    return SchedulingEnv(**_arguments("preemptive", codec, cluster), **settings)
+
+
+def preemptive_vector_env(
+    num_envs: int = 64, codec: Codec | None = None, cluster: ClusterSpec | None = None, **settings: Any
+) -> SchedulingVectorEnv:
+    """Return the vector form of `lepton_rl/SchedulingPreemptive-v0`."""
+    return SchedulingVectorEnv(num_envs, **_arguments("preemptive", codec, cluster), **settings)
 
 
 def power_env(codec: Codec | None = None, cluster: ClusterSpec | None = None, **settings: Any) -> SchedulingEnv:

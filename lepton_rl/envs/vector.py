@@ -10,11 +10,12 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from lepton_rl.core.cluster import ClusterSpec
-from lepton_rl.envs.codec import Codec, Observation
+from lepton_rl.envs.codec import NO_COSTS, Codec, Observation
 from lepton_rl.envs.objective import Objective
 from lepton_rl.envs.render import render_ansi, render_rgb
 from lepton_rl.envs.scheduling import DEFAULT_CLUSTER, checked_options, checked_render_mode, make_batch
 from lepton_rl.errors import ConfigError
+from lepton_rl.simulator import Timing
 from lepton_rl.workloads import Trace
 
 
@@ -28,7 +29,8 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
 
     Args:
         num_envs: Environments.
-        workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic, preferences: As in `SchedulingEnv`.
+        workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic, preferences, timing: As in
+            `SchedulingEnv`.
         copy: Return copies of the observation arrays, and infos with every step. False is the faster form: it
             returns read-only views that the next step overwrites, and infos of ended episodes alone.
         render_mode: "ansi" or "rgb_array"; `render` returns a tuple, one text or picture for each environment.
@@ -51,6 +53,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         warmup: int = 0,
         relative_to_heuristic: bool = False,
         preferences: bool = False,
+        timing: Timing = NO_COSTS,
         copy: bool = True,
         render_mode: str | None = None,
     ) -> None:
@@ -58,7 +61,8 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         self.copy = copy
         self.render_mode = checked_render_mode(render_mode)
         self.batch = make_batch(
-            num_envs, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic, preferences
+            num_envs, workload, cluster, codec, objective, jobs, warmup, relative_to_heuristic, preferences,
+            timing,
         )  # fmt: skip
         self.codec = self.batch.codec
         self.single_observation_space = self.codec.observation_space(self.batch.cluster)
@@ -168,7 +172,7 @@ class SchedulingVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int
         return np.ascontiguousarray(given, np.int64)
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Return the valid actions, shape (num_envs, K C + 1)."""
+        """Return the valid actions, shape (num_envs, actions)."""
         return self.batch.masks.copy() if self.copy else _read_only(self.batch.masks)
 
     def render(self) -> tuple[Any, ...] | None:

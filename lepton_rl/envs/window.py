@@ -13,6 +13,11 @@ from lepton_rl.core.jit import inlined
 from lepton_rl.core.memory import move
 from lepton_rl.core.placement import CONSOLIDATED, fits
 from lepton_rl.core.progress import planned_seconds
+from lepton_rl.core.slowdown import SLOWDOWN_FLOOR
+from lepton_rl.envs.fast_math import fast_log
+
+LOG_TIME = 12.0
+LOG_WORK = 18.0
 
 # facts: float64 (window, columns), one row per visible job: the first BASIC_FACT_COLUMNS or, for the full features,
 # FACT_COLUMNS; on a detailed cluster one more: the seconds that the job is planned to take if any free GPUs will do
@@ -78,9 +83,25 @@ def fits_from_window(
 
 
 @inlined
+def weight_of(time: float) -> float:
+    """What a second of waiting costs a job of so many seconds, as a feature."""
+    return float((fast_log(1.0 / max(time, SLOWDOWN_FLOOR) + 2.5 / 3600.0) + 8.0) / 8.0)
+
+
+@inlined
+def _write_what_is_left(jobs: Floats, job: int, place: int, full: bool, rows: Singles) -> None:
+    """Of a job that has run before, tell the time that is left."""
+    time = jobs[job, L.PREDICTED]
+    rows[place, S_TIME] = fast_log(1.0 + max(time, 0.0)) / LOG_TIME
+    rows[place, S_AREA] = fast_log(1.0 + max(time, 0.0) * jobs[job, L.GPUS] / L.MILLI) / LOG_WORK
+    if full:
+        rows[place, ROW_WEIGHT] = weight_of(time)
+
+
+@inlined
 def _write(
-    jobs: Floats, static: Singles, job: int, place: int, hw: Hardware, full: bool, shown: Ints32, facts: Floats,
-    rows: Singles,
+    jobs: Floats, static: Singles, job: int, place: int, hw: Hardware, full: bool, told_left: bool, shown: Ints32,
+    facts: Floats, rows: Singles,
 ) -> None:  # fmt: skip
     shown[place] = job
     facts[place, F_SUBMIT] = jobs[job, L.SUBMIT]
@@ -97,6 +118,8 @@ def _write(
         rows[place, ROW_WEIGHT] = static[job, S_WEIGHT]
     if hw is not None:
         facts[place, facts.shape[1] - 1] = _anywhere_seconds(jobs, job, hw)
+    if told_left and jobs[job, L.PREDICTED] != jobs[job, L.REQUESTED]:
+        _write_what_is_left(jobs, job, place, full, rows)
 
 
 @inlined
@@ -109,11 +132,12 @@ def _move(shown: Ints32, facts: Floats, rows: Singles, to: int, start: int, coun
 @inlined
 def follow_queue(
     jobs: Floats, static: Singles, queue: Ints32, front: int, visible: int, filled: int, hw: Hardware, full: bool,
-    shown: Ints32, facts: Floats, rows: Singles,
+    told_left: bool, shown: Ints32, facts: Floats, rows: Singles,
 ) -> int:  # fmt: skip
     """Make the window show queue[front : front + visible]; it has `filled` rows from before.
 
-    `shown`, int32 (window,), holds the jobs that its rows describe. Returns the number of rows behind which nothing
+    `shown`, int32 (window,), holds the jobs that its rows describe. With `told_left` the time of a job that has run
+    before is what is left. Returns the number of rows behind which nothing
     was ever written: from `visible` on they are left over.
     """
     written = max(filled, visible)
@@ -136,7 +160,7 @@ def follow_queue(
                 _move(shown, facts, rows, place + 1, place, filled - place)
                 filled += 1
                 written = max(written, filled)
-            _write(jobs, static, job, place, hw, full, shown, facts, rows)
+            _write(jobs, static, job, place, hw, full, told_left, shown, facts, rows)
             filled = max(filled, place + 1)
             place += 1
     return written

@@ -10,10 +10,9 @@ from lepton_rl.agents.optimum import Objective
 from lepton_rl.experiments.config import MOST_JOBS, ClusterConfig, RunName, Section, WorkloadConfig
 from lepton_rl.experiments.loader import Clash, InputPath
 from lepton_rl.experiments.policy_config import PolicyConfig
-from lepton_rl.simulator import Timing
+from lepton_rl.experiments.timing_config import TimingSection
 from lepton_rl.simulator.packing import PackingPolicy, PackingRules, ShareGpu, Ties
 from lepton_rl.simulator.rlscheduler import SCORES
-from lepton_rl.simulator.rules import MOST_PREEMPTION_COST
 
 ENOUGH_WINDOWS = 50
 """Fewer windows do not rank policies."""
@@ -76,7 +75,7 @@ class OptimumConfig(Section):
 _Named = TypeVar("_Named", PolicyConfig, BenchmarkWorkload)
 
 
-class BenchmarkConfig(Section):
+class BenchmarkConfig(TimingSection):
     """Policies x workloads x seeds, every policy on the same windows."""
 
     name: RunName = Field(description="of the run folder")
@@ -87,13 +86,6 @@ class BenchmarkConfig(Section):
     optimum: OptimumConfig | None = Field(
         default=None, description=f"each policy's gap to the optimum of windows of {MOST_SOLVED} jobs or fewer"
     )
-    preemption_cost: float = Field(
-        default=0.0, ge=0, le=MOST_PREEMPTION_COST, description="seconds that a preemption adds"
-    )
-    migration_cost: float = Field(
-        default=0.0, ge=0, le=MOST_PREEMPTION_COST, description="seconds that a migration adds"
-    )
-    quantum: float = Field(default=0.0, ge=0, description="seconds before a run may be preempted or migrated")
     processes: int | None = Field(
         default=None, ge=1, le=1024, description="as many as there are processors if left out"
     )
@@ -126,11 +118,6 @@ class BenchmarkConfig(Section):
         if any(policy.label == OPTIMUM for policy in self.policies):
             raise ValueError(f"a policy is called {OPTIMUM!r} beside the optimum; give it another label")
         return self
-
-    @property
-    def timing(self) -> Timing:
-        """What preemptions and migrations cost."""
-        return Timing(self.preemption_cost, self.quantum, migration_cost=self.migration_cost)
 
 
 class ProtocolConfig(Section):

@@ -128,12 +128,13 @@ def _prepare(config: TrainConfig, strict: bool) -> _Setup:
     episodes, validation_episodes = (Episodes([part], config.episode.jobs, config.episode.warmup) for part in fitting)
     batch = EnvironmentBatch(
         episodes, cluster, codec, config.objective.build(), config.training.environments,
-        config.objective.relative_to_heuristic,
+        config.objective.relative_to_heuristic, config.timing,
     )  # fmt: skip
     count = config.validation.windows
     validation = EnvironmentBatch(
-        validation_episodes, cluster, codec, chosen_by.build(), count, chosen_by.relative_to_heuristic
-    )
+        validation_episodes, cluster, codec, chosen_by.build(), count, chosen_by.relative_to_heuristic,
+        config.timing,
+    )  # fmt: skip
     generator = np.random.default_rng(seed_for(config.seed, "windows"))
     windows = [validation_episodes.draw(generator) for _ in range(count)]
     quantization = quantization_for(config.training.observation_dtype, codec, cluster)

@@ -10,6 +10,7 @@ from lepton_rl.envs import Codec, Objective
 from lepton_rl.envs.quantization import ObservationDtype
 from lepton_rl.experiments.config import MOST_JOBS, ClusterConfig, RunName, WorkloadConfig
 from lepton_rl.experiments.loader import Section, or_value_error
+from lepton_rl.experiments.timing_config import TimingSection
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
@@ -59,16 +60,21 @@ class ObservationConfig(Section):
     features: Literal["full", "basic"] = Field("full", description="feature set")
     placement: Literal["first", "best", "worst", "consolidated"] = Field("first", description="GPUs of a started job")
 
-    actions: Literal["order", "placement", "power"] = Field(
-        "order", description="what is chosen: a job, or with it the type of its GPUs, or their power limit"
+    actions: Literal["order", "placement", "power", "preemptive"] = Field(
+        "order",
+        description="what is chosen: a job, or with it its group of nodes, or its GPUs' power limit; preemptive: its "
+        "group, or a running job to preempt or move",
     )
+    running: int = Field(32, ge=1, le=4096, description="running jobs that are shown and may be stopped (preemptive)")
     power_levels: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (1.0, 0.8, 0.6), min_length=1, max_length=64, description="limits to choose among, parts of the maximum power"
     )
 
     def build(self) -> Codec:
         """Return the codec."""
-        return Codec(self.window, self.key, self.features, self.placement, self.actions, self.power_levels)
+        return Codec(
+            self.window, self.key, self.features, self.placement, self.actions, self.power_levels, running=self.running
+        )
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
@@ -192,7 +198,7 @@ class ValidationConfig(Section):
     )
 
 
-class TrainConfig(Section):
+class TrainConfig(TimingSection):
     """One training."""
 
     name: RunName = Field(description="of the run folder")
@@ -205,6 +211,16 @@ class TrainConfig(Section):
     agent: AgentConfig = AgentConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _costs_are_read(self) -> Self:
+        costs = [name for name in TimingSection.model_fields if getattr(self, name) > 0]
+        if costs and self.observation.actions != "preemptive":
+            raise ValueError(
+                f"{costs[0]} is read where running jobs can be stopped: set observation.actions to preemptive, or "
+                f"leave {costs[0]} out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rollout_fits(self) -> Self:

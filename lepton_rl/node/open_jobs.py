@@ -120,7 +120,12 @@ class OpenJobs:
             record = self._journal.job(job)
             known = OpenJob(record, record.submit_time - self.created, 0.0)
         started = (run.started_time or run.starting_time) - self.created
-        return RunningJob(self.row(known), min(started, time), tuple(map(self._hardware.number_of, run.gpu_uuids)))
+        return RunningJob(
+            self.row(known),
+            min(started, time),
+            tuple(map(self._hardware.number_of, run.gpu_uuids)),
+            known.record.request.restartable and run.stop_then is None,
+        )
 
     def _is_whole(self, run: RunRecord) -> bool:
         """Whether all GPUs of a run are GPUs of this node: one may have been taken out under it, or divided."""

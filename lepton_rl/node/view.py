@@ -28,11 +28,14 @@ _FIRST_TIME = 1.0  # of a trace of one job; any will do
 
 @dataclass(frozen=True, slots=True)
 class RunningJob:
-    """A run that holds GPUs: when it began (seconds of the snapshot's clock) and the numbers of its GPUs."""
+    """A run that holds GPUs: when it began (seconds of the snapshot's clock), the numbers of its GPUs, and whether it
+    may be preempted and moved.
+    """
 
     row: Floats
     started: float
     gpus: tuple[int, ...]
+    restartable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,4 +182,5 @@ class Views:
             time=time, cluster=self._cluster, placement=self._placement, restart_cost=self._restart_cost,
             quantum=self._quantum, jobs=jobs, running_count=len(running), gpus=gpus, nodes=nodes, bits=bits,
             totals=totals, hw=self._hw, migration_cost=self._restart_cost,
+            pinned=frozenset(int(job.row[L.ID]) for job in running if not job.restartable),
         )  # fmt: skip

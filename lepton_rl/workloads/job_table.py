@@ -10,7 +10,7 @@ from lepton_rl.core import layout as L
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.hardware.catalogue import aliases, gpu_type, gpu_types
-from lepton_rl.core.hardware.gpu_type import LIMITED
+from lepton_rl.core.hardware.gpu_type import card_name
 from lepton_rl.core.hardware.speed import JOB_CLASSES
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import njit
@@ -130,7 +130,7 @@ def _with_notes(trace: Trace, cluster: ClusterSpec) -> Trace:
 
 def _unknown_types(trace: Trace, cluster: ClusterSpec) -> list[str]:
     """Return a sentence for each type of GPU that neither the cluster nor the catalogue knows, with a job of it."""
-    own = [kind.name.partition(LIMITED)[0] for kind in cluster.types]
+    own = [card_name(kind.name) for kind in cluster.types]
     sentences: dict[str, str] = {}
     for code, text in enumerate(trace.labels["gpu_type"]):
         rows = np.flatnonzero(trace.gpu_type == code)
@@ -161,7 +161,7 @@ def _type_bits(trace: Trace, cluster: ClusterSpec, memory_mib: Floats) -> Floats
     wanted = [_wanted_types(name, trace.name) for name in trace.labels["gpu_type"]] + [None]  # code -1 is the last
     bits = np.zeros(len(trace))
     for bit, kind in enumerate(types):
-        own_name = kind.name.partition(LIMITED)[0]
+        own_name = card_name(kind.name)
         named = np.array([names is None or not cluster.names_types or own_name in names for names in wanted])
         enough = memory_mib <= ClusterSpec(gpu_memory_gib=kind.memory_gib).gpu_memory_mib
         bits += np.where(named[trace.gpu_type] & enough, 2.0**bit, 0.0)

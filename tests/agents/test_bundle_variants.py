@@ -31,6 +31,7 @@ CODECS = {
     "placement": Codec(8, actions="placement"),
     "power": Codec(8, actions="power", power_levels=(1.0, 0.7)),
     "preferences": Codec(8, preferences=2),
+    "preemptive": Codec(8, actions="preemptive", running=5),
 }
 
 
@@ -106,12 +107,12 @@ def test_preferences_are_heard_and_checked(trace: Trace, tmp_path: Path) -> None
 
 def test_a_cluster_on_which_the_actions_mean_something_else_is_refused(trace: Trace, tmp_path: Path) -> None:
     plain = ClusterSpec(3, 4)
-    for kind in ("placement", "power"):
+    for kind in ("placement", "power", "preemptive"):
         policy, _ = bundle_and_model("deepsets", CODECS[kind], trace, tmp_path / kind)
         with pytest.raises(BundleError, match=r"the GPUs of 3 x 4 GPUs are of no type; give the cluster as groups"):
             policy.check_cluster(plain)
     others = ClusterSpec.of_groups(GROUPS.groups[::-1])
-    with pytest.raises(BundleError, match=r"its actions choose among V100.*, A100.*, this cluster has A100"):
+    with pytest.raises(BundleError, match=r"its actions choose among groups of V100.*, A100.*, this cluster has A100"):
         load_bundle(tmp_path / "placement").check_cluster(others)
     load_bundle(tmp_path / "power").check_cluster(others)
 

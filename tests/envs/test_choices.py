@@ -1,5 +1,6 @@
 """Actions that choose a type of GPU, or a power limit, beside the job."""
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -25,7 +26,11 @@ from tests.envs.test_detailed import MIXED, mixed_trace
 from tests.envs.test_rewards import OBJECTIVES
 from tests.simulator.cases import same_schedule
 
-IDS = {"placement": "lepton_rl/SchedulingPlacement-v0", "power": "lepton_rl/SchedulingPower-v0"}
+IDS = {
+    "placement": "lepton_rl/SchedulingPlacement-v0",
+    "power": "lepton_rl/SchedulingPower-v0",
+    "preemptive": "lepton_rl/SchedulingPreemptive-v0",
+}
 V100, A100 = gpu_type("V100-SXM2-32GB"), gpu_type("A100-SXM4-80GB")
 
 
@@ -63,9 +68,9 @@ def test_the_first_choice_is_what_an_order_alone_does(actions: str) -> None:
 
 @settings(max_examples=60)
 @given(case=dynamic_cases(), seed=st.integers(0, 9))
-def test_the_mask_says_on_which_type_a_job_fits(case: DynamicCase, seed: int) -> None:
-    """As the placement of a cluster of which all other types are taken away."""
-    types = case.cluster.types
+def test_the_mask_says_in_which_group_a_job_fits(case: DynamicCase, seed: int) -> None:
+    groups = case.cluster.groups
+    first = np.cumsum([0, *(group.gpus for group in groups)])
     codec = Codec(4, actions="placement")
     choose = random_choice(seed)
     simulated = SimulatedCluster(case.trace, case.cluster)
@@ -74,7 +79,7 @@ def test_the_mask_says_on_which_type_a_job_fits(case: DynamicCase, seed: int) ->
         while True:
             snapshot = simulated.snapshot()
             mask = decision.observation["action_mask"].astype(bool)
-            assert len(mask) == 4 * (1 + len(types)) + 1
+            assert len(mask) == 4 * (1 + len(groups)) + 1
             plain = Decision.of(Codec(4), snapshot).observation["action_mask"].astype(bool)
             assert mask[:-1].reshape(4, -1)[:, 0].tolist() == plain[:-1].tolist()
             assert mask[-1] == plain[-1]
@@ -84,9 +89,8 @@ def test_the_mask_says_on_which_type_a_job_fits(case: DynamicCase, seed: int) ->
             for action in decision.act(choice):
                 simulated.apply(action)
                 assert isinstance(action, Start)
-                kind = choice % (1 + len(types))
-                names = {case.cluster.group_of(gpu).limited_gpu.name for gpu in action.gpus or ()}
-                assert kind == 0 or names == {types[kind - 1].name}
+                group = choice % (1 + len(groups))
+                assert group == 0 or all(first[group - 1] <= gpu < first[group] for gpu in action.gpus or ())
 
 
 def test_types_by_hand() -> None:
@@ -160,7 +164,7 @@ def test_a_struck_job_is_free_to_go_elsewhere() -> None:
     assert env.action_masks().tolist() == [True, True, False, True, True, False, False]
 
 
-@pytest.mark.parametrize("actions", ["placement", "power"])
+@pytest.mark.parametrize("actions", ["placement", "power", "preemptive"])
 def test_the_vector_form_is_the_single_one(actions: str) -> None:
     codec = Codec(8, "sjf", actions=actions)
     envs = SchedulingVectorEnv(3, mixed_trace(40), MIXED, codec, jobs=40)
@@ -184,22 +188,29 @@ def test_the_vector_form_is_the_single_one(actions: str) -> None:
     assert infos["invalid_actions"][0] > 0
 
 
-@pytest.mark.parametrize("actions", ["placement", "power"])
+@pytest.mark.parametrize("actions", ["placement", "power", "preemptive"])
 def test_checkers(actions: str) -> None:
     env = gymnasium.make(IDS[actions], codec=Codec(8), jobs=20)
     assert env.unwrapped.codec.actions == actions  # type: ignore[attr-defined]
     check_env(env.unwrapped)
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
-    with pytest.warns(UserWarning, match="observation queue has an unconventional shape"):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         checker.check_env(variant(actions))
+    tables = ["queue", "running"] if actions == "preemptive" else ["queue"]
+    said = [str(warning.message) for warning in caught]
+    assert [
+        f"Your observation {name} has an unconventional shape" in text for name, text in zip(tables, said, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("actions", ["placement", "power"])
+@pytest.mark.parametrize("actions", ["placement", "power", "preemptive"])
 def test_gymnasium_makes_the_vector_form(actions: str) -> None:
     envs = gymnasium.make_vec(IDS[actions], num_envs=2, vectorization_mode="vector_entry_point", jobs=20)
     observation, _ = envs.reset(seed=0)
     assert envs.observation_space.contains(observation)
-    assert observation["action_mask"].shape == (2, 64 * (4 if actions == "placement" else 3) + 1)
+    expected = {"placement": 64 * 4, "power": 64 * 3, "preemptive": (64 + 32) * 4}
+    assert observation["action_mask"].shape == (2, expected[actions] + 1)
     envs.step(envs.action_space.sample())
     envs.close()
 
@@ -222,7 +233,7 @@ def test_a_saved_state_keeps_the_choices() -> None:
     assert np.array_equal(batch.masks, mask)
 
 
-@pytest.mark.parametrize("actions", ["placement", "power"])
+@pytest.mark.parametrize("actions", ["placement", "power", "preemptive"])
 def test_gpus_without_a_type_are_refused(actions: str) -> None:
     with pytest.raises(ConfigError, match=f"actions '{actions}' need types of GPU, .* give the cluster as groups"):
         SchedulingEnv(workload(1), CLUSTER, Codec(4, actions=actions), jobs=5)

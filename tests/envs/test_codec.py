@@ -9,18 +9,19 @@ from hypothesis import strategies as st
 
 from lepton_rl.core import ClusterSpec, Placement
 from lepton_rl.envs import Codec, SchedulingEnv
+from lepton_rl.envs.codec import NO_COSTS
 from lepton_rl.envs.decision import Decision
 from lepton_rl.errors import BundleError, ConfigError
-from lepton_rl.simulator import SimulatedCluster
+from lepton_rl.simulator import SimulatedCluster, Timing
 from lepton_rl.workloads import Trace
 from tests.envs.cases import CLUSTER, assert_same, random_choice, workload
 from tests.simulator.cases import Case, cases, same_schedule
 
 
-def walk_together(trace: Trace, spec: ClusterSpec, codec: Codec, seed: int) -> int:
+def walk_together(trace: Trace, spec: ClusterSpec, codec: Codec, seed: int, timing: Timing = NO_COSTS) -> int:
     """Take the same random decisions in the environment and, through the codec, on a cluster."""
-    env = SchedulingEnv(trace, spec, codec, jobs=len(trace))
-    cluster = SimulatedCluster(trace, spec, Placement[codec.placement.upper()])
+    env = SchedulingEnv(trace, spec, codec, jobs=len(trace), timing=timing)
+    cluster = SimulatedCluster(trace, spec, Placement[codec.placement.upper()], timing)
     room = Decision(codec, spec, len(trace))
     choose = random_choice(seed)
     observation, info = env.reset(options={"window": (0, 0)})
@@ -28,7 +29,7 @@ def walk_together(trace: Trace, spec: ClusterSpec, codec: Codec, seed: int) -> i
     terminated = False
     while cluster.advance():
         decision = room.show(cluster.snapshot())
-        while decision.something_fits:  # other instants pass by themselves in the environment
+        while decision.is_due:  # other instants pass by themselves in the environment
             assert info["time"] == cluster.time
             assert_same(observation, decision.observation, f"at {cluster.time}")
             choice = choose(env.action_masks())
@@ -97,7 +98,7 @@ def test_starting_refreshes_the_window() -> None:
     assert decision.visible.tolist() == [2, 3]
     decision.start(1)
     assert decision.visible.tolist() == [2]
-    assert not decision.something_fits
+    assert not decision.is_due
     assert (decision.observation["queue"][1] == 0).all()
     assert snapshot.free_gpus == 3  # nothing of this reaches the snapshot
 

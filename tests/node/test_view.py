@@ -84,6 +84,11 @@ def test_waiting_jobs_come_in_order_of_submission_and_running_ones_by_number() -
     assert (snapshot.gpus_of(8), snapshot.gpus_of(2)) == ((0,), (3,))
 
 
+def test_who_must_not_be_stopped_shows() -> None:
+    running = [RunningJob(ROWS.row(job, asks(), 0.0, 0.0), 0.0, (job,), job != 2) for job in (1, 2, 3)]
+    assert VIEWS.build(4.0, [], running, GpuView()).pinned == {2}
+
+
 def test_a_power_limit_that_is_set_shows() -> None:
     snapshot = VIEWS.build(0.0, [], [], GpuView(power_limit_mw={2: 250_000}))
     assert snapshot.gpu_power_limit_w.tolist() == [400.0, 400.0, 250.0, 400.0]

@@ -100,7 +100,7 @@ def _widen(ranges: dict[str, tuple[Singles, Singles]], observation: Observation)
     for name, array in observation.items():
         if name == "action_mask":
             continue
-        keep_last = name in ("queue", "context")
+        keep_last = name in ("queue", "context", "running")
         axes = tuple(range(array.ndim - 1)) if keep_last else None
         low, high = np.asarray(array.min(axis=axes)), np.asarray(array.max(axis=axes))
         if name in ranges:

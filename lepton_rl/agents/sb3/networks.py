@@ -30,6 +30,9 @@ from lepton_rl.envs.quantization import Quantization
 
 Arrays = dict[str, Tensor]
 
+SELDOM = -3.0
+"""Logit with which training begins to stop running jobs: tried seldom, where uniform chance would undo all progress."""
+
 
 class Passthrough(BaseFeaturesExtractor):
     """Hands the observation on, levels decoded where it is stored as such: the networks read its parts by name."""
@@ -87,24 +90,30 @@ class DeepSetsNetwork(nn.Module):
     def __init__(self, space: spaces.Dict, actions: int, width: int, critic_width: int) -> None:
         super().__init__()
         slots, features = space["queue"].shape or (1, 0)
+        places, of_running = (space["running"].shape if "running" in space.spaces else None) or (0, 0)
+        choices = (actions - 1) // (slots + places)
         pool = 2 * width + pooled_size({name: (entry.shape or (0,))[0] for name, entry in space.spaces.items()})
+        if places:
+            pool += width
+            self.run = nn.Linear(of_running, width)
+            self.mix_run = nn.Linear(width, width, bias=False)
+            self.run_logit = _zeroed(nn.Linear(width, choices))
+            nn.init.constant_(self.run_logit.bias, SELDOM)
         self.nodes = [name for name in NODE_ENTRIES if name in space.spaces]
         self.job = nn.Linear(features, width)
         self.mix_job = nn.Linear(width, width, bias=False)
         self.mix_pool = nn.Linear(pool, width)
-        self.job_logit = _zeroed(nn.Linear(width, (actions - 1) // slots))
+        self.job_logit = _zeroed(nn.Linear(width, choices))
         self.wait_hidden = nn.Linear(pool, width)
         self.wait_logit = _zeroed(nn.Linear(width, 1))
         self.critic = _tanh_layers(pool + 1, critic_width, 2)
         self.value = nn.Linear(critic_width, 1)
 
-    def _pool(self, observation: Arrays) -> tuple[Tensor, Tensor]:
-        """Return (jobs (batch, K, width), pool (batch, pool))."""
+    def _pool(self, observation: Arrays) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return (jobs (batch, K, width), pool (batch, pool), running jobs (batch, R, width) if they are shown)."""
         queue = observation["queue"]
-        visible = (queue[..., VISIBLE_FEATURE] > 0).to(queue.dtype)
         jobs = torch.relu(self.job(queue))
-        count = visible.sum(1, keepdim=True).clamp(min=1)
-        mean_pool = torch.bmm(visible.unsqueeze(1), jobs).squeeze(1) / count
+        mean_pool = _mean_of_shown(queue, jobs)
         fits = queue[..., FITS_FEATURE].unsqueeze(1)
         fit_pool = torch.bmm(fits, jobs).squeeze(1) * FIT_POOL_SCALE
         nodes = [
@@ -114,20 +123,32 @@ class DeepSetsNetwork(nn.Module):
         ]
         parts = [mean_pool, fit_pool, torch.stack(nodes, 1)]
         parts += [observation[name] for name in ("context", "preferences") if name in observation]
-        return jobs, torch.cat(parts, 1)
+        running = None
+        if "running" in observation:
+            running = torch.relu(self.run(observation["running"]))
+            parts.append(_mean_of_shown(observation["running"], running))
+        return jobs, torch.cat(parts, 1), running
 
     def forward(self, observation: Arrays) -> tuple[Tensor, Tensor]:
         """Return (unmasked logits (batch, actions), value (batch, 1))."""
-        jobs, pool = self._pool(observation)
-        mixed = torch.relu(self.mix_job(jobs) + self.mix_pool(pool).unsqueeze(1))
-        job_logits = self.job_logit(mixed).flatten(1)
-        wait = self.wait_logit(torch.relu(self.wait_hidden(pool)))
-        return torch.cat((job_logits, wait), 1), self.value(self.critic(_with_remaining(pool, observation)))
+        jobs, pool, running = self._pool(observation)
+        from_pool = self.mix_pool(pool).unsqueeze(1)
+        logits = [self.job_logit(torch.relu(self.mix_job(jobs) + from_pool)).flatten(1)]
+        if running is not None:
+            logits.append(self.run_logit(torch.relu(self.mix_run(running) + from_pool)).flatten(1))
+        logits.append(self.wait_logit(torch.relu(self.wait_hidden(pool))))
+        return torch.cat(logits, 1), self.value(self.critic(_with_remaining(pool, observation)))
 
     def values(self, observation: Arrays) -> Tensor:
         """Return the value alone, (batch, 1)."""
         pool = _with_remaining(self._pool(observation)[1], observation)
         return self.value(self.critic(pool))  # type: ignore[no-any-return]
+
+
+def _mean_of_shown(table: Tensor, encoded: Tensor) -> Tensor:
+    """Return the mean of what became of the rows that are jobs, (batch, width); the rows behind them are zero."""
+    shown = (table[..., VISIBLE_FEATURE] > 0).to(table.dtype)
+    return torch.bmm(shown.unsqueeze(1), encoded).squeeze(1) / shown.sum(1, keepdim=True).clamp(min=1)
 
 
 def _with_remaining(features: Tensor, observation: Arrays) -> Tensor:

@@ -10,10 +10,17 @@ from lepton_rl.errors import ConfigError
 
 LIMITED = " at "
 """Between the name of a type and its power limit."""
+IN_GROUP = " in group "
+"""Between the name of a type and the group that has it, where groups are told apart."""
 _POSITIVE = (
     "memory_gib", "max_power_w", "min_power_limit_w", "max_power_limit_w", "fp32_tflops", "fp16_tflops",
     "memory_bandwidth_gb_s", "throttle_temperature_c", "thermal_resistance_c_per_w", "thermal_time_constant_s",
 )  # fmt: skip
+
+
+def card_name(name: str) -> str:
+    """Return the name of the card itself, without power limit and group."""
+    return name.partition(IN_GROUP)[0].partition(LIMITED)[0]
 
 
 @dataclass(frozen=True, slots=True)
