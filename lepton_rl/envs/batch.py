@@ -1,13 +1,12 @@
 """Many environments as one set of arrays: the engine behind every face of the environment."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton_rl.core import layout as L
-from lepton_rl.core.arrays import Floats, Singles
+from lepton_rl.core.arrays import Singles
 from lepton_rl.core.cluster import ClusterSpec
 from lepton_rl.core.machine import clock_columns, empty_cluster
 from lepton_rl.core.metrics import Outcome, mean_power_w
@@ -37,43 +36,19 @@ from lepton_rl.envs.batch_kernel import (
 from lepton_rl.envs.choices import note_choices, write_all_choices, write_choices
 from lepton_rl.envs.codec import NO_COSTS, Codec, Observation, as_observation, as_preferences, idle_share, node_entries
 from lepton_rl.envs.episodes import Episodes
-from lepton_rl.envs.features import CHANGING_COLUMNS, CONTEXT_FEATURES, UNKNOWN_TIME, all_static_features
+from lepton_rl.envs.features import CHANGING_COLUMNS, CONTEXT_FEATURES
 from lepton_rl.envs.objective import Objective
 from lepton_rl.envs.stopping import show_running
+from lepton_rl.envs.tables import episode_tables
+from lepton_rl.envs.view import EnvironmentView, view_of
 from lepton_rl.envs.window import STATIC_COLUMNS, fact_columns
 from lepton_rl.errors import ConfigError
 from lepton_rl.simulator import Blocking, Rule, Timing, run_trace
 from lepton_rl.simulator.events import count_unmet, warm_up
 from lepton_rl.simulator.heat import start_cold
-from lepton_rl.simulator.jobs import cluster_for, truth_table, with_followers
-from lepton_rl.simulator.state import check_fits, disturbed, metered, most_that_run
+from lepton_rl.simulator.jobs import cluster_for, with_followers
+from lepton_rl.simulator.state import disturbed, metered, most_that_run
 from lepton_rl.workloads import Trace
-from lepton_rl.workloads.job_table import job_table
-
-
-@dataclass(frozen=True, eq=False)
-class _Tables:
-    """One trace, ready to be cut into episodes."""
-
-    trace: Trace
-    jobs: Floats
-    truth: Floats
-    prices: Floats
-    static: Singles
-
-
-@dataclass(frozen=True, eq=False)
-class EnvironmentView:
-    """One environment for people: GPUs by number, waiting jobs in window order; times in seconds."""
-
-    time: float
-    gpu_load: Floats  # (GPUs,), 0-1
-    power_w: float
-    running: int
-    queue_gpus: Floats  # (waiting,)
-    queue_time: Floats  # (waiting,), requested
-    queue_wait: Floats  # (waiting,)
-    queue_fits: NDArray[np.bool_]  # (waiting,)
 
 
 class EnvironmentBatch:
@@ -117,30 +92,10 @@ class EnvironmentBatch:
         self._rules, self._settings = codec.arrays(whole and self._hw is None, timing)
         self._warmup_rules = self._rules.copy()
         self._warmup_rules[L.BLOCKING] = Blocking.HEAD
-        self._tables = [self._prepare(trace) for trace in episodes.traces]
+        self._tables = [episode_tables(trace, cluster, codec, objective, episodes.jobs) for trace in episodes.traces]
         self._allocate(whole)
         self.windows = np.zeros((count, 2), np.int64)
         """(trace, first job) of each environment's episode."""
-
-    def _prepare(self, trace: Trace) -> _Tables:
-        check_fits(trace, self.cluster)
-        jobs = job_table(trace, self._seen_cluster)
-        if not self.cluster.groups:
-            jobs = jobs[:, : L.JOB_COLUMNS].copy()  # no codec reads deadlines
-        unknown = np.isnan(jobs[:, L.REQUESTED])
-        jobs[unknown, L.REQUESTED] = UNKNOWN_TIME
-        jobs[:, L.PREDICTED] = jobs[:, L.REQUESTED]
-        key = {"fcfs": L.SUBMIT, "sjf": L.REQUESTED, "smallest": L.GPUS}
-        if self.codec.key == "saf":  # rounded as the compiled score is
-            jobs[:, L.SCORE] = jobs[:, L.REQUESTED] * (jobs[:, L.GPUS] / L.MILLI)
-        else:
-            jobs[:, L.SCORE] = jobs[:, key[self.codec.key]]
-        if self.codec.key == "smallest":
-            jobs[:, L.SCORE] /= L.MILLI
-        cluster = self.cluster
-        static = all_static_features(jobs, cluster.gpus, cluster.gpu_memory_mib, self.codec.key == "fcfs")
-        prices = self.objective.prices(trace.run_time, self.episodes.jobs)
-        return _Tables(trace, jobs, truth_table(trace, self.cluster), prices, static)
 
     def _allocate(self, whole: bool) -> None:
         count, length, cluster, codec = self.count, self.episodes.length, self.cluster, self.codec
@@ -420,36 +375,15 @@ class EnvironmentBatch:
 
     def brief(self, env: int) -> dict[str, Any]:
         """Return `briefs` of one environment."""
-        return {
-            "time": float(self._clock[env, L.NOW]),
-            "return": float(self._tally[env, RETURN]),
-            "invalid_actions": int(self._tally[env, INVALID]),
-        }
+        return {name: array[env].item() for name, array in self.briefs().items()}
 
-    def view(self, env: int) -> "EnvironmentView":
+    def view(self, env: int) -> EnvironmentView:
         """Return what a picture of one environment shows."""
-        front, back = self._counts[env, L.FRONT], self._counts[env, L.BACK]
-        waiting = self._jobs[env, self._queue[env, front:back]]
-        now = float(self._clock[env, L.NOW])
-        load = 1.0 - self._gpus[env, :, L.FREE] / L.MILLI
-        if self._hw is not None:
-            load[self._gpus[env, :, L.DOWN] > 0] = 0.0
-        fits = np.zeros(len(waiting), np.bool_)
-        visible = min(len(waiting), self.codec.window)
-        fits[:visible] = self._mask[env, :visible]
-        drawn_w = float(self.cluster.gpu_draw_w(load).sum())
-        if self._hw is not None:
-            drawn_w = float(self._totals[env, L.POWER] - self._totals[env, L.HELD_BACK]) * 1e-6
-        return EnvironmentView(
-            time=now,
-            gpu_load=load,
-            power_w=drawn_w,
-            running=int(self._counts[env, L.RUNNING]),
-            queue_gpus=waiting[:, L.GPUS] / L.MILLI,
-            queue_time=waiting[:, L.REQUESTED],
-            queue_wait=now - waiting[:, L.SUBMIT],
-            queue_fits=fits,
-        )
+        visible = self._mask[env, : self.codec.window]
+        return view_of(
+            self.cluster, self._jobs[env], self._queue[env], self._gpus[env], self._totals[env], self._hw,
+            self._clock[env], self._counts[env], visible,
+        )  # fmt: skip
 
     def _state(self) -> dict[str, NDArray[Any]]:
         shared = ("_rules", "_settings", "_warmup_rules", "_pinned")  # they follow from the codec and never change

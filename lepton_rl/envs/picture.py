@@ -18,7 +18,7 @@ from lepton_rl.errors import counted
 from lepton_rl.workloads import duration_text
 
 if TYPE_CHECKING:
-    from lepton_rl.envs.batch import EnvironmentView
+    from lepton_rl.envs.view import EnvironmentView
 
 Picture = NDArray[np.uint8]
 WIDTH = 640

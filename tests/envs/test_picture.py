@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from lepton_rl.core import ClusterSpec
 from lepton_rl.envs import pixel_text
-from lepton_rl.envs.batch import EnvironmentView
 from lepton_rl.envs.picture import SHOWN_JOBS, WIDTH, draw
+from lepton_rl.envs.view import EnvironmentView
 from tests.envs.cases import skip_choice
 from tests.envs.test_scheduling import small
 
