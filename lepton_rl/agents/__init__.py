@@ -2,6 +2,7 @@
 
 from lepton_rl.agents.allocation_lp import Allocation, allocate
 from lepton_rl.agents.attained import DiscretisedLas, Gittins, gittins_index
+from lepton_rl.agents.best_fit import BestFit
 from lepton_rl.agents.cheapest import Cheapest
 from lepton_rl.agents.compiled import (
     BlockingName,
@@ -49,6 +50,7 @@ __all__ = [
     "SCORES",
     "SLOWDOWN_TUNING",
     "Allocation",
+    "BestFit",
     "BlockingName",
     "Cheapest",
     "CompiledPolicy",

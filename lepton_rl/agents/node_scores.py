@@ -35,9 +35,10 @@ class NodeScore(IntEnum):
     CLUSTERING = 3
     FRAGMENTATION = 4
     WEIGHTED = 5
+    BEST_FIT = 6
 
 
-_LEAST_LOADED, _DOT_PRODUCT, _PACKING, _CLUSTERING, _FRAGMENTATION, _WEIGHTED = (int(rule) for rule in NodeScore)
+_LEAST_LOADED, _DOT_PRODUCT, _PACKING, _CLUSTERING, _FRAGMENTATION, _WEIGHTED, _BEST_FIT = map(int, NodeScore)
 _FIRST = int(Placement.FIRST)
 LOAD, AVAILABILITY, ENERGY = range(3)
 """Weights of WEIGHTED."""
@@ -148,6 +149,23 @@ def _dot_product(
 
 
 @inlined
+def _left_after(
+    jobs: Floats, job: int, node: int, count: int, gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware, t: ScoreTables
+) -> float:
+    """What the node has left once the job is there: GPUs and each resource in parts of the most, summed."""
+    taken = int(jobs[job, L.GPUS]) if gpu >= 0 else L.MILLI * count
+    most = t.scratch.shape[1] - FIRST_GPU
+    total = (L.MILLI * gpus_on(node, gpus, nodes, hw) - nodes[node, L.BUSY] - taken) / (L.MILLI * most)
+    if hw is not None:
+        for resource in range(t.most_room.shape[0]):
+            if t.most_room[resource] > 0.0:
+                room = nodes[node, L.ROOM + resource]
+                asked = jobs[job, L.ASKS + resource] * max(count, 1)
+                total += 1.0 if room == L.UNCOUNTED else (room - asked) / t.most_room[resource]
+    return total
+
+
+@inlined
 def _packing(node: int, gpu: int, gpus: Ints32, nodes: Ints32) -> float:
     """0 for a GPU in use, 1 for a free one on a node in use, 2 for one on an idle node."""
     tier = 2.0
@@ -220,6 +238,8 @@ def _score(
     """Score of giving a gang that lacks `left` GPUs `count` of a node (`gpu` is -1), or a share this GPU (0 of 1)."""
     if rule == _DOT_PRODUCT:
         return _dot_product(jobs, job, node, count, gpu, gpus, nodes, totals, hw, t)
+    if rule == _BEST_FIT:
+        return _left_after(jobs, job, node, count, gpu, gpus, nodes, hw, t)
     if rule == _PACKING:
         return _packing(node, gpu, gpus, nodes)
     if rule == _CLUSTERING:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from lepton_rl.agents.attained import DiscretisedLas, Gittins
+from lepton_rl.agents.best_fit import BestFit
 from lepton_rl.agents.cheapest import Cheapest
 from lepton_rl.agents.compiled import BlockingName, PlacementName, policy_name
 from lepton_rl.agents.dot_product import DotProduct
@@ -84,6 +85,7 @@ def _entries() -> dict[str, _Entry]:
         "energy": (Energy, "each job on the type of GPU that spends the fewest joules on it"),
         "cheapest": (Cheapest, "each job where the rent of its GPUs until it is done is least"),
         "greenest": (Greenest, "each job on the type of GPU whose run from now on causes the least carbon"),
+        "best_fit": (BestFit, "each job on the node that has the least left of all resources once it is there"),
         "dotprod": (DotProduct, "each job where the dot product of demand and free resources is smallest"),
         "gpu_packing": (GpuPacking, "GPUs in use first, then free ones of nodes in use, then idle nodes"),
         "gpu_clustering": (GpuClustering, "jobs of like demand on the same nodes"),

@@ -26,7 +26,11 @@ ClusterFile = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first jobs, by submit time.")]
 Format = Annotated[str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")]
 Requested = Annotated[str, typer.Option(help="Requested times: given, exact, noisy:SIGMA, tsafrir, absent.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of random requested times and policies.")]
+Deadlines = Annotated[
+    str | None,
+    typer.Option(metavar="LOW:HIGH", help="Draw deadlines: run time x a factor between these, e.g. 1.2:10."),
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of all that is drawn: requested times, policies, ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Settings = Annotated[
     list[str] | None,
@@ -54,12 +58,18 @@ def named_cluster(
     return options(ClusterConfig, **size) if size else None
 
 
-def read_workload(file: str, limit: int | None, format: str | None, requested: str, seed: int) -> "Trace":
-    """Return the jobs of a file, with the requested times that the options want."""
+def read_workload(
+    file: str, limit: int | None, format: str | None, requested: str, seed: int, deadlines: str | None = None
+) -> "Trace":
+    """Return the jobs of a file, with the requested times and the deadlines that the options want."""
     from lepton_rl.experiments.config import WorkloadConfig
     from lepton_rl.experiments.loader import options
+    from lepton_rl.workloads.deadlines import parse_factors
 
-    return options(WorkloadConfig, path=file, format=format, limit=limit, requested=requested).build(seed)
+    drawn = None if deadlines is None else {"factors": parse_factors(deadlines)}
+    return options(WorkloadConfig, path=file, format=format, limit=limit, requested=requested, deadlines=drawn).build(
+        seed
+    )
 
 
 def built_cluster(

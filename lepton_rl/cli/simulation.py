@@ -8,6 +8,7 @@ import typer
 
 from lepton_rl.cli.inputs import (
     ClusterFile,
+    Deadlines,
     Format,
     Gpus,
     GpusPerNode,
@@ -59,6 +60,7 @@ def simulate(
     jobs_out: JobsOut = None,
     report: Report = None,
     requested: Requested = "given",
+    deadlines: Deadlines = None,
     preemption_cost: Annotated[
         float, typer.Option(min=0, help="Seconds that a preemption adds (checkpoint and restore).")
     ] = 0.0,
@@ -82,6 +84,8 @@ def simulate(
 
     Example: lepton-rl simulate --trace jobs.csv --policy heap_priority --set memory_weight=0.5 --gpus 64
 
+    Example: lepton-rl simulate --trace jobs.csv --policy edf --blocking skip --deadlines 1.2:10 --gpus 64
+
     Example: lepton-rl simulate --trace jobs.csv --policy saf --cluster configs/cluster/mixed.yaml --report runs/saf
     """
     from lepton_rl.agents import with_rules
@@ -103,7 +107,7 @@ def simulate(
             one_of("--placement", placement, PlacementName),
         )
         announce_compilation()
-        jobs = read_workload(trace, limit, format, requested, seed)
+        jobs = read_workload(trace, limit, format, requested, seed, deadlines)
         timing = Timing(preemption_cost, quantum, migration_cost=migration_cost)
         built = built_cluster(machine, jobs, trace, cluster)
         simulation = run(
@@ -135,6 +139,7 @@ def evaluate(
     jobs_out: JobsOut = None,
     report: Report = None,
     requested: Requested = "given",
+    deadlines: Deadlines = None,
     format: Format = None,
     strict: Strict = False,
     overwrite: Overwrite = False,
@@ -163,7 +168,7 @@ def evaluate(
     with only_results_on_stdout():
         policy = learned.build(seed=seed)
         announce_compilation()
-        jobs = read_workload(trace, limit, format, requested, seed)
+        jobs = read_workload(trace, limit, format, requested, seed, deadlines)
         chosen = _trained_for(policy, machine)
         simulations = [
             run(jobs, chosen, built, strict=strict, recorded=report is not None)

@@ -80,7 +80,7 @@ class BenchmarkConfig(TimingSection):
 
     name: RunName = Field(description="of the run folder")
     description: str = Field(default="", description="one sentence for the report")
-    seeds: Seeds = Field(default=(0,), min_length=1, description="of windows, requested times and policies")
+    seeds: Seeds = Field(default=(0,), min_length=1, description="of windows, requested times, deadlines and policies")
     workloads: tuple[BenchmarkWorkload, ...] = Field(min_length=1)
     policies: tuple[PolicyConfig, ...] = Field(min_length=1)
     optimum: OptimumConfig | None = Field(

@@ -23,6 +23,8 @@ from lepton_rl.workloads import (
     read_trace,
     resolve_data_path,
 )
+from lepton_rl.workloads.columns import MAX_SECONDS
+from lepton_rl.workloads.deadlines import GAVEL_FACTORS, MultipleOf, check_factors
 from lepton_rl.workloads.requested import check_mode
 
 Seed = int | np.random.SeedSequence
@@ -64,6 +66,25 @@ def seed_for(root: int, purpose: Purpose, *indices: int) -> np.random.SeedSequen
     return np.random.SeedSequence(root, spawn_key=(_PURPOSES.index(purpose), *indices))
 
 
+class DeadlinesConfig(Section):
+    """Deadlines that are drawn (`workloads.deadlines`), in place of those that a file has."""
+
+    factors: tuple[float, float] = Field(
+        default=GAVEL_FACTORS, description="seconds from submission to deadline over `of`, uniform between these"
+    )
+    of: MultipleOf = Field(default="run_time", description="what the factors multiply")
+    least_slack: float = Field(
+        default=0.0, ge=0, le=MAX_SECONDS, description="seconds that a deadline leaves at least beyond `of`"
+    )
+    share: float = Field(default=1.0, gt=0, le=1, description="part of the jobs that have a deadline")
+
+    @field_validator("factors")
+    @classmethod
+    def _factors_in_bounds(cls, value: tuple[float, float]) -> tuple[float, float]:
+        or_value_error(lambda: check_factors(value))
+        return value
+
+
 class WorkloadConfig(Section):
     """Jobs from a file or from a generator."""
 
@@ -91,6 +112,9 @@ class WorkloadConfig(Section):
     parameters: dict[str, Any] = Field(default_factory=dict, description="the generator's other parameters")
     seed: int | None = Field(default=None, ge=0, description="of the generator; the experiment's if left out")
     requested: str = Field(default="given", description="requested times: given, exact, noisy:SIGMA, tsafrir or absent")
+    deadlines: DeadlinesConfig | None = Field(
+        default=None, description="deadlines to draw, e.g. {factors: [1.2, 10]}; as in the file if left out"
+    )
     scale_load: float = Field(default=1.0, ge=1e-6, le=1e6, description="arrival gaps are divided by this")
 
     @field_validator("format")
@@ -149,7 +173,7 @@ class WorkloadConfig(Section):
     def build(self, seed: Seed = 0) -> Trace:
         """Return the trace: read or generated, then cut, its load scaled, its requested times set.
 
-        `seed` serves a generator without a seed of its own, and random requested times.
+        `seed` serves a generator without a seed of its own, random requested times and deadlines.
 
         Raises:
             TraceError: the file cannot be used, or nothing is left of it.
@@ -190,8 +214,17 @@ class WorkloadConfig(Section):
         if self.scale_load != 1.0:
             trace = trace.scale_load(self.scale_load)
         made = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-        drawn = np.random.SeedSequence(made.entropy, spawn_key=(*made.spawn_key, 1))
-        return trace.with_requested(self.requested, rng=np.random.default_rng(drawn))
+        requested, deadlines = (
+            np.random.default_rng(np.random.SeedSequence(made.entropy, spawn_key=(*made.spawn_key, child)))
+            for child in (1, 2)
+        )
+        trace = trace.with_requested(self.requested, rng=requested)
+        asked = self.deadlines
+        if asked is None:
+            return trace
+        return trace.with_deadlines(
+            asked.factors, of=asked.of, least_slack=asked.least_slack, share=asked.share, rng=deadlines
+        )
 
     @property
     def _generator_parameters(self) -> LublinParameters | GpuClusterParameters:

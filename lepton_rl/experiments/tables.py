@@ -87,13 +87,23 @@ def tables(summary: WorkloadSummary) -> list[TextTable]:
         TextTable(what, heads, middle, None, learned),
         _means("Other means", _OTHERS, summary, learned),
         *([_means("Means of costs", costs, summary, learned)] if costs else []),
-        *([_means("Deadlines", _DEADLINES, summary, learned)] if _some_missed(summary) else []),
+        *([_deadlines(summary, learned)] if _some_missed(summary) else []),
     ]
 
 
 def _some_missed(summary: WorkloadSummary) -> bool:
     """Whether a policy missed a deadline; where no job has one, none is missed."""
     return any(bool((samples["deadlines_met"] < 1.0).any()) for samples in summary.samples.values())
+
+
+def _deadlines(summary: WorkloadSummary, learned: frozenset[int]) -> TextTable:
+    """Return a table of deadlines, with intervals."""
+    rows = tuple(
+        (contender.label, *(interval(summary.estimate(contender, metric)) for metric in _DEADLINES))
+        for contender in summary.contenders
+    )
+    what = "means [95 % interval]" if summary.block is not None else "means"
+    return TextTable(f"Deadlines: {what}", ("policy", *_DEADLINES.values()), rows, None, learned)
 
 
 def _means(title: str, heads: Mapping[str, str], summary: WorkloadSummary, learned: frozenset[int]) -> TextTable:

@@ -18,7 +18,9 @@ compared with that paper and with nothing else.
 | best-fit | 100 x (1 - idle cores / 256 - idle GPUs / 16), once the pod is there | the tightest |
 | fgd | 100 x sigmoid(drop of the node's fragmentation, in GPUs) | the highest score by the same formula |
 
-"Any" means all alike likely; among equal GPUs the lowest wins. `fragmentation` says what is fragmented.
+"Any" means all alike likely; among equal GPUs the lowest wins. `fragmentation` says what is fragmented. 128 cores and 8
+GPUs are the most that a node of the published cluster has. The policies `best_fit` and `fgd` (`agents`) have the same
+scores unrounded, on jobs that come and go and on clusters of any kind; their docstrings say what else is different.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lepton_rl.errors import ConfigError, TraceError, counted, nearest
 from lepton_rl.workloads import columns as check
-from lepton_rl.workloads import dependencies
+from lepton_rl.workloads import deadlines, dependencies
 from lepton_rl.workloads.after_column import resolve
 from lepton_rl.workloads.columns import COLUMNS, Locate
 from lepton_rl.workloads.dependencies import AFTER
@@ -349,6 +349,37 @@ class Trace:
             times = tsafrir(self.run_time, generator)
             note = f"{NOTE}model of Tsafrir et al. (2005), maximum {times.max():g} s"
         return replace(self, requested_time=times, requested=name, notes=(*notes, note))
+
+    def with_deadlines(
+        self,
+        factors: tuple[float, float] = deadlines.GAVEL_FACTORS,
+        *,
+        of: deadlines.MultipleOf = "run_time",
+        least_slack: float = 0.0,
+        share: float = 1.0,
+        rng: np.random.Generator | None = None,
+    ) -> "Trace":
+        """Return the trace with deadlines in place of its own: the job's time, times a factor drawn for it.
+
+        The rule of Gavel (Narayanan et al., OSDI 2020), with a uniform draw; see `workloads.deadlines`.
+
+        Args:
+            factors: bounds of the draw, 1 to 1000; equal bounds are one factor for all.
+            of: what is multiplied: seconds that the job runs, or that its user asked for.
+            least_slack: seconds that a deadline leaves at least beyond that time.
+            share: part of the jobs that get one, above 0; the others have none.
+            rng: drawn from; a generator of seed 0 if None.
+
+        Raises:
+            ConfigError: a figure is out of bounds.
+            TraceError: multiples of requested times are wanted, and there are none.
+        """
+        if of == "requested_time" and self.requested == "absent":
+            raise TraceError(f"{self.name}: deadlines cannot be multiples of requested times, for there are none")
+        generator = rng if rng is not None else np.random.default_rng(0)
+        due = deadlines.draw(getattr(self, of), factors, least_slack, share, generator)
+        notes = tuple(note for note in self.notes if not note.startswith(deadlines.NOTE))
+        return replace(self, deadline=due, notes=(*notes, deadlines.said(of, factors, least_slack, share)))
 
     def fit_to(self, gpus: int, strict: bool = False, gpu_memory_gib: float = math.inf) -> "Trace":
         """Leave out the jobs that a cluster of `gpus` GPUs could never run, and say so in `dropped`.

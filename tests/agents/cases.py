@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from lepton_rl.agents import (
+    BestFit,
     Cheapest,
     DiscretisedLas,
     DotProduct,
@@ -109,6 +110,7 @@ _MAKERS: list[Callable[[], Policy]] = [
     lambda: Energy(order="sjf"),
     Cheapest,
     Greenest,
+    BestFit,
     DotProduct,
     lambda: GpuPacking(blocking="head"),
     GpuClustering,

@@ -36,8 +36,8 @@ POLICIES: dict[str, Policy] = {
     "max-throughput in turns": GavelMaxThroughput(preempt=True, round_time=2.0, blocking="head"),
 }
 PLACING = (
-    "least_loaded", "energy", "cheapest", "greenest", "dotprod", "gpu_packing", "gpu_clustering", "fgd",
-    "weighted_placement",
+    "least_loaded", "energy", "cheapest", "greenest", "best_fit", "dotprod", "gpu_packing",
+    "gpu_clustering", "fgd", "weighted_placement",
 )  # fmt: skip
 POLICIES |= {name: make_policy(name) for name in PLACING}
 

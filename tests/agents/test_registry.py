@@ -57,6 +57,7 @@ NAMES = [
     "energy",
     "cheapest",
     "greenest",
+    "best_fit",
     "dotprod",
     "gpu_packing",
     "gpu_clustering",

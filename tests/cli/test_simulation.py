@@ -51,6 +51,31 @@ def test_the_json_names_the_requested_times(requested: str, folder: Path, capsys
     assert json.loads(capsys.readouterr().out)["requested"] == requested
 
 
+def test_deadlines_are_drawn_where_that_is_asked_for(folder: Path, capsys: CAPTURE) -> None:
+    base = "simulate --trace jobs.csv --gpus 8 --policy edf --json"
+    found = []
+    for options in ("", " --deadlines 1:1", " --deadlines 1000:1000"):
+        assert run(base + options) == 0
+        captured = capsys.readouterr()
+        found.append(json.loads(captured.out)["deadlines_met"])
+        assert ("deadlines: drawn" in captured.err) == bool(options)
+    assert found[0] == found[2] == 1.0
+    assert found[1] < 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("2", "deadlines '2': write LOW:HIGH, two factors of the run time, e.g. 1.2:10"),
+        ("fast:slow", "write LOW:HIGH"),
+        ("0.5:2", "the factors are 0.5 and 2; they must be two numbers from 1 to 1000, the smaller first"),
+    ],
+)
+def test_deadlines_that_make_no_sense(text: str, sentence: str, folder: Path, capsys: CAPTURE) -> None:
+    assert run(f"simulate --trace jobs.csv --gpus 8 --policy edf --deadlines {text}") == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_so_does_the_table(folder: Path, capsys: CAPTURE) -> None:
     assert main(["simulate", "--trace", "jobs.csv", "--gpus", "8", "--policy", "reserve"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

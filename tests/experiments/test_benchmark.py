@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lepton_rl.agents import make_policy, run_policy
@@ -21,7 +22,7 @@ from lepton_rl.experiments.loader import load
 from lepton_rl.experiments.policy_config import PolicyConfig
 from lepton_rl.experiments.runner import Measurement, Task
 from lepton_rl.experiments.summary import METRICS, OPTIMUM_GAP
-from lepton_rl.experiments.windows import WindowBench, make_windows
+from lepton_rl.experiments.windows import WindowBench, counted_metrics, make_windows
 
 Write = Callable[..., Path]
 
@@ -131,9 +132,24 @@ def test_a_table_of_deadlines_where_a_policy_misses_one(benchmark_file: Write, t
     named = ("generator: gpu_cluster\n    gpus: 8\n    load: 1.2", "path: jobs.csv")
     result = benchmark(benchmark_file(named, ("independent", "disjoint")), out=tmp_path / "run")
     table = (result.folder / "benchmark.md").read_text().partition("Deadlines")[2]
-    assert f"{cell(result, 'sjf', 'deadlines_met', blocking='easy')['mean']:.4g} |" in table
+    met = cell(result, "sjf", "deadlines_met", blocking="easy")
+    assert f"| sjf easy | {met['mean']:.4g} [{met['low']:.4g}, {met['high']:.4g}] |" in table
     assert benchmark(benchmark_file(), out=tmp_path / "without").folder.is_dir()
     assert "Deadlines" not in (tmp_path / "without" / "benchmark.md").read_text()
+
+
+def test_deadlines_are_drawn_for_each_window(benchmark_file: Write, tmp_path: Path) -> None:
+    drawn = ("load: 1.2", "load: 1.2\n    deadlines: {factors: [1.5, 2], least_slack: 30}")
+    config = load(benchmark_file(drawn), BenchmarkConfig)
+    windows = make_windows(config.workloads[0], [3])
+    factors = [tuple((trace.deadline / trace.run_time).tolist()) for trace in windows.traces[3]]
+    assert len(set(factors)) == len(factors)
+    assert [note for note in windows.notes if note.startswith("deadlines: drawn, 1.5 to 2 times")]
+    run = run_policy(make_policy("sjf"), windows.traces[3][0], windows.cluster)
+    part = counted_metrics(run, windows.counted)
+    late = (run.jct - windows.traces[3][0].deadline)[windows.counted]
+    assert part["deadlines_met"] == pytest.approx((late <= 0.0).mean())
+    assert part["mean_tardiness"] == pytest.approx(np.maximum(late, 0.0).mean())
 
 
 def test_the_run_folder(benchmark_file: Write, tmp_path: Path) -> None:

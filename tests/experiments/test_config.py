@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lepton_rl.errors import ConfigError, TraceError
-from lepton_rl.experiments.config import ClusterConfig, Purpose, WorkloadConfig, seed_for
+from lepton_rl.experiments.config import ClusterConfig, DeadlinesConfig, Purpose, WorkloadConfig, seed_for
 from lepton_rl.experiments.loader import options
 from lepton_rl.experiments.policy_config import PolicyConfig
 
@@ -40,6 +40,20 @@ def test_requested_times_follow_the_seed(trace_file: str) -> None:
     assert not np.array_equal(config.build(1).requested_time, config.build(2).requested_time)
 
 
+def test_deadlines_follow_the_seed_and_move_nothing_else(trace_file: str) -> None:
+    config = WorkloadConfig(path=trace_file, requested="noisy:0.5", deadlines=DeadlinesConfig(factors=(2.0, 4.0)))
+    assert config.build(1) == config.build(1)
+    assert not np.array_equal(config.build(1).deadline, config.build(2).deadline)
+    without = config.model_copy(update={"deadlines": None}).build(1)
+    assert np.isnan(without.deadline).all()
+    assert config.build(1).requested_time.tolist() == without.requested_time.tolist()
+    generated = options(
+        WorkloadConfig, generator="gpu_cluster", gpus=8, deadlines={"of": "requested_time", "share": 0.5}
+    )
+    first, second = (generated.generate(40, seed_for(0, "evaluation", window)) for window in (1, 2))
+    assert np.isnan(first.deadline).tolist() != np.isnan(second.deadline).tolist()
+
+
 @pytest.mark.parametrize("generator", ["lublin", "lublin_256", "gpu_cluster"])
 def test_generated_workloads_follow_the_seed(generator: str) -> None:
     config = options(WorkloadConfig, generator=generator, gpus=256, jobs=50)
@@ -67,6 +81,9 @@ def test_no_purpose_shares_a_seed_with_another() -> None:
         ({"path": "a", "part": (0.5, 0.5)}, "0 <= first < second <= 1"),
         ({"path": "a", "format": "swg"}, "did you mean 'swf'"),
         ({"path": "a", "requested": "nois:1"}, "no such mode"),
+        ({"path": "a", "deadlines": {"factors": [3, 2]}}, r"deadlines.factors: deadlines: the factors are 3 and 2"),
+        ({"path": "a", "deadlines": {"factor": [1, 2]}}, "did you mean 'factors'"),
+        ({"path": "a", "deadlines": {"share": 0}}, "deadlines.share: must be greater than 0"),
         ({"path": "a", "scale_load": 0}, "must be greater than or equal to 0.000001"),
         ({"generator": "lublin", "gpus": 8, "parameters": {"cycle": 3}}, "must be a list of numbers"),
         ({"generator": "gpu_cluster", "gpus": 8, "parameters": {"users": 1.5}}, "must be a whole number"),
