@@ -84,7 +84,7 @@ def advise(
 ) -> None:
     """Say what would change a workload's figures, each suggestion simulated beside what you run now.
 
-    Policies, placement, power limits, over-asked memory and times, nodes more or fewer, hours to defer work to.
+    Policies, placement, power limits, over-asked memory, GPUs and times, nodes more or fewer, hours to defer work to.
 
     Example: lepton-rl advise --trace jobs.csv --nodes 8 --gpus-per-node 8
 
@@ -198,7 +198,7 @@ def _table(title: str, advice: "list[Advice]") -> None:
     names = _shown(advice)
     rows = [[title, *(FIGURES[name] for name in names)]]
     for entry in advice:
-        cells = [_cell(name, entry.changes[name], name == entry.goal) for name in names]
+        cells = [_cell(name, entry.changes.get(name), name == entry.goal) for name in names]
         rows.append([f"{_INDENT}{entry.title}", *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     figures = sum(widths[1:]) + _GAP * (len(widths) - 1)
@@ -226,13 +226,18 @@ def _stacked(rows: list[list[str]]) -> None:
 
 
 def _shown(advice: "list[Advice]") -> list[str]:
-    """Return the figures that are known; GPUs only where their number changes."""
-    names = list(advice[0].changes)
+    """Return the figures of which anything is known; GPUs only where their number changes."""
+    from lepton_rl.experiments.advice import FIGURES
+
+    names = [name for name in FIGURES if any(name in entry.changes for entry in advice)]
     changes = any(entry.changes["gpus"].before != entry.changes["gpus"].after for entry in advice)
     return names if changes else [name for name in names if name != "gpus"]
 
 
-def _cell(name: str, change: "Change", is_goal: bool) -> str:
+def _cell(name: str, change: "Change | None", is_goal: bool) -> str:
+    """Return a figure's change; "-" where the simulation says nothing of it."""
+    if change is None:
+        return "-"
     return _with_interval(name, change) if is_goal else _percent(change)
 
 

@@ -38,6 +38,8 @@ class TraceDescription:
         offered_load: mean demand over cluster size, by size; None where the span is 0.
         requested: where the requested times come from.
         requested_ratio: mean, p1 to p99 and max of requested over run time; empty if absent.
+        gpu_utilization: mean, p1 to p99 and max of the measured ones; empty where none is.
+        gpu_utilization_known: share of the jobs that have one.
         queues: distinct names.
         users: distinct names.
         projects: distinct names.
@@ -63,6 +65,8 @@ class TraceDescription:
     offered_load: Mapping[int, float | None]
     requested: Requested
     requested_ratio: Mapping[str, float]
+    gpu_utilization: Mapping[str, float]
+    gpu_utilization_known: float
     queues: int
     users: int
     projects: int
@@ -100,6 +104,9 @@ class TraceDescription:
         ]
         for size, load in self.offered_load.items():
             rows.append((f"offered load, {counted(size, 'GPU')}", "-" if load is None else f"{load:.2f}"))
+        if self.gpu_utilization:
+            known = f"known of {_share_text(self.gpu_utilization_known)} of the jobs"
+            rows.append(("GPU utilisation", f"{self.gpu_utilization['mean']:.1%} in the mean, {known}"))
         header = (("MaxNodes", self.max_nodes), ("MaxProcs", self.max_procs))
         rows += [(f"header {key}", str(value)) for key, value in header if value is not None]
         counts = (("queues", self.queues), ("users", self.users), ("projects", self.projects))
@@ -141,6 +148,7 @@ def describe(trace: Trace, gpus: Sequence[int] = ()) -> TraceDescription:
     sizes, counts = np.unique(trace.gpus, return_counts=True)
     common = np.lexsort((sizes, -counts))
     absent = trace.requested == "absent"
+    measured = trace.gpu_utilization[~np.isnan(trace.gpu_utilization)]
     machine = trace.machine
     longest_chain, critical_path = chains(trace.after, trace.run_time)
     return TraceDescription(
@@ -156,6 +164,8 @@ def describe(trace: Trace, gpus: Sequence[int] = ()) -> TraceDescription:
         offered_load={int(size): trace.offered_load(size) if span > 0.0 else None for size in gpus},
         requested=trace.requested,
         requested_ratio={} if absent else _figures(trace.requested_time / trace.run_time),
+        gpu_utilization=_figures(measured) if len(measured) else {},
+        gpu_utilization_known=len(measured) / len(trace),
         queues=len(np.unique(trace.queue[trace.queue >= 0])),
         users=len(np.unique(trace.user[trace.user >= 0])),
         projects=len(np.unique(trace.project[trace.project >= 0])),

@@ -65,6 +65,15 @@ def test_requested_times_show_how_far_off_they_are(small: Trace) -> None:
     assert ("requested times", "absent") in absent.rows()
 
 
+def test_measured_use_of_gpus_is_told_where_there_is_some(small: Trace) -> None:
+    assert describe(small).gpu_utilization == {}
+    assert not any(what == "GPU utilisation" for what, _ in describe(small).rows())
+    jobs = {"submit_time": [0.0, 1.0, 2.0], "run_time": [1.0] * 3, "gpus": [1.0] * 3}
+    figures = describe(Trace.from_columns(jobs | {"gpu_utilization": [0.2, np.nan, 0.6]}))
+    assert figures.gpu_utilization["mean"] == pytest.approx(0.4)
+    assert ("GPU utilisation", "40.0% in the mean, known of 66.7% of the jobs") in figures.rows()
+
+
 def test_one_job_has_no_gap_and_no_load(small: Trace) -> None:
     figures = describe(small[:1], [2])
     assert figures.gap == {}
