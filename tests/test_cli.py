@@ -75,9 +75,10 @@ def test_simulate_by_hand(folder: Path, capsys: CAPTURE) -> None:
     with (folder / "jobs-out.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert list(rows[0]) == [
-        "job_id", "submit_time", "start_time", "finish_time", "wait", "jct", "gpus", "preemptions",
+        "job_id", "submit_time", "start_time", "finish_time", "wait", "jct", "gpus", "preemptions", "nodes", "gpu_type",
     ]  # fmt: skip
-    assert [float(rows[1][key]) for key in rows[1]] == [2, 10, 100, 140, 90, 130, 1, 0]
+    assert [float(rows[1][key]) for key in list(rows[1])[:-1]] == [2, 10, 100, 140, 90, 130, 1, 0, 0]
+    assert rows[1]["gpu_type"] == ""
 
 
 def test_simulate_prints_a_table(folder: Path, capsys: CAPTURE) -> None:
