@@ -34,17 +34,21 @@ def describe(
 
     from lepton_rl.experiments.outputs import check_output_file
     from lepton_rl.workloads import describe as describe_trace
-    from lepton_rl.workloads import plot_trace, read_trace, resolve_data_path
+    from lepton_rl.workloads import read_trace, resolve_data_path
 
     sizes = _sizes(gpus) if gpus else []
     source = resolve_data_path(file, Path())
     if plot is not None:
+        from lepton_rl.experiments.drawing import check_picture, save_picture
+        from lepton_rl.experiments.trace_plot import trace_figure
+
         check_output_file(plot, overwrite, (source,))
+        check_picture(plot)
     trace = read_trace(source, format)
     header = trace.machine and trace.machine.gpus
     description = describe_trace(trace, sizes or ([header] if header else []))
     if plot is not None:
-        plot_trace(trace, plot)
+        save_picture(trace_figure(trace), plot)
     if json:
         print_json(description.to_dict())
         return

@@ -1,15 +1,14 @@
-"""What a trace holds, in numbers and in one picture."""
+"""What a trace holds, in numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_rl.errors import ConfigError, TraceError, counted, missing_extra
+from lepton_rl.errors import ConfigError, counted
 from lepton_rl.workloads.dependencies import chains
 from lepton_rl.workloads.requested import NOTE
 from lepton_rl.workloads.trace import Dropped, Requested, Trace
@@ -178,52 +177,6 @@ def describe(trace: Trace, gpus: Sequence[int] = ()) -> TraceDescription:
         dropped=trace.dropped,
         notes=trace.notes,
     )
-
-
-def plot_trace(trace: Trace, path: str | Path) -> None:
-    """Draw arrivals over time, and the distributions of run time, GPUs and gaps; the suffix is the format."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise missing_extra("matplotlib", "report") from None
-    if not Path(path).suffix:
-        raise ConfigError(f"{path}: the name of a picture must end in its format, e.g. .png or .svg")
-    figure = Figure(figsize=(11, 6.5), layout="constrained")
-    figure.suptitle(f"{trace.name}: {counted(len(trace), 'job')}")
-    arrivals, sizes, run_times, gaps = figure.subplots(2, 2).ravel()
-
-    unit, unit_name = next((u for u in _UNITS if trace.submit_time[-1] >= 3 * u[0]), _UNITS[-1])
-    counts, edges = np.histogram(trace.submit_time / unit, bins=120)
-    arrivals.stairs(counts, edges, fill=True, color="tab:blue")
-    width = duration_text(float(edges[1] - edges[0]) * unit)
-    arrivals.set(xlabel=f"submit time ({unit_name})", ylabel=f"jobs in {width}", title="Arrivals")
-
-    size, count = np.unique(trace.gpus, return_counts=True)
-    seconds = np.array([trace.run_time[trace.gpus == s].sum() * s for s in size])
-    for label, values in (("jobs", count), ("GPU-seconds", seconds)):
-        share = np.cumsum(values) / values.sum()
-        sizes.step(size, share, where="post", marker="o", markersize=3, label=label)
-    sizes.set(xlabel="GPUs of a job", ylabel="share up to this size", ylim=(0, 1.02), title="Sizes")
-    sizes.set_xscale("log", base=2)
-    sizes.xaxis.set_major_formatter("{x:g}")
-    sizes.legend()
-
-    for axes, values, title in (
-        (run_times, trace.run_time, "Run times"),
-        (gaps, np.maximum(np.diff(trace.submit_time), 0.1), "Gaps between arrivals"),
-    ):
-        axes.set(xscale="log", xlabel="seconds", ylabel="share up to this time", ylim=(0, 1.02), title=title)
-        if len(values):
-            axes.step(np.sort(values), np.arange(1, len(values) + 1) / len(values), where="post")
-        for seconds_, name in ((60.0, "1 min"), (3600.0, "1 h"), (86400.0, "1 d")):
-            axes.axvline(seconds_, color="0.8", linewidth=0.8, zorder=0)
-            axes.text(seconds_, 0.02, name, color="0.5", fontsize=7)
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def duration_text(seconds: float) -> str:
