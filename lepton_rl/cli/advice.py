@@ -24,7 +24,7 @@ from lepton_rl.cli.inputs import (
     policy_settings,
     read_workload,
 )
-from lepton_rl.cli.options import Strict
+from lepton_rl.cli.options import Strict, needed, seconds_option
 from lepton_rl.cli.printing import announce_compilation, note, only_results_on_stdout, print_json
 from lepton_rl.errors import ConfigError
 
@@ -48,7 +48,9 @@ def advise(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="What you run now; default fcfs, blocking easy, or skip where users gave no requested times."
+            parser=needed("a policy"),
+            metavar="NAME",
+            help="What you run now; default fcfs, blocking easy, or skip where users gave no requested times.",
         ),
     ] = None,
     blocking: Annotated[
@@ -71,9 +73,9 @@ def advise(
     requested: Requested = "given",
     preemption_cost: Annotated[
         float | None,
-        typer.Option(min=0, help="Try policies that preempt too; each preemption adds so many seconds."),
+        seconds_option("Try policies that preempt too; each preemption adds so many seconds."),
     ] = None,
-    quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted.")] = 0.0,
+    quantum: Annotated[float, seconds_option("Seconds before a run may be preempted.")] = 0.0,
     defer_hours: Annotated[
         int, typer.Option(min=1, max=168, help="Hours by which jobs that can wait may be held back.")
     ] = 12,

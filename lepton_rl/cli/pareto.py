@@ -21,7 +21,7 @@ from lepton_rl.cli.inputs import (
     named_cluster,
     read_workload,
 )
-from lepton_rl.cli.options import Overwrite, Strict, output_option
+from lepton_rl.cli.options import Overwrite, Strict, needed, output_option
 from lepton_rl.cli.printing import announce_compilation, note, only_results_on_stdout, print_json
 from lepton_rl.errors import ConfigError
 
@@ -48,6 +48,7 @@ def pareto(
     policy: Annotated[
         list[str] | None,
         typer.Option(
+            parser=needed("a policy"),
             metavar="NAME",
             help="A policy beside genetic: a name, or its settings as in a benchmark's file; repeatable.",
         ),

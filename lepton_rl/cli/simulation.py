@@ -22,7 +22,7 @@ from lepton_rl.cli.inputs import (
     policy_settings,
     read_workload,
 )
-from lepton_rl.cli.options import Overwrite, Strict
+from lepton_rl.cli.options import Overwrite, Strict, needed, seconds_option
 from lepton_rl.cli.printing import announce_compilation, note, only_results_on_stdout, print_json
 from lepton_rl.cli.run_files import JobsOut, Report, check_jobs_out, check_report, is_recorded, write_jobs, write_report
 from lepton_rl.errors import ConfigError
@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 
 def simulate(
     trace: TraceFile,
-    policy: Annotated[str, typer.Option(help="Name, path of a bundle, or path/to/file.py:Name.")],
+    policy: Annotated[
+        str,
+        typer.Option(
+            parser=needed("a policy"), metavar="NAME", help="Name, path of a bundle, or path/to/file.py:Name."
+        ),
+    ],
     gpus: Gpus = None,
     nodes: Nodes = None,
     gpus_per_node: GpusPerNode = None,
@@ -52,11 +57,9 @@ def simulate(
     jobs_out: JobsOut = None,
     report: Report = None,
     requested: Requested = "given",
-    preemption_cost: Annotated[
-        float, typer.Option(min=0, help="Seconds that a preemption adds (checkpoint and restore).")
-    ] = 0.0,
-    migration_cost: Annotated[float, typer.Option(min=0, help="Seconds that a migration adds.")] = 0.0,
-    quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted or migrated.")] = 0.0,
+    preemption_cost: Annotated[float, seconds_option("Seconds that a preemption adds (checkpoint and restore).")] = 0.0,
+    migration_cost: Annotated[float, seconds_option("Seconds that a migration adds.")] = 0.0,
+    quantum: Annotated[float, seconds_option("Seconds before a run may be preempted or migrated.")] = 0.0,
     start_delay: Annotated[
         float,
         typer.Option(min=0, help="Seconds from a decision to the start of its job, as `node replay` prints them."),
@@ -113,7 +116,14 @@ def simulate(
 
 
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="Folder of a trained policy, or of the run that trained it.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            parser=needed("a folder"),
+            metavar="BUNDLE",
+            help="Folder of a trained policy, or of the run that trained it.",
+        ),
+    ],
     trace: TraceFile,
     against: Annotated[
         str, typer.Option(help="Heuristics to compare with, by comma; empty for none.")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lepton_rl.cli.options import Overwrite, command_group, output_option
+from lepton_rl.cli.options import Overwrite, command_group, needed, output_option
 from lepton_rl.cli.printing import note, print_json
 from lepton_rl.errors import ConfigError, counted, shown
 
@@ -18,7 +18,14 @@ app = command_group(
 
 @app.command()
 def describe(
-    file: Annotated[str, typer.Argument(help="Workload file, plain or gzip; data:REST is in the data folder.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            parser=needed("a file"),
+            metavar="FILE",
+            help="Workload file, plain or gzip; data:REST is in the data folder.",
+        ),
+    ],
     gpus: Annotated[str, typer.Option(help="Cluster sizes for the offered load, by comma.")] = "",
     plot: Annotated[Path | None, output_option("Picture to write, of arrivals and distributions.")] = None,
     format: Annotated[str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")] = None,

@@ -203,7 +203,8 @@ class ClusterConfig(Section):
         if self.interference == "measured":
             interference = Interference(interference_coefficient())
         else:
-            interference = self.interference.build() if self.interference else Interference()
+            rule = self.interference
+            interference = build_at(("interference",), rule.build) if rule else Interference()
         faults = build_at(("faults",), self.faults.build, groups) if self.faults else Faults()
         inlet = self.inlet_temperature_c
         reservations = tuple(reservation.build() for reservation in self.reservations)
