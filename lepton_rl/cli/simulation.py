@@ -19,6 +19,7 @@ from lepton_rl.cli.inputs import (
     built_cluster,
     named_cluster,
     one_of,
+    placed_in,
     policy_settings,
     read_workload,
 )
@@ -144,8 +145,8 @@ def evaluate(
 ) -> None:
     """Run a trained policy on a whole trace, beside some heuristics.
 
-    Without a size, the cluster is the one that the bundle was trained for. One trace has no interval:
-    `lepton-rl benchmark` compares on many windows.
+    Without a size, the cluster is the one that the bundle was trained for, without prices: with --cluster FILE, figures
+    of cost and carbon are told too. One trace has no interval: `lepton-rl benchmark` compares on many windows.
 
     Example: lepton-rl evaluate runs/quickstart/bundle --trace jobs.csv --nodes 16 --gpus-per-node 8
     """
@@ -165,7 +166,8 @@ def evaluate(
         policy = learned.build(seed=seed)
         announce_compilation()
         jobs = read_workload(trace, limit, format, requested, seed)
-        chosen = _trained_for(policy, machine)
+        with placed_in(cluster):
+            chosen = _trained_for(policy, machine)
         recorded = is_recorded(report, jobs_out, jobs, chosen)
         simulations = [run(jobs, chosen, policy, strict=strict, recorded=recorded)] + [
             run(jobs, chosen, rival.build(seed=seed), strict=strict, recorded=report is not None) for rival in rivals
@@ -173,7 +175,10 @@ def evaluate(
     write_jobs(simulations[0], jobs_out)
     page = write_report(simulations, report)
     if machine is None:
-        why = "for which the bundle was trained (--gpus, --nodes and --gpus-per-node, or --cluster choose)"
+        why = (
+            "for which the bundle was trained, without prices (--gpus, or --nodes and --gpus-per-node, name another "
+            "size; --cluster FILE another cluster, and what its energy costs)"
+        )
         note(f"cluster: {chosen}, {why}")
     _say_what_is_odd(simulations[0], chosen=True)
     if json:

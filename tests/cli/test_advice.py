@@ -155,7 +155,7 @@ def test_some_of_the_jobs(folder: Path, capsys: CAPTURE) -> None:
         ("--gpus 8 --windows 2", "--windows: 60 jobs can be cut into 1 window of 250 or more, not 2"),
         ("--gpus 8 --jobs 0", "--jobs"),
         ("--gpus 8 --defer-hours 0", "--defer-hours"),
-        ("--gpus 8 --preemption-cost nan", "--preemption-cost: must be"),
+        ("--gpus 8 --preemption-cost nan", "'--preemption-cost': 'nan' is no number of seconds from 0"),
         ("--gpus 8 --policy srtf --requested absent", "srtf needs requested times"),
         ("--gpus 8 --requested noisy", "need a sigma"),
         ("--gpus 1 --strict", "ask for more than 1 GPU"),
