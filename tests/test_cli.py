@@ -16,6 +16,7 @@ import pytest
 
 from lepton_rl import __version__
 from lepton_rl.cli import main
+from lepton_rl.core import ClusterSpec
 from lepton_rl.core.metrics import DESCRIPTIONS, OF_FAULTS, PRICED
 from lepton_rl.workloads import data_folder, gpu_cluster, read_trace, write_csv, write_swf
 
@@ -75,9 +76,10 @@ def test_simulate_by_hand(folder: Path, capsys: CAPTURE) -> None:
     with (folder / "jobs-out.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert list(rows[0]) == [
-        "job_id", "submit_time", "start_time", "finish_time", "wait", "jct", "gpus", "preemptions",
+        "job_id", "submit_time", "start_time", "finish_time", "wait", "jct", "gpus", "preemptions", "nodes", "gpu_type",
     ]  # fmt: skip
-    assert [float(rows[1][key]) for key in rows[1]] == [2, 10, 100, 140, 90, 130, 1, 0]
+    assert [float(rows[1][key]) for key in list(rows[1])[:-1]] == [2, 10, 100, 140, 90, 130, 1, 0, 0]
+    assert rows[1]["gpu_type"] == ""
 
 
 def test_simulate_prints_a_table(folder: Path, capsys: CAPTURE) -> None:
@@ -256,17 +258,46 @@ def test_evaluate_beside_heuristics(folder: Path, capsys: CAPTURE) -> None:
     assert "saf" in capsys.readouterr().out
 
 
-def test_evaluate_runs_on_the_cluster_that_the_bundle_was_trained_for(folder: Path, capsys: CAPTURE) -> None:
+def save_untrained(path: Path, trained: ClusterSpec) -> None:
+    """Write a bundle whose weights are all 0."""
     from lepton_rl.agents.bundle import LearnedPolicy, save_bundle
     from lepton_rl.agents.network import expected_shapes
-    from lepton_rl.core import ClusterSpec
     from lepton_rl.envs import Codec
 
-    codec, trained = Codec(window=4), ClusterSpec(2, 4, 40.0, 30.0, 300.0)
+    codec = Codec(window=4)
     shapes = expected_shapes("deepsets", {"job.bias": np.zeros(2, np.float32)}, codec, trained)
     weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    policy = LearnedPolicy(codec, "deepsets", weights, trained)
-    save_bundle(folder / "bundle", policy, {})
+    save_bundle(path, LearnedPolicy(codec, "deepsets", weights, trained), {})
+
+
+def test_a_cluster_file_adds_prices_to_a_bundle_that_has_none(folder: Path, capsys: CAPTURE) -> None:
+    """200 USD/MWh and the kWh that are told of the same run: with prices, and of every policy."""
+    from lepton_rl.core.cluster import NodeGroup, Tariffs
+    from lepton_rl.core.hardware import HourlySeries, gpu_type
+
+    priced = Tariffs(electricity=HourlySeries.of(np.full(99, 200.0), "flat"))
+    save_untrained(folder / "bundle", ClusterSpec.of_groups((NodeGroup(2, 4, gpu_type("T4")),), tariffs=priced))
+    (folder / "c.yaml").write_text("groups:\n  - {nodes: 2, gpus_per_node: 4, gpu: T4}\nelectricity: 200\n")
+    (folder / "small.csv").write_text("submit_time,run_time,gpus\n0,3600,8\n1,3600,8\n")
+    assert run("evaluate bundle --trace small.csv --against fcfs --json") == 0
+    out, err = capsys.readouterr()
+    own = json.loads(out)
+    assert "electricity_usd" not in own
+    assert "the bundle was trained, without prices" in err
+    assert run("evaluate bundle --trace small.csv --against fcfs --json --cluster c.yaml") == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert "without prices" not in err
+    assert found["energy_kwh"] == own["energy_kwh"]
+    for figures in (found, found["against"]["fcfs"]):
+        assert figures["electricity_usd"] == pytest.approx(figures["energy_kwh"] / 1000 * 200)
+    (folder / "c.yaml").write_text("groups:\n  - {nodes: 2, gpus_per_node: 4, gpu: T4}\nelectricity: no.csv\n")
+    assert run("evaluate bundle --trace small.csv --cluster c.yaml") == 2
+    assert capsys.readouterr().err.startswith("error: c.yaml:3: electricity: ")
+
+
+def test_evaluate_runs_on_the_cluster_that_the_bundle_was_trained_for(folder: Path, capsys: CAPTURE) -> None:
+    save_untrained(folder / "bundle", ClusterSpec(2, 4, 40.0, 30.0, 300.0))
     (folder / "small.csv").write_text("submit_time,run_time,gpus\n0,3600,8\n1,3600,8\n")
     power = {}
     for size in ("", "--gpus 8", "--nodes 1 --gpus-per-node 9"):

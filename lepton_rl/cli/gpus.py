@@ -56,11 +56,12 @@ def gpus(
         return
     gpu = gpu_type(name)
     if plot is not None:
+        from lepton_rl.experiments.drawing import save_picture
         from lepton_rl.experiments.outputs import check_output_file
-        from lepton_rl.experiments.power_plot import plot_power
+        from lepton_rl.experiments.power_plot import power_figure
 
         check_output_file(plot, overwrite)
-        plot_power(gpu, plot)
+        save_picture(power_figure(gpu), plot)
     if json:
         print_json(_as_dict(gpu))
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lepton_rl.cli.options import needed
 from lepton_rl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
     from lepton_rl.workloads import Trace
 
 TraceFile = Annotated[
-    str, typer.Option("--trace", help="Workload file, plain or gzip; data:REST is in the data folder.")
+    str,
+    typer.Option(
+        "--trace",
+        parser=needed("a file"),
+        metavar="FILE",
+        help="Workload file, plain or gzip; data:REST is in the data folder.",
+    ),
 ]
 Gpus = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="GPUs of one pool without nodes.")]
 Nodes = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Nodes of the cluster.")]

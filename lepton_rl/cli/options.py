@@ -1,5 +1,7 @@
-"""What the commands' options for results have in common."""
+"""What the options of several commands have in common."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +9,9 @@ import typer
 
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace with jobs larger than the cluster.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
+
+MOST_SECONDS = 1e9
+"""That a preemption or a migration may cost: as many as the simulator takes."""
 
 
 def command_group(help: str, epilog: str) -> typer.Typer:
@@ -35,3 +40,29 @@ def _named(value: str | Path) -> Path:
     if not str(value).strip():
         raise typer.BadParameter("a path is needed, not an empty text")
     return Path(value)
+
+
+def needed(what: str) -> Callable[[str], str]:
+    """Return a parser of a text that names something: an empty one is a variable that was not set."""
+
+    def text(value: str) -> str:
+        if not value.strip():
+            raise typer.BadParameter(f"{what} is needed, not an empty text")
+        return value
+
+    return text
+
+
+def seconds_option(help: str) -> Any:
+    """Return an option that takes seconds from 0 to MOST_SECONDS."""
+    return typer.Option(parser=_seconds, metavar="SECONDS", help=help)
+
+
+def _seconds(value: str | float) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 <= seconds <= MOST_SECONDS:
+        raise typer.BadParameter(f"{value!r} is no number of seconds from 0 to {MOST_SECONDS:,.0f}; write e.g. 60")
+    return seconds

@@ -21,7 +21,7 @@ from lepton_rl.cli.inputs import (
     named_cluster,
     read_workload,
 )
-from lepton_rl.cli.options import Overwrite, Strict, output_option
+from lepton_rl.cli.options import Overwrite, Strict, needed, output_option
 from lepton_rl.cli.printing import announce_compilation, note, only_results_on_stdout, print_json
 from lepton_rl.errors import ConfigError
 
@@ -48,6 +48,7 @@ def pareto(
     policy: Annotated[
         list[str] | None,
         typer.Option(
+            parser=needed("a policy"),
             metavar="NAME",
             help="A policy beside genetic: a name, or its settings as in a benchmark's file; repeatable.",
         ),
@@ -77,7 +78,8 @@ def pareto(
 
     Example: lepton-rl pareto --trace jobs.csv --cluster configs/cluster/mixed.yaml --at-job 40 --plot plans.png
     """
-    from lepton_rl.experiments.fronts import check_picture, front_of_plans, front_of_runs, plot_front
+    from lepton_rl.experiments.drawing import check_picture, save_picture
+    from lepton_rl.experiments.fronts import front_of_plans, front_of_runs
     from lepton_rl.experiments.outputs import check_output_file
     from lepton_rl.workloads import resolve_data_path
     from lepton_rl.workloads.job_table import fit_to_cluster
@@ -100,7 +102,9 @@ def pareto(
         else:
             points = front_of_plans(jobs, chosen, _first_genetic(contenders, seed), at_job)
     if plot is not None:
-        plot_front(points, f"{jobs.name} on {chosen}", plot)
+        from lepton_rl.experiments.pareto import front_figure
+
+        save_picture(front_figure(points, f"{jobs.name} on {chosen}"), plot)
         note(f"written: {plot}")
     for text in jobs.losses:
         note(text)

@@ -1,7 +1,5 @@
 """`lepton-rl simulate` and `lepton-rl evaluate`: one trace, one policy."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,28 +20,29 @@ from lepton_rl.cli.inputs import (
     built_cluster,
     named_cluster,
     one_of,
+    placed_in,
     policy_settings,
     read_workload,
 )
-from lepton_rl.cli.options import Overwrite, Strict, output_option
+from lepton_rl.cli.options import Overwrite, Strict, needed, seconds_option
 from lepton_rl.cli.printing import announce_compilation, note, only_results_on_stdout, print_json
+from lepton_rl.cli.run_files import JobsOut, Report, check_jobs_out, check_report, is_recorded, write_jobs, write_report
 from lepton_rl.errors import ConfigError
 
 if TYPE_CHECKING:
     from lepton_rl.core import ClusterSpec, Policy
     from lepton_rl.experiments.cluster_config import ClusterConfig
-    from lepton_rl.experiments.policy_config import PolicyConfig
     from lepton_rl.experiments.simulate import Simulation
-
-JobsOut = Annotated[Path | None, output_option("CSV to write, with the times of every job.")]
-Report = Annotated[
-    Path | None, output_option("Folder for report.html, a page with pictures of the run (extra report).")
-]
 
 
 def simulate(
     trace: TraceFile,
-    policy: Annotated[str, typer.Option(help="Name, path of a bundle, or path/to/file.py:Name.")],
+    policy: Annotated[
+        str,
+        typer.Option(
+            parser=needed("a policy"), metavar="NAME", help="Name, path of a bundle, or path/to/file.py:Name."
+        ),
+    ],
     gpus: Gpus = None,
     nodes: Nodes = None,
     gpus_per_node: GpusPerNode = None,
@@ -61,11 +60,9 @@ def simulate(
     report: Report = None,
     requested: Requested = "given",
     deadlines: Deadlines = None,
-    preemption_cost: Annotated[
-        float, typer.Option(min=0, help="Seconds that a preemption adds (checkpoint and restore).")
-    ] = 0.0,
-    migration_cost: Annotated[float, typer.Option(min=0, help="Seconds that a migration adds.")] = 0.0,
-    quantum: Annotated[float, typer.Option(min=0, help="Seconds before a run may be preempted or migrated.")] = 0.0,
+    preemption_cost: Annotated[float, seconds_option("Seconds that a preemption adds (checkpoint and restore).")] = 0.0,
+    migration_cost: Annotated[float, seconds_option("Seconds that a migration adds.")] = 0.0,
+    quantum: Annotated[float, seconds_option("Seconds before a run may be preempted or migrated.")] = 0.0,
     start_delay: Annotated[
         float,
         typer.Option(min=0, help="Seconds from a decision to the start of its job, as `node replay` prints them."),
@@ -98,8 +95,8 @@ def simulate(
 
     machine = named_cluster(gpus, nodes, gpus_per_node, cluster)
     wanted = options(PolicyConfig, name=policy, **policy_settings(settings or []))
-    _check_jobs_out(jobs_out, overwrite, trace, wanted)
-    _check_report(report, jobs_out, overwrite, trace, wanted)
+    check_jobs_out(jobs_out, overwrite, trace, wanted)
+    check_report(report, jobs_out, overwrite, trace, wanted)
     with only_results_on_stdout():
         chosen = with_rules(
             wanted.build(seed=seed),
@@ -110,12 +107,10 @@ def simulate(
         jobs = read_workload(trace, limit, format, requested, seed, deadlines)
         timing = Timing(preemption_cost, quantum, migration_cost=migration_cost)
         built = built_cluster(machine, jobs, trace, cluster)
-        simulation = run(
-            jobs, built, chosen, strict=strict, timing=timing, recorded=report is not None, start_delay=start_delay
-        )
-    if jobs_out is not None:
-        simulation.write_jobs(jobs_out)
-    page = _write_report([simulation], report)
+        recorded = is_recorded(report, jobs_out, jobs, built)
+        simulation = run(jobs, built, chosen, strict=strict, timing=timing, recorded=recorded, start_delay=start_delay)
+    write_jobs(simulation, jobs_out)
+    page = write_report([simulation], report)
     _say_what_is_odd(simulation, machine is not None)
     if json:
         print_json(simulation.summary())
@@ -126,7 +121,14 @@ def simulate(
 
 
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="Folder of a trained policy, or of the run that trained it.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            parser=needed("a folder"),
+            metavar="BUNDLE",
+            help="Folder of a trained policy, or of the run that trained it.",
+        ),
+    ],
     trace: TraceFile,
     against: Annotated[
         str, typer.Option(help="Heuristics to compare with, by comma; empty for none.")
@@ -148,8 +150,8 @@ def evaluate(
 ) -> None:
     """Run a trained policy on a whole trace, beside some heuristics.
 
-    Without a size, the cluster is the one that the bundle was trained for. One trace has no interval:
-    `lepton-rl benchmark` compares on many windows.
+    Without a size, the cluster is the one that the bundle was trained for, without prices: with --cluster FILE, figures
+    of cost and carbon are told too. One trace has no interval: `lepton-rl benchmark` compares on many windows.
 
     Example: lepton-rl evaluate runs/quickstart/bundle --trace jobs.csv --nodes 16 --gpus-per-node 8
     """
@@ -163,22 +165,25 @@ def evaluate(
         raise ConfigError(f"{bundle}: is a policy's file, not a bundle; use lepton-rl simulate --policy")
     rivals = [options(PolicyConfig, name=name.strip()) for name in against.split(",") if name.strip()]
     machine = named_cluster(gpus, nodes, gpus_per_node, cluster)
-    _check_jobs_out(jobs_out, overwrite, trace, learned, *rivals)
-    _check_report(report, jobs_out, overwrite, trace, learned, *rivals)
+    check_jobs_out(jobs_out, overwrite, trace, learned, *rivals)
+    check_report(report, jobs_out, overwrite, trace, learned, *rivals)
     with only_results_on_stdout():
         policy = learned.build(seed=seed)
         announce_compilation()
         jobs = read_workload(trace, limit, format, requested, seed, deadlines)
-        chosen = _trained_for(policy, machine)
-        simulations = [
-            run(jobs, chosen, built, strict=strict, recorded=report is not None)
-            for built in (policy, *(rival.build(seed=seed) for rival in rivals))
+        with placed_in(cluster):
+            chosen = _trained_for(policy, machine)
+        recorded = is_recorded(report, jobs_out, jobs, chosen)
+        simulations = [run(jobs, chosen, policy, strict=strict, recorded=recorded)] + [
+            run(jobs, chosen, rival.build(seed=seed), strict=strict, recorded=report is not None) for rival in rivals
         ]
-    if jobs_out is not None:
-        simulations[0].write_jobs(jobs_out)
-    page = _write_report(simulations, report)
+    write_jobs(simulations[0], jobs_out)
+    page = write_report(simulations, report)
     if machine is None:
-        why = "for which the bundle was trained (--gpus, --nodes and --gpus-per-node, or --cluster choose)"
+        why = (
+            "for which the bundle was trained, without prices (--gpus, or --nodes and --gpus-per-node, name another "
+            "size; --cluster FILE another cluster, and what its energy costs)"
+        )
         note(f"cluster: {chosen}, {why}")
     _say_what_is_odd(simulations[0], chosen=True)
     if json:
@@ -204,41 +209,6 @@ def _trained_for(policy: "Policy", machine: "ClusterConfig | None") -> "ClusterS
         return wanted
     figures = trained.gpu_memory_gib, trained.idle_power_w, trained.max_power_w
     return ClusterSpec(wanted.nodes, wanted.gpus_per_node, *figures)
-
-
-def _check_jobs_out(jobs_out: Path | None, overwrite: bool, trace: str, *policies: "PolicyConfig") -> None:
-    from lepton_rl.experiments.outputs import check_output_file
-
-    if jobs_out is not None:
-        check_output_file(jobs_out, overwrite, _inputs(trace, *policies))
-
-
-def _check_report(
-    report: Path | None, jobs_out: Path | None, overwrite: bool, trace: str, *policies: "PolicyConfig"
-) -> None:
-    if report is None:
-        return
-    from lepton_rl.experiments.run_report import check_report_folder
-
-    check_report_folder(report, overwrite, _inputs(trace, *policies))
-    if jobs_out is not None and jobs_out.resolve() in (report.resolve(), (report / "report.html").resolve()):
-        raise ConfigError(f"--jobs-out {jobs_out} is what --report writes; name another file")
-
-
-def _inputs(trace: str, *policies: "PolicyConfig") -> tuple[Path, ...]:
-    """Return the files and folders that the command reads."""
-    from lepton_rl.workloads import resolve_data_path
-
-    sources = [policy.source for policy in policies if policy.source is not None]
-    return (resolve_data_path(trace, Path()), *sources)
-
-
-def _write_report(simulations: Sequence["Simulation"], folder: Path | None) -> Path | None:
-    if folder is None:
-        return None
-    from lepton_rl.experiments.run_report import write_run_report
-
-    return write_run_report(simulations, folder)
 
 
 def _say_what_is_odd(simulation: "Simulation", chosen: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lepton_rl.cli.options import Overwrite, command_group, output_option
+from lepton_rl.cli.options import Overwrite, command_group, needed, output_option
 from lepton_rl.cli.printing import note, print_json
 from lepton_rl.errors import ConfigError, counted, shown
 
@@ -18,7 +18,14 @@ app = command_group(
 
 @app.command()
 def describe(
-    file: Annotated[str, typer.Argument(help="Workload file, plain or gzip; data:REST is in the data folder.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            parser=needed("a file"),
+            metavar="FILE",
+            help="Workload file, plain or gzip; data:REST is in the data folder.",
+        ),
+    ],
     gpus: Annotated[str, typer.Option(help="Cluster sizes for the offered load, by comma.")] = "",
     plot: Annotated[Path | None, output_option("Picture to write, of arrivals and distributions.")] = None,
     format: Annotated[str | None, typer.Option(help="Format of the file: swf, philly, pai, csv, npz, parquet.")] = None,
@@ -34,17 +41,21 @@ def describe(
 
     from lepton_rl.experiments.outputs import check_output_file
     from lepton_rl.workloads import describe as describe_trace
-    from lepton_rl.workloads import plot_trace, read_trace, resolve_data_path
+    from lepton_rl.workloads import read_trace, resolve_data_path
 
     sizes = _sizes(gpus) if gpus else []
     source = resolve_data_path(file, Path())
     if plot is not None:
+        from lepton_rl.experiments.drawing import check_picture, save_picture
+        from lepton_rl.experiments.trace_plot import trace_figure
+
         check_output_file(plot, overwrite, (source,))
+        check_picture(plot)
     trace = read_trace(source, format)
     header = trace.machine and trace.machine.gpus
     description = describe_trace(trace, sizes or ([header] if header else []))
     if plot is not None:
-        plot_trace(trace, plot)
+        save_picture(trace_figure(trace), plot)
     if json:
         print_json(description.to_dict())
         return

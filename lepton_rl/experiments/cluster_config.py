@@ -23,7 +23,7 @@ from lepton_rl.core.hardware.dynamics import (
     Faults,
     Interference,
 )
-from lepton_rl.errors import ConfigError, shown
+from lepton_rl.errors import ConfigError, LeptonError, shown
 from lepton_rl.experiments.dynamics_config import FaultsConfig, InterferenceConfig, LocalityConfig, ReservationConfig
 from lepton_rl.experiments.loader import InputPath, Section, build_at, or_value_error
 from lepton_rl.workloads import Trace, resolve_data_path
@@ -203,7 +203,8 @@ class ClusterConfig(Section):
         if self.interference == "measured":
             interference = Interference(interference_coefficient())
         else:
-            interference = self.interference.build() if self.interference else Interference()
+            rule = self.interference
+            interference = build_at(("interference",), rule.build) if rule else Interference()
         faults = build_at(("faults",), self.faults.build, groups) if self.faults else Faults()
         inlet = self.inlet_temperature_c
         reservations = tuple(reservation.build() for reservation in self.reservations)
@@ -228,7 +229,10 @@ class ClusterConfig(Section):
         if given is None:
             return None
         if isinstance(given, str):
-            series = read(resolve_data_path(given, Path()))
+            try:
+                series = read(resolve_data_path(given, Path()))
+            except LeptonError as error:
+                raise ConfigError(f"{name}: {error}") from None
             if self.first_hour >= len(series.values):
                 raise ConfigError(
                     f"first_hour: {series.name} has hours 0 to {len(series.values) - 1}, not {self.first_hour}"

@@ -1,8 +1,9 @@
-"""What all pictures have in common: their colours, their frame, the unit of their time."""
+"""What all pictures have in common: their file, their colours, their frame, the unit of their time."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_rl.errors import missing_extra
+from lepton_rl.errors import ConfigError, missing_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,41 @@ def new_figure(width: float, height: float) -> "Figure":
     except ImportError:
         raise missing_extra("matplotlib", "report") from None
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture that could not be written, before anything runs.
+
+    Raises:
+        ConfigError: no picture format has this suffix.
+        MissingExtra: matplotlib is not installed.
+    """
+    suffix = _format(path)
+    if suffix not in new_figure(1.0, 1.0).canvas.get_supported_filetypes():
+        raise ConfigError(f"{path}: no picture format is called {suffix!r}; use .png, .svg or .pdf")
+
+
+def save_picture(figure: "Figure", path: Path) -> None:
+    """Write a picture; its format follows from the suffix, and is PNG without one.
+
+    Raises:
+        ConfigError: no picture can be written so.
+    """
+    check_picture(path)
+    try:
+        figure.savefig(path, dpi=130, format=_format(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _format(path: Path) -> str:
+    return path.suffix.removeprefix(".").lower() or "png"
+
+
+def in_thousands(axes: "Axes") -> None:
+    """Write the numbers of both axes in full, with commas."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,g}")
 
 
 def bare(axes: "Axes") -> None:

@@ -74,8 +74,8 @@ class InterferenceConfig(Section):
     def build(self) -> Interference:
         """Return the rule; the table is read."""
         if self.table is not None:
-            measured = read_pair_table(resolve_data_path(self.table, Path()))
-            return Interference(pairs=slowdowns_by_class(measured, self.classes))
+            measured = build_at(("table",), read_pair_table, resolve_data_path(self.table, Path()))
+            return Interference(pairs=build_at(("classes",), slowdowns_by_class, measured, self.classes))
         pairs = [(name, other, value) for name, row in self.pairs.items() for other, value in row.items()]
         return Interference(self.coefficient, tuple(pairs))
 

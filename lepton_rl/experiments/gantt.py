@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_rl.core import ClusterSpec, Outcome
+from lepton_rl.core import Outcome
 from lepton_rl.errors import counted
 from lepton_rl.experiments.drawing import new_figure, time_unit
+from lepton_rl.experiments.hatches import Hatch, add_legend, draw_hatches
 from lepton_rl.experiments.recording import Ints, Recording
 
 if TYPE_CHECKING:
@@ -35,15 +36,16 @@ class Schedule:
 def gantt_figure(schedules: Sequence[Schedule], begin: float, end: float, origin: str) -> "Figure":
     """Draw schedules of one cluster under each other: GPUs downwards, time to the right, from `begin` to `end`.
 
-    Each job has one colour, in all of its stays; a dark line ends a stay that was preempted. What is down is hatched
-    in red, what is reserved in blue. A light line stands above each node's first GPU. Where there are few stays, they
-    are named. `origin` says what `begin` is.
+    Each job has one colour, in all of its stays; a dark line ends a stay that was preempted. What is down, reserved or
+    throttled by its heat is hatched, and a legend says so where there is any. A light line stands above each node's
+    first GPU. Where there are few stays, they are named. `origin` says what `begin` is.
     """
     chart = new_figure(10.4, 0.7 + 2.5 * len(schedules))
     rows = chart.subplots(len(schedules), 1, sharex=True, squeeze=False)[:, 0]
     palette = _job_colours()
     unit, name = time_unit(end - begin)
     cluster = schedules[0].recording.cluster
+    hatched: list[Hatch] = []
     for axes, schedule in zip(rows, schedules, strict=True):
         picture = raster(schedule.recording, begin, end)
         colours = palette[picture % len(palette)]
@@ -52,7 +54,7 @@ def gantt_figure(schedules: Sequence[Schedule], begin: float, end: float, origin
         if len(cluster.first_gpus) <= _MOST_LINES:
             for first in cluster.first_gpus[1:]:
                 axes.axhline(first, color="white", linewidth=0.5)
-        _shade_closed(axes, schedule.recording.cluster, begin, end, unit)
+        hatched += draw_hatches(axes, schedule.recording, begin, end, unit)
         _mark_preemptions(axes, schedule.recording, begin, end, unit)
         _name_stays(axes, schedule, begin, end, unit)
         axes.set_ylabel("GPU")
@@ -62,6 +64,7 @@ def gantt_figure(schedules: Sequence[Schedule], begin: float, end: float, origin
         for side in axes.spines.values():
             side.set_visible(False)
     rows[-1].set_xlabel(f"{name} after {origin}")
+    add_legend(chart, hatched)
     return chart
 
 
@@ -91,53 +94,6 @@ def raster(
 def _shown(recording: Recording, begin: float, end: float) -> Ints:
     """Return the stays that a part of the time falls in."""
     return np.flatnonzero((recording.end > begin) & (recording.begin < end)).astype(np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """GPUs that no job may hold for a time (seconds): down by a failure, or reserved."""
-
-    first_gpu: int
-    gpus: int
-    begin: float
-    end: float
-    is_down: bool
-
-
-def closed_times(cluster: ClusterSpec) -> list[Closed]:
-    """Return the failures of a cluster, each until its repair, and its reservations, node by node."""
-    dynamics = cluster.dynamics
-    times, units = dynamics.faults.events(cluster.first_gpus, cluster.gpus)
-    closed: list[Closed] = []
-    since: dict[tuple[int, int], list[float]] = {}
-    for time, (first, count, change) in zip(times.tolist(), units.tolist(), strict=True):
-        if change > 0:
-            since.setdefault((first, count), []).append(time)
-        elif since.get((first, count)):
-            closed.append(Closed(first, count, since[first, count].pop(0), time, is_down=True))
-    bounds = [*cluster.first_gpus, cluster.gpus]
-    for spell in dynamics.reservations:
-        for node in spell.nodes:
-            size = bounds[node + 1] - bounds[node]
-            closed.append(Closed(bounds[node], size, spell.begin_s, spell.end_s, is_down=False))
-    return closed
-
-
-def _shade_closed(axes: "Axes", cluster: ClusterSpec, begin: float, end: float, unit: float) -> None:
-    """Hatch what is down and what is reserved; a job that outruns its time shows through a reservation."""
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Rectangle
-
-    spans = [span for span in closed_times(cluster) if span.begin < end and span.end > begin]
-    for is_down, hatch, colour in ((False, "////", "#1d4ed8"), (True, "xxxx", "#b91c1c")):
-        boxes = []
-        for span in (span for span in spans if span.is_down == is_down):
-            left, right = max(span.begin, begin), min(span.end, end)
-            boxes.append(Rectangle(((left - begin) / unit, span.first_gpu), (right - left) / unit, span.gpus))
-        if boxes:
-            axes.add_collection(
-                PatchCollection(boxes, facecolor="none", edgecolor=colour, hatch=hatch, linewidth=0), autolim=False
-            )
 
 
 def _mark_preemptions(axes: "Axes", recording: Recording, begin: float, end: float, unit: float) -> None:

@@ -213,5 +213,5 @@ def build_at(path: Sequence[int | str], build: Callable[..., Built], *arguments:
         return build(*arguments)
     except Misplaced as error:
         raise Misplaced(str(error), (*path, *error.path)) from None
-    except ConfigError as error:
+    except LeptonError as error:
         raise Misplaced(str(error), path) from None

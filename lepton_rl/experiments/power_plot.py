@@ -1,51 +1,28 @@
 """The picture of a GPU type's power: against utilisation, per unit of work, and under a power limit."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lepton_rl.core.hardware import GpuType, power_under_limit, speed_under_limit
 from lepton_rl.core.physics import energy_per_work, power_w
-from lepton_rl.errors import ConfigError, missing_extra
+from lepton_rl.experiments.drawing import GRID, HEURISTIC, LEARNED, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WITH_IDLE, PROPORTIONAL, LIMITED = "#1e5a8a", "#c2410c", "#009e73"
-_GRID = "#e5e7eb"
+WITH_IDLE, PROPORTIONAL, LIMITED = HEURISTIC, LEARNED, "#009e73"
 _LOADS = (1.0, 0.7, 0.4)
-
-
-def plot_power(gpu: GpuType, path: Path) -> None:
-    """Write the picture of a GPU type; its format follows from the suffix.
-
-    Raises:
-        ConfigError: no picture can be written so.
-        MissingExtra: matplotlib is not installed.
-    """
-    figure = power_figure(gpu)
-    suffix = path.suffix.removeprefix(".").lower() or "png"
-    if suffix not in figure.canvas.get_supported_filetypes():
-        raise ConfigError(f"{path}: no picture format is called {suffix!r}; use .png, .svg or .pdf")
-    try:
-        figure.savefig(path, dpi=130, format=suffix)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def power_figure(gpu: GpuType) -> "Figure":
     """Draw power and energy per work against utilisation, and speed and energy per work against the power limit."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise missing_extra("matplotlib", "report") from None
-    figure = Figure(figsize=(10.4, 3.4), layout="constrained")
+    figure = new_figure(10.4, 3.4)
     power, energy, limit = figure.subplots(1, 3)
     _against_utilization(gpu, power, energy)
     _against_limit(gpu, limit)
     for axes in (power, energy, limit):
-        axes.grid(color=_GRID)
+        axes.grid(color=GRID)
         axes.set_axisbelow(True)
         axes.set_ylim(bottom=0)
         for side in ("top", "right"):

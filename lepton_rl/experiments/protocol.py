@@ -14,6 +14,7 @@ from lepton_rl.experiments.runner import Contender, Measurement, Task
 from lepton_rl.experiments.summary import summarize
 from lepton_rl.simulator.rlscheduler import Rule, mean_bounded_slowdown, run_window, start_indices
 from lepton_rl.workloads import Trace
+from lepton_rl.workloads.columns import COLUMNS
 from lepton_rl.workloads.dependencies import selected
 
 BLOCKING = {"commit": False, "commit-backfill": True, "head": False}
@@ -95,11 +96,7 @@ def prepare_protocol(config: ProtocolConfig, strict: bool = False) -> Prepared:
 def _by_job_number(trace: Trace) -> Trace:
     """Return the jobs by number, as the published program orders them, with the file's own submit stamps."""
     order = np.argsort(trace.job_id, kind="stable")
-    columns = (
-        "job_id", "run_time", "requested_time", "gpus", "gpu_memory_gib", "queue", "user", "project",
-        "compute_intensity", "time_sensitivity", "deadline", "stage",
-    )  # fmt: skip
     stamps = (trace.submit_time + trace.origin)[order]
     after = selected(trace.after, order, len(trace))
-    parts = {name: getattr(trace, name)[order] for name in columns}
+    parts = {name: getattr(trace, name)[order] for name in COLUMNS if name != "submit_time"}
     return replace(trace, submit_time=stamps, origin=0.0, after=after, **parts)

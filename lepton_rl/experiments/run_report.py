@@ -11,7 +11,7 @@ import numpy as np
 from lepton_rl.core.metrics import DESCRIPTIONS
 from lepton_rl.errors import ConfigError, counted
 from lepton_rl.experiments.drawing import line_style
-from lepton_rl.experiments.gantt import MOST_GPUS, Schedule, closed_times, gantt_figure
+from lepton_rl.experiments.gantt import MOST_GPUS, Schedule, gantt_figure
 from lepton_rl.experiments.outputs import check_output_file
 from lepton_rl.experiments.page import PAGE_FILE, Picture, check_can_draw, png, render, svg
 from lepton_rl.experiments.pareto import ACROSS, FRONT_NOTE, UP, Point, pareto_figure
@@ -120,10 +120,7 @@ def _alone(simulation: Simulation, run: Run, is_only: bool) -> _Section:
 def _gantt(simulation: Simulation, recording: Recording) -> Picture:
     end, part = _drawn_until(recording)
     schedule = Schedule(simulation.policy, recording, simulation.trace.job_id)
-    closed = closed_times(recording.cluster)
-    down = " Hatched red: down." if any(span.is_down for span in closed) else ""
-    reserved = " Hatched blue: reserved." if any(not span.is_down for span in closed) else ""
-    note = f"One colour for each job, in all of its stays; grey is idle.{down}{reserved}{part}"
+    note = f"One colour for each job, in all of its stays; grey is idle.{part}"
     return png("Who ran where", note, gantt_figure([schedule], recording.begun, end, "the first submission"))
 
 

@@ -6,11 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lepton_rl.agents import RuleNames, policy_name, rule_names, run_policy
 from lepton_rl.core import ClusterSpec, Outcome, Placement, Policy
 from lepton_rl.errors import ConfigError
 from lepton_rl.experiments.recording import Recording, record
 from lepton_rl.experiments.start_delay import held_with_delay, started_after_delay
+from lepton_rl.experiments.timelines import node_of_gpu
 from lepton_rl.simulator import Timing
 from lepton_rl.workloads import Trace
 from lepton_rl.workloads.job_table import fit_to_cluster
@@ -81,7 +84,11 @@ class Simulation:
         return (*notes, self.report) if self.report else notes
 
     def write_jobs(self, path: Path) -> None:
-        """Write one CSV row for each job; times are seconds after the file's first submission."""
+        """Write one CSV row for each job; times are seconds after the file's first submission.
+
+        Where a job ran last, `nodes` (numbers from 0, joined by |) and `gpu_type`, is empty on several nodes unless the
+        run was recorded.
+        """
         try:
             with path.open("w", encoding="utf-8", newline="\n") as file:
                 file.writelines(self._job_lines())
@@ -89,15 +96,28 @@ class Simulation:
             raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
 
     def _job_lines(self) -> Iterator[str]:
-        yield "job_id,submit_time,start_time,finish_time,wait,jct,gpus,preemptions\n"
+        yield "job_id,submit_time,start_time,finish_time,wait,jct,gpus,preemptions,nodes,gpu_type\n"
         outcome = self.outcome
         columns = zip(
             self.trace.job_id.tolist(), outcome.submit.tolist(), outcome.first_start.tolist(),
             outcome.finish.tolist(), outcome.wait.tolist(), outcome.jct.tolist(), outcome.gpus.tolist(),
-            outcome.preemptions.tolist(), strict=True,
+            outcome.preemptions.tolist(), self._places(), strict=True,
         )  # fmt: skip
-        for job, submit, start, finish, wait, jct, gpus, preemptions in columns:
-            yield f"{job},{submit!r},{start!r},{finish!r},{wait!r},{jct!r},{gpus:g},{preemptions}\n"
+        for job, submit, start, finish, wait, jct, gpus, preemptions, (nodes, kind) in columns:
+            yield f"{job},{submit!r},{start!r},{finish!r},{wait!r},{jct!r},{gpus:g},{preemptions},{nodes},{kind}\n"
+
+    def _places(self) -> list[tuple[str, str]]:
+        """Return the nodes on which each job ran last, and their types of GPU, joined by |; empty is unknown."""
+        cluster = self.outcome.cluster
+        kinds = [group.gpu.name for group in cluster.groups for _ in range(group.nodes)] or [""] * cluster.nodes
+        if self.recording is None:
+            place = ("0", kinds[0]) if cluster.nodes == 1 else ("", "")
+            return [place] * len(self.trace)
+        last = np.zeros(len(self.trace), np.int64)
+        last[self.recording.job] = np.arange(len(self.recording.job))  # stays are in order of their begin
+        node_of = node_of_gpu(cluster)
+        nodes = [np.unique(node_of[self.recording.gpus_of(stay)]).tolist() for stay in last.tolist()]
+        return [("|".join(map(str, on)), "|".join(dict.fromkeys(kinds[node] for node in on))) for on in nodes]
 
 
 def notes_of(trace: Trace, outcome: Outcome) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Workloads: the job table `Trace`, one reader for each public format, and synthetic generators."""
 
 from lepton_rl.workloads.columns import COLUMNS
-from lepton_rl.workloads.describe import TraceDescription, describe, duration_text, plot_trace
+from lepton_rl.workloads.describe import TraceDescription, describe, duration_text
 from lepton_rl.workloads.formats import FORMATS, data_folder, detect_format, read_trace, resolve_data_path
 from lepton_rl.workloads.gpu_cluster import GpuClusterParameters, gpu_cluster
 from lepton_rl.workloads.lublin import LUBLIN_256, LUBLIN_256_LOAD, LublinParameters, lublin
@@ -39,7 +39,6 @@ __all__ = [
     "lublin",
     "parent_jct",
     "pipeline",
-    "plot_trace",
     "read_csv",
     "read_pai",
     "read_philly",

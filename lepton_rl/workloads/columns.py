@@ -46,6 +46,7 @@ NUMBERS = {
     "compute_intensity": Rule(0.0, 1e12, strict=False, default=1.0),
     "time_sensitivity": Rule(0.0, 1e12, strict=False, default=1.0),
     "deadline": Rule(0.0, MAX_SECONDS, default=np.nan, may_be_missing=True),
+    "gpu_utilization": Rule(0.0, 1.0, strict=False, default=np.nan, may_be_missing=True),
 }
 CATEGORIES = ("queue", "user", "project", "job_class", "gpu_type", "stage")
 ASKED = "_per_gpu"

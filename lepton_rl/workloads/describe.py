@@ -1,15 +1,14 @@
-"""What a trace holds, in numbers and in one picture."""
+"""What a trace holds, in numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_rl.errors import ConfigError, TraceError, counted, missing_extra
+from lepton_rl.errors import ConfigError, counted
 from lepton_rl.workloads.dependencies import chains
 from lepton_rl.workloads.requested import NOTE
 from lepton_rl.workloads.trace import Dropped, Requested, Trace
@@ -38,6 +37,8 @@ class TraceDescription:
         offered_load: mean demand over cluster size, by size; None where the span is 0.
         requested: where the requested times come from.
         requested_ratio: mean, p1 to p99 and max of requested over run time; empty if absent.
+        gpu_utilization: mean, p1 to p99 and max of the measured ones; empty where none is.
+        gpu_utilization_known: share of the jobs that have one.
         queues: distinct names.
         users: distinct names.
         projects: distinct names.
@@ -63,6 +64,8 @@ class TraceDescription:
     offered_load: Mapping[int, float | None]
     requested: Requested
     requested_ratio: Mapping[str, float]
+    gpu_utilization: Mapping[str, float]
+    gpu_utilization_known: float
     queues: int
     users: int
     projects: int
@@ -100,6 +103,9 @@ class TraceDescription:
         ]
         for size, load in self.offered_load.items():
             rows.append((f"offered load, {counted(size, 'GPU')}", "-" if load is None else f"{load:.2f}"))
+        if self.gpu_utilization:
+            known = f"known of {_share_text(self.gpu_utilization_known)} of the jobs"
+            rows.append(("GPU utilisation", f"{self.gpu_utilization['mean']:.1%} in the mean, {known}"))
         header = (("MaxNodes", self.max_nodes), ("MaxProcs", self.max_procs))
         rows += [(f"header {key}", str(value)) for key, value in header if value is not None]
         counts = (("queues", self.queues), ("users", self.users), ("projects", self.projects))
@@ -141,6 +147,7 @@ def describe(trace: Trace, gpus: Sequence[int] = ()) -> TraceDescription:
     sizes, counts = np.unique(trace.gpus, return_counts=True)
     common = np.lexsort((sizes, -counts))
     absent = trace.requested == "absent"
+    measured = trace.gpu_utilization[~np.isnan(trace.gpu_utilization)]
     machine = trace.machine
     longest_chain, critical_path = chains(trace.after, trace.run_time)
     return TraceDescription(
@@ -156,6 +163,8 @@ def describe(trace: Trace, gpus: Sequence[int] = ()) -> TraceDescription:
         offered_load={int(size): trace.offered_load(size) if span > 0.0 else None for size in gpus},
         requested=trace.requested,
         requested_ratio={} if absent else _figures(trace.requested_time / trace.run_time),
+        gpu_utilization=_figures(measured) if len(measured) else {},
+        gpu_utilization_known=len(measured) / len(trace),
         queues=len(np.unique(trace.queue[trace.queue >= 0])),
         users=len(np.unique(trace.user[trace.user >= 0])),
         projects=len(np.unique(trace.project[trace.project >= 0])),
@@ -168,52 +177,6 @@ def describe(trace: Trace, gpus: Sequence[int] = ()) -> TraceDescription:
         dropped=trace.dropped,
         notes=trace.notes,
     )
-
-
-def plot_trace(trace: Trace, path: str | Path) -> None:
-    """Draw arrivals over time, and the distributions of run time, GPUs and gaps; the suffix is the format."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise missing_extra("matplotlib", "report") from None
-    if not Path(path).suffix:
-        raise ConfigError(f"{path}: the name of a picture must end in its format, e.g. .png or .svg")
-    figure = Figure(figsize=(11, 6.5), layout="constrained")
-    figure.suptitle(f"{trace.name}: {counted(len(trace), 'job')}")
-    arrivals, sizes, run_times, gaps = figure.subplots(2, 2).ravel()
-
-    unit, unit_name = next((u for u in _UNITS if trace.submit_time[-1] >= 3 * u[0]), _UNITS[-1])
-    counts, edges = np.histogram(trace.submit_time / unit, bins=120)
-    arrivals.stairs(counts, edges, fill=True, color="tab:blue")
-    width = duration_text(float(edges[1] - edges[0]) * unit)
-    arrivals.set(xlabel=f"submit time ({unit_name})", ylabel=f"jobs in {width}", title="Arrivals")
-
-    size, count = np.unique(trace.gpus, return_counts=True)
-    seconds = np.array([trace.run_time[trace.gpus == s].sum() * s for s in size])
-    for label, values in (("jobs", count), ("GPU-seconds", seconds)):
-        share = np.cumsum(values) / values.sum()
-        sizes.step(size, share, where="post", marker="o", markersize=3, label=label)
-    sizes.set(xlabel="GPUs of a job", ylabel="share up to this size", ylim=(0, 1.02), title="Sizes")
-    sizes.set_xscale("log", base=2)
-    sizes.xaxis.set_major_formatter("{x:g}")
-    sizes.legend()
-
-    for axes, values, title in (
-        (run_times, trace.run_time, "Run times"),
-        (gaps, np.maximum(np.diff(trace.submit_time), 0.1), "Gaps between arrivals"),
-    ):
-        axes.set(xscale="log", xlabel="seconds", ylabel="share up to this time", ylim=(0, 1.02), title=title)
-        if len(values):
-            axes.step(np.sort(values), np.arange(1, len(values) + 1) / len(values), where="post")
-        for seconds_, name in ((60.0, "1 min"), (3600.0, "1 h"), (86400.0, "1 d")):
-            axes.axvline(seconds_, color="0.8", linewidth=0.8, zorder=0)
-            axes.text(seconds_, 0.02, name, color="0.5", fontsize=7)
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def duration_text(seconds: float) -> str:

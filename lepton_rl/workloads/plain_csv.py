@@ -55,6 +55,7 @@ PLAIN_COLUMNS = (
     PlainColumn("job_class", "vision, language, recommendation, speech or general: whose speeds hold; empty: general"),
     PlainColumn("gpu_type", "types of GPU that will do, joined by |, as in A100|H100; empty: any"),
     PlainColumn("deadline", "seconds after submission by which it should have finished; empty: none", empty=np.nan),
+    PlainColumn("gpu_utilization", "measured mean use of its GPUs over its run, 0 to 1; empty: unknown", empty=np.nan),
     PlainColumn("stage", "a name that the jobs of one stage or array share; empty: none"),
     PlainColumn(AFTER, "job_ids that must have finished before it starts, as in 1|2; stage:NAME: all jobs of a stage"),
 )
@@ -63,9 +64,9 @@ ASKED_HELP = "of the node's NAME (cpu_cores, ram_gib, ...) that the job takes be
 _NAMES = tuple(column.name for column in PLAIN_COLUMNS)
 _REQUIRED = tuple(column.name for column in PLAIN_COLUMNS if column.required)
 _EXAMPLE_ROWS = (
-    "1,0,3600,1,7200,16,batch,ada,vision,80,3,vision,,,prepare,",
-    "2,60,86400,8,172800,80,batch,grace,language,120,6,language,A100|H100,259200,,stage:prepare",
-    "3,95.5,600,0.25,,4,interactive,ada,,,,,,900,,",
+    "1,0,3600,1,7200,16,batch,ada,vision,80,3,vision,,,0.35,prepare,",
+    "2,60,86400,8,172800,80,batch,grace,language,120,6,language,A100|H100,259200,0.9,,stage:prepare",
+    "3,95.5,600,0.25,,4,interactive,ada,,,,,,900,,,",
 )
 
 

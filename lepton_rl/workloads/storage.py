@@ -86,7 +86,7 @@ def load_trace(path: Path) -> Trace:
 
 def _columns(stored: Collection[str]) -> list[str]:
     """Return the columns to read; those that came later are not in traces saved before."""
-    later = ("deadline", "job_class", "gpu_type", "stage")
+    later = ("deadline", "job_class", "gpu_type", "stage", "gpu_utilization")
     asked = [column for column in stored if column.endswith(ASKED)]
     return [column for column in COLUMNS if column not in later or column in stored] + asked
 

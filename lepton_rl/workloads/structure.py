@@ -202,11 +202,14 @@ def _joined(trace: Trace, members: Rows, join: int, seconds: float) -> Trace:
     run[join] = seconds
     requested[join] = np.nan if trace.requested == "absent" else seconds
     gpus[join] = min(gpus[join], 1.0)
+    used = trace.gpu_utilization.copy()
+    used[join] = np.nan
     check_numbers("run_time", run, lambda row: f"{trace.name}: joining job")
     inside = _mask(members, len(trace))
     others = trace.after[~inside[trace.after[:, 0]] & (trace.after[:, 1] != join)]
     into = np.column_stack((members, np.full(len(members), join)))
-    return replace(trace, run_time=run, requested_time=requested, gpus=gpus).with_after(np.concatenate((others, into)))
+    joined = replace(trace, run_time=run, requested_time=requested, gpus=gpus, gpu_utilization=used)
+    return joined.with_after(np.concatenate((others, into)))
 
 
 def _with_stages(trace: Trace, names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], NDArray[np.int32]]:

@@ -93,8 +93,8 @@ def read_table(
         ending: columns whose name ends so are known too.
         rows: what the rows are, for errors.
     """
-    lines = _lines(read_text(path), comments)
-    reader = csv.reader(lines, strict=True)
+    text = read_text(path)
+    reader = csv.reader(_lines(text, comments), strict=True)
     found: list[list[str]] = []
     numbers: list[int] = []
     header: list[str] | None = None
@@ -114,7 +114,8 @@ def read_table(
     except csv.Error as error:
         raise TraceError(f"{path}:{reader.line_num}: not CSV: {error}") from None
     if header is None:
-        raise TraceError(f"{path}: the file is empty; expected a header line: {','.join(required)}")
+        held = "holds only comments" if text.strip() else "is empty"
+        raise TraceError(f"{path}: the file {held}; expected a header line: {','.join(required)}")
     if not found:
         raise TraceError(f"{path}: there are no {rows} below the header line")
     columns = {name: [row[i].strip() for row in found] for i, name in enumerate(header)}

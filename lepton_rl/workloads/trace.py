@@ -80,6 +80,8 @@ class Trace:
         gpu_type: codes into labels["gpu_type"], the types of GPU that will do, joined by `|`; -1 is any.
         deadline: seconds after its submission by which a job should have finished; NaN is none.
         stage: codes into labels["stage"], the jobs of one stage or array; -1 is none.
+        gpu_utilization: measured mean utilisation of the job's GPUs over its run, 0 to 1; NaN is unknown. It says how a
+            job used what it asked for, and no scheduler sees it.
         labels: the names behind the codes.
         name: for tables and pictures.
         origin: seconds to add to `submit_time` for the file's own stamps.
@@ -110,6 +112,7 @@ class Trace:
     gpu_type: NDArray[np.int32]
     deadline: NDArray[np.float64]
     stage: NDArray[np.int32]
+    gpu_utilization: NDArray[np.float64]
     labels: Mapping[str, tuple[str, ...]]
     name: str = "trace"
     origin: float = 0.0

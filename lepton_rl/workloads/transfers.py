@@ -60,7 +60,8 @@ def with_transfers(trace: Trace, seconds_per_job: ArrayLike, overlap: str = "non
     requested = np.where(seconds > 0.0, staged_seconds(seconds, trace.requested_time, chunks), trace.requested_time)
     pieces = "" if chunks == 1 else f", in {counted(chunks, 'piece')}, each computed while the next one comes"
     note = f"{_average(seconds)} is part of the run times{pieces}"
-    return replace(trace, run_time=run, requested_time=requested, notes=(*trace.notes, note))
+    busy = trace.gpu_utilization * (trace.run_time / run)  # a transfer keeps the GPUs waiting
+    return replace(trace, run_time=run, requested_time=requested, gpu_utilization=busy, notes=(*trace.notes, note))
 
 
 def _prefetched(trace: Trace, seconds: Seconds) -> Trace:

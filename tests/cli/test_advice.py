@@ -2,11 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lepton_rl.cli import main
+from lepton_rl.workloads import gpu_cluster, write_csv
 
 CAPTURE = pytest.CaptureFixture[str]
 FILE = """\
@@ -30,6 +33,21 @@ def test_the_page(folder: Path, capsys: CAPTURE, monkeypatch: pytest.MonkeyPatch
     assert any(line.startswith("Tried") and line.endswith("GPUs") for line in lines)
     assert "  power limits: the cluster names no types of GPU (--cluster FILE does)" in lines
     assert err == "jobs: requested times: none are given, the run times stand in their place (a clairvoyant workload)\n"
+
+
+def test_of_gpus_given_back_nothing_is_said_about_energy(folder: Path, capsys: CAPTURE) -> None:
+    trace = gpu_cluster(60, 8, 1.1, seed=1)
+    used = replace(trace, gpu_utilization=np.full(60, 0.3), gpu_memory_gib=np.full(60, 8.0))
+    write_csv(used, folder / "used.csv")
+    assert main(["advise", "--trace", "used.csv", "--nodes", "2", "--gpus-per-node", "4"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    head = next(row for row in rows if row.startswith("Tried")).split()
+    row = next(row for row in rows if row.startswith("  one-GPU jobs as shares")).split()
+    assert head[-4:] == ["p99", "wait", "energy", "GPUs"]
+    assert row[-2:] == ["-", "0%"]
+    assert main(["advise", "--trace", "used.csv", "--nodes", "2", "--gpus-per-node", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["advice"]
+    assert set(next(a for a in found if a["kind"] == "over-asked GPUs")["changes"]) == {"mean_jct", "p99_wait", "gpus"}
 
 
 def test_the_json_is_the_same_each_time_and_holds_every_figure(folder: Path, capsys: CAPTURE) -> None:
@@ -137,7 +155,7 @@ def test_some_of_the_jobs(folder: Path, capsys: CAPTURE) -> None:
         ("--gpus 8 --windows 2", "--windows: 60 jobs can be cut into 1 window of 250 or more, not 2"),
         ("--gpus 8 --jobs 0", "--jobs"),
         ("--gpus 8 --defer-hours 0", "--defer-hours"),
-        ("--gpus 8 --preemption-cost nan", "--preemption-cost: must be"),
+        ("--gpus 8 --preemption-cost nan", "'--preemption-cost': 'nan' is no number of seconds from 0"),
         ("--gpus 8 --policy srtf --requested absent", "srtf needs requested times"),
         ("--gpus 8 --requested noisy", "need a sigma"),
         ("--gpus 1 --strict", "ask for more than 1 GPU"),

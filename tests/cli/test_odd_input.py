@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from lepton_rl.cli import main
+from lepton_rl.cli.options import MOST_SECONDS
+from lepton_rl.simulator.rules import MOST_PREEMPTION_COST
 from lepton_rl.workloads import gpu_cluster, write_csv
 from tests.experiments.conftest import BENCHMARK
 
@@ -28,6 +30,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "small.yaml").write_text(BENCHMARK.replace("processes: 1", "processes: 2"))
     (tmp_path / "semicolons.csv").write_text("submit_time;run_time;gpus\n1;2;3\n")
     (tmp_path / "file.txt").touch()
+    (tmp_path / "comments.csv").write_text("# submit_time,run_time,gpus\n\n# all of it is a comment\n")
+    (tmp_path / "table.yaml").write_text(
+        "groups:\n  - {nodes: 1, gpus_per_node: 4, gpu: A100}\ninterference:\n  classes: {a: vision}\n  table: no.csv\n"
+    )
     os.mkfifo(tmp_path / "pipe.csv")
     return tmp_path
 
@@ -45,6 +51,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("traces describe pipe.csv", "pipe.csv: is a stream, and this is read twice; write it to a file"),
         ("simulate --trace semicolons.csv --policy fcfs --gpus 8 --format csv", "columns are separated by commas"),
         ("benchmark small.yaml policies.+={name:\tsaf,label:\t''}", "a label must not be empty"),
+        ("simulate --trace jobs.csv --gpus 8 --policy=", "'--policy': a policy is needed, not an empty text"),
+        ("simulate --trace= --gpus 8 --policy fcfs", "'--trace': a file is needed, not an empty text"),
+        ("advise --trace jobs.csv --gpus 8 --policy=", "'--policy': a policy is needed, not an empty text"),
+        ("advise --trace= --gpus 8", "'--trace': a file is needed, not an empty text"),
+        ("pareto --trace jobs.csv --gpus 8 --policy=", "'--policy': a policy is needed, not an empty text"),
+        ("cluster describe table.yaml", "table.yaml:5: interference.table: "),
+        ("traces describe comments.csv", "comments.csv: the file holds only comments; expected a header line: submit_"),
+        ("traces describe file.txt --format csv", "file.txt: the file is empty; expected a header line: submit_time,"),
+        ("traces describe jobs.csv --plot a.xyz", "a.xyz: no picture format is called 'xyz'; use .png, .svg or .pdf"),
+        (
+            "simulate --trace jobs.csv --gpus 8 --policy srtf --preemption-cost inf",
+            "'--preemption-cost': 'inf' is no number of seconds from 0 to 1,000,000,000; write e.g. 60",
+        ),
+        (
+            "simulate --trace jobs.csv --gpus 8 --policy srtf --quantum nan",
+            "'--quantum': 'nan' is no number of seconds",
+        ),
+        ("advise --trace jobs.csv --gpus 8 --preemption-cost=-1", "'--preemption-cost': '-1' is no number of"),
         ("configs copy benchmark/quickstart.yaml file.txt", "file.txt: is a file; name a folder"),
     ],
 )
@@ -54,6 +78,10 @@ def test_one_sentence(folder: Path, capsys: CAPTURE, line: str, says: str) -> No
     assert out == ""
     assert says in " ".join(err.split())
     assert len(err.splitlines()) <= 3
+
+
+def test_seconds_are_as_many_as_the_simulator_takes() -> None:
+    assert MOST_SECONDS == MOST_PREEMPTION_COST
 
 
 def _run(*words: str, **more: object) -> "subprocess.CompletedProcess[bytes]":

@@ -5,15 +5,17 @@ import re
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from lepton_rl.agents import make_policy
 from lepton_rl.cli import main
 from lepton_rl.cli.comparison import print_comparison
+from lepton_rl.cli.run_files import MOST_PLACED
 from lepton_rl.core import ClusterSpec
 from lepton_rl.experiments.simulate import simulate
-from lepton_rl.workloads import read_trace
+from lepton_rl.workloads import Trace, read_trace
 
 CAPTURE = pytest.CaptureFixture[str]
 TWO_SIZES = "; MaxNodes: 2\n; MaxProcs: 4\n"
@@ -147,3 +149,45 @@ def test_fairness_is_between_jobs_where_nobody_is_known(
     (folder / "two.csv").write_text(f"submit_time,run_time,gpus,queue\n0,10,1,{queue}\n0,10,1,{queue}\n")
     assert run("simulate --trace two.csv --gpus 1 --policy fcfs --json") == 0
     assert json.loads(capsys.readouterr().out)["fairness"] == pytest.approx(fairness)  # slowdowns 1 and 2
+
+
+def test_a_row_of_jobs_out_says_where_the_job_ran_last(folder: Path) -> None:
+    """Three nodes; a gang on the first two, a job that only the third can hold, one that is moved by a preemption."""
+    (folder / "c.yaml").write_text(
+        "groups:\n  - {nodes: 2, gpus_per_node: 2, gpu: A100}\n  - {nodes: 1, gpus_per_node: 1, gpu: T4}\n"
+    )
+    rows = ["job_id,submit_time,run_time,gpus,gpu_type", "7,0,100,3,", "8,0,50,1,T4", "9,1,50,1,"]
+    (folder / "few.csv").write_text("\n".join(rows) + "\n")
+    command = "simulate --trace few.csv --policy fcfs --jobs-out out.csv --json"
+    assert run(f"{command} --cluster c.yaml") == 0
+    written = [row.split(",") for row in (folder / "out.csv").read_text().splitlines()]
+    assert written[0][-2:] == ["nodes", "gpu_type"]
+    assert [row[-2:] for row in written[1:]] == [
+        ["0|1", "A100-SXM4-80GB"],
+        ["2", "T4"],
+        ["1", "A100-SXM4-80GB"],
+    ]
+    assert run(f"{command} --nodes 5 --gpus-per-node 1 --overwrite") == 0
+    plain = [row.split(",") for row in (folder / "out.csv").read_text().splitlines()]
+    assert [row[-2:] for row in plain[1:]] == [["0|1|2", ""], ["3", ""], ["4", ""]]
+
+
+def test_of_very_many_jobs_it_is_not_said_where_they_ran(folder: Path, capsys: CAPTURE) -> None:
+    jobs = MOST_PLACED + 1
+    columns = {"submit_time": np.arange(jobs) * 10.0, "run_time": np.ones(jobs), "gpus": np.ones(jobs)}
+    Trace.from_columns(columns).save(folder / "many.npz")
+    assert run("simulate --trace many.npz --policy fcfs --nodes 2 --gpus-per-node 1 --jobs-out out.csv --json") == 0
+    assert "where jobs ran is left out, for there are more than 100,000 (--report records" in capsys.readouterr().err
+    with (folder / "out.csv").open() as lines:
+        assert next(lines).endswith("nodes,gpu_type\n")
+        assert next(lines).endswith(",1,0,,\n")
+
+
+def test_a_preempted_job_is_where_it_ended(tmp_path: Path) -> None:
+    """On two nodes of one GPU: both run, a short job takes the second's place, and it goes on where one is free."""
+    jobs = {"submit_time": [0.0, 0.0, 10.0], "run_time": [30.0, 100.0, 60.0], "gpus": [1.0, 1.0, 1.0]}
+    for recorded, nodes in ((True, ["0", "0", "1"]), (False, ["", "", ""])):
+        found = simulate(Trace.from_columns(jobs), ClusterSpec(2, 1), make_policy("srtf"), recorded=recorded)
+        found.write_jobs(tmp_path / "out.csv")
+        rows = [row.split(",") for row in (tmp_path / "out.csv").read_text().splitlines()[1:]]
+        assert [row[-3:] for row in rows] == [[str(int(at == 1)), node, ""] for at, node in enumerate(nodes)]

@@ -12,8 +12,10 @@ from lepton_rl.agents import make_policy
 from lepton_rl.core import ClusterSpec
 from lepton_rl.core.cluster import NodeGroup, Tariffs
 from lepton_rl.core.hardware import GpuType, HourlySeries, Locality, SpreadCurve, gpu_type, make_gpu_type
+from lepton_rl.core.hardware.dynamics import Dynamics, Interference
 from lepton_rl.errors import ConfigError, TraceError
 from lepton_rl.experiments.advice import Advice, Assumptions, Change, Report, advise, default_policy, is_worth
+from lepton_rl.experiments.advice.gpu_use import gpus_needed
 from lepton_rl.experiments.advice.setup import cut_windows
 from lepton_rl.experiments.statistics import Estimate
 from lepton_rl.workloads import Trace
@@ -167,6 +169,75 @@ def test_memory_that_forces_nothing_is_no_advice(more: dict[str, Any]) -> None:
     report = advise(repeated(80, 500, [job(0, 100, **more)]), groups((1, 1, A100), (1, 3, T4)))
     assert not of_kind(report, "over-asked memory")
     assert "no job's memory figure" in why_not(report, "over-asked memory")
+
+
+def test_gpus_that_are_held_and_not_used() -> None:
+    """One GPU, four jobs at once, each busy a fifth of its time: at 80 % of a GPU four of them fit, a quarter each."""
+    jobs = [job(0, 100, gpu_memory_gib=10.0, gpu_utilization=0.2) for _ in range(4)]
+    report = advise(repeated(100, 500, jobs), groups((1, 1, A100)))
+    (only,) = of_kind(report, "over-asked GPUs")
+    assert only.worth
+    assert only.title == "one-GPU jobs as shares"
+    assert only.changes["mean_jct"].before == pytest.approx((100 + 200 + 300 + 400) / 4)
+    assert only.changes["mean_jct"].after == pytest.approx(100)
+    assert "400 of 400 jobs (100% of the GPU-hours) kept theirs busy 20% of the time" in only.sentence
+    assert "100 in place of 400 in all" in only.sentence
+    assert "A bound" in only.sentence
+    assert "Sharing a GPU costs nothing" in only.sentence
+    assert set(only.changes) == {"mean_jct", "p99_wait", "rent_usd", "gpus"} & set(report.now)  # energy is not known
+
+
+def test_shares_slow_each_other_as_the_cluster_says() -> None:
+    """Two jobs of half a GPU take 1 + c u v = 1 + 4 / 4 times as long: what they no longer wait, they run longer."""
+    jobs = [job(0, 100, gpu_memory_gib=10.0, gpu_utilization=0.4) for _ in range(2)]
+    costly = groups((1, 1, A100), dynamics=Dynamics(Interference(4.0)))
+    (only,) = of_kind(advise(repeated(100, 500, jobs), costly), "over-asked GPUs")
+    assert only.changes["mean_jct"].before == pytest.approx((100 + 200) / 2)
+    assert only.changes["mean_jct"].after == pytest.approx(200)
+    assert not only.worth
+    assert "costs nothing" not in only.sentence
+
+
+def test_gangs_shrink_to_equal_parts_and_take_their_memory_with_them() -> None:
+    """Of 12 GPUs busy 45 %: 12 x 0.45 / 0.8 = 6.75, of which no part of 12 is nearer above than 12 itself."""
+    columns: dict[str, Any] = {
+        "submit_time": np.zeros(7),
+        "run_time": np.full(7, 60.0),
+        "gpus": [8, 12, 12, 8, 8, 1, 1],
+        "gpu_utilization": [0.3, 0.45, 0.4, 0.1, np.nan, 0.5, 0.7],
+        "gpu_memory_gib": [10, 10, 10, 40, 10, np.nan, 10],
+        "cpu_cores_per_gpu": [2.0, 0, 0, 0, 0, 0, 0],
+    }
+    trace = Trace.from_columns(columns)
+    # 3.0 of 8 is 4; 6.0 of 12 is 6; 1.0 of 8, but 8 x 40 GiB take 4 cards of 80; unknown ones stay; 0.875 is no share
+    assert gpus_needed(trace, ClusterSpec(4, 8)).tolist() == [4, 12, 6, 4, 8, 1, 1]
+    narrow = ClusterSpec.of_groups((NodeGroup(2, 8, A100, (("cpu_cores", 24.0),)),))
+    assert gpus_needed(trace, narrow)[0] == 4  # 4 cores for each
+    crowded = ClusterSpec.of_groups((NodeGroup(2, 8, A100, (("cpu_cores", 3.0),)), NodeGroup(1, 8, T4)))
+    assert gpus_needed(trace, crowded)[0] == 8  # no node has 4 cores for one GPU, so that it stays as it is
+
+
+def test_shares_and_gangs_are_tried_alone_and_together() -> None:
+    jobs = [
+        job(0, 100, 4, gpu_memory_gib=10.0, gpu_utilization=0.2),
+        job(0, 100, gpu_memory_gib=1.0, gpu_utilization=0),
+    ]
+    found = of_kind(advise(repeated(100, 500, jobs), ClusterSpec.pool(4)), "over-asked GPUs")
+    assert {advice.title for advice in found} == {"one-GPU jobs as shares", "smaller gangs", "shares and smaller gangs"}
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({}, "column gpu_utilization"),
+        ({"gpu_utilization": 0.1}, "no job of known gpu_utilization has a memory figure"),
+        ({"gpu_utilization": 0.9, "gpu_memory_gib": 1.0}, "would fit on fewer, each 80% busy"),
+    ],
+)
+def test_of_gpus_whose_use_is_not_known_nothing_is_said(more: dict[str, Any], why: str) -> None:
+    report = advise(repeated(80, 500, [job(0, 100, 2, **more)]), ClusterSpec.pool(4))
+    assert not of_kind(report, "over-asked GPUs")
+    assert why in why_not(report, "over-asked GPUs")
 
 
 def over_asked(factor: float) -> Trace:

@@ -109,7 +109,7 @@ def test_rows_that_never_run_are_dropped_and_named(tmp_path: Path) -> None:
         (read_csv, PLAIN + '0,"1,1\n', "jobs.csv:2: not CSV: "),
         (read_csv, PLAIN, "jobs.csv: there are no jobs below the header line"),
         (read_csv, "", "jobs.csv: the file is empty; expected a header line: submit_time,run_time,gpus"),
-        (read_csv, "# only\n", "jobs.csv: the file is empty"),
+        (read_csv, "# only\n", "jobs.csv: the file holds only comments"),
         (read_csv, "submit_time,run_time,gpus,gpus\n", "jobs.csv:1: column 'gpus' appears twice"),
         (
             read_csv,

@@ -1,4 +1,4 @@
-"""describe and plot_trace."""
+"""What is said of a trace."""
 
 import importlib
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lepton_rl.errors import ConfigError, MissingExtra, TraceError
-from lepton_rl.workloads import Trace, describe, duration_text, gpu_cluster, plot_trace, read_swf
+from lepton_rl.errors import ConfigError
+from lepton_rl.workloads import Trace, describe, duration_text, read_swf
 
 
 @pytest.fixture
@@ -65,6 +65,15 @@ def test_requested_times_show_how_far_off_they_are(small: Trace) -> None:
     assert ("requested times", "absent") in absent.rows()
 
 
+def test_measured_use_of_gpus_is_told_where_there_is_some(small: Trace) -> None:
+    assert describe(small).gpu_utilization == {}
+    assert not any(what == "GPU utilisation" for what, _ in describe(small).rows())
+    jobs = {"submit_time": [0.0, 1.0, 2.0], "run_time": [1.0] * 3, "gpus": [1.0] * 3}
+    figures = describe(Trace.from_columns(jobs | {"gpu_utilization": [0.2, np.nan, 0.6]}))
+    assert figures.gpu_utilization["mean"] == pytest.approx(0.4)
+    assert ("GPU utilisation", "40.0% in the mean, known of 66.7% of the jobs") in figures.rows()
+
+
 def test_one_job_has_no_gap_and_no_load(small: Trace) -> None:
     figures = describe(small[:1], [2])
     assert figures.gap == {}
@@ -97,23 +106,6 @@ def test_a_cluster_has_a_gpu(small: Trace) -> None:
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
-
-
-def test_the_picture_is_drawn(tmp_path: Path, small: Trace) -> None:
-    pytest.importorskip("matplotlib")
-    for name, trace in (("a.png", gpu_cluster(300, 8, 0.9, seed=1)), ("b.svg", small), ("c.png", small[:1])):
-        plot_trace(trace, tmp_path / name)
-        assert (tmp_path / name).stat().st_size > 5000
-    with pytest.raises(ConfigError, match="xyz"):
-        plot_trace(small, tmp_path / "a.xyz")
-    with pytest.raises(TraceError, match="cannot be written"):
-        plot_trace(small, tmp_path / "missing" / "a.png")
-
-
-def test_without_matplotlib_the_extra_is_named(tmp_path: Path, small: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtra, match=r"lepton-rl\[report\]"):
-        plot_trace(small, tmp_path / "a.png")
 
 
 def test_importing_the_package_loads_neither_numba_nor_matplotlib() -> None:

@@ -84,6 +84,8 @@ def test_an_array_with_a_joining_job() -> None:
     assert trace.after.tolist() == [[0, 1], [0, 2], [1, 3], [2, 3], [3, 4]]
     assert stages(trace) == ["", "array of job 6", "array of job 6", "", ""]
     assert job_array(three(gpus=[1, 0.5, 4]), 1, 1, join_s=1.0).gpus.tolist() == [1, 0.5, 0.5, 4]
+    used = job_array(three(gpu_utilization=[0.1, 0.2, 0.3]), 1, 2, join_s=5.0).gpu_utilization
+    assert np.array_equal(used, [0.1, 0.2, 0.2, np.nan, 0.3], equal_nan=True)  # of the joining job nothing is known
     absent = job_array(three().with_requested("absent"), 1, 2, join_s=5.0)
     assert np.isnan(absent.requested_time).all()
 

@@ -323,10 +323,23 @@ def test_deadlines_are_kept_by_csv_and_save(tmp_path: Path) -> None:
         Trace.from_columns({"submit_time": [0.0], "run_time": [1.0], "gpus": [1.0], "deadline": [0.0]})
 
 
-def test_a_trace_saved_before_there_were_deadlines_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("later", ["deadline", "job_class", "gpu_type", "stage", "gpu_utilization"])
+def test_a_trace_saved_before_there_was_a_column_is_read(later: str, tmp_path: Path) -> None:
     trace = Trace.from_columns({"submit_time": [5.0], "run_time": [1.0], "gpus": [1.0]})
     trace.save(tmp_path / "jobs.npz")
     with np.load(tmp_path / "jobs.npz") as stored:
-        columns = {name: stored[name] for name in stored if name != "deadline"}
+        columns = {name: stored[name] for name in stored if name != later}
     np.savez(tmp_path / "old.npz", **columns)
     assert Trace.load(tmp_path / "old.npz") == trace
+
+
+def test_measured_utilization_is_kept_by_csv_and_save_and_a_share_of_1(tmp_path: Path) -> None:
+    jobs = {"submit_time": [5.0, 6.0], "run_time": [1.0, 2.0], "gpus": [1.0, 8.0]}
+    trace = Trace.from_columns(jobs | {"gpu_utilization": [0.25, np.nan]})
+    write_csv(trace, tmp_path / "jobs.csv")
+    trace.save(tmp_path / "jobs.npz")
+    for copy in (read_csv(tmp_path / "jobs.csv"), Trace.load(tmp_path / "jobs.npz")):
+        assert copy.gpu_utilization[0] == 0.25
+        assert np.isnan(copy.gpu_utilization[1])
+    with pytest.raises(TraceError, match="row 1: column 'gpu_utilization': 35 is above 1, the largest value allowed"):
+        Trace.from_columns(jobs | {"gpu_utilization": [35.0, 1.0]})

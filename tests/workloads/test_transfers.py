@@ -48,6 +48,12 @@ def test_transfers_before_and_beside_the_computing() -> None:
     assert np.isnan(with_transfers(two().with_requested("absent"), 40).requested_time).all()
 
 
+def test_gpus_that_wait_for_a_transfer_are_busy_a_smaller_part_of_the_run() -> None:
+    trace = with_transfers(two(gpu_utilization=[0.7, np.nan]), 40)
+    assert trace.gpu_utilization[0] == 0.7 * 100 / 140
+    assert np.isnan(trace.gpu_utilization[1])
+
+
 def test_prefetch_moves_the_submission_and_keeps_dependencies() -> None:
     trace = with_transfers(two(after=["", "1"], deadline=[500, 200]), [40, 5], "prefetch")
     assert trace.job_id.tolist() == [2, 1]  # data is there at 15 and 40 s

@@ -15,6 +15,7 @@ from lepton_rl.experiments.advice.candidate import Advice, Candidate, Change, ch
 from lepton_rl.experiments.advice.capacity import other_capacity
 from lepton_rl.experiments.advice.deferring import cheaper_hours
 from lepton_rl.experiments.advice.demands import exact_times, smaller_memory
+from lepton_rl.experiments.advice.gpu_use import fewer_gpus
 from lepton_rl.experiments.advice.ordering import another_policy
 from lepton_rl.experiments.advice.placing import another_placement
 from lepton_rl.experiments.advice.power import power_limits
@@ -35,7 +36,8 @@ from lepton_rl.workloads.job_table import fit_to_cluster
 from lepton_rl.workloads.requested import CLAIRVOYANT
 
 IDEAS: tuple[Callable[[Study], Idea], ...] = (
-    another_policy, another_placement, power_limits, smaller_memory, exact_times, other_capacity, cheaper_hours,
+    another_policy, another_placement, power_limits, smaller_memory, fewer_gpus, exact_times, other_capacity,
+    cheaper_hours,
 )  # fmt: skip
 """In the order in which a report speaks of them."""
 
@@ -196,6 +198,7 @@ def _simulated(study: Study) -> tuple[list[Advice], list[LeftOut]]:
             except LeptonError as error:
                 left_out.append(LeftOut(f"{found.kind}: {found.title}", str(error)))
                 continue
-            changes = changes_between(study.outcomes, outcomes)
+            known = changes_between(study.outcomes, outcomes)
+            changes = {name: change for name, change in known.items() if name not in found.unsaid}
             kinds.setdefault(found.kind, []).append((found, changes))
     return [advice for tried in kinds.values() for advice in ranked(tried)], left_out

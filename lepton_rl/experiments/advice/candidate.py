@@ -32,6 +32,7 @@ class Candidate:
         text: what to do and what speaks for it, in whole sentences.
         goal: the figure that ought to fall.
         after: the changed set-up.
+        unsaid: figures of which its simulation says nothing.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Candidate:
     text: str
     goal: str
     after: Setup
+    unsaid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Advice:
         title: the change in a few words.
         sentence: what to do and what speaks for it.
         goal: the figure that ought to fall.
-        changes: by the names of FIGURES.
+        changes: by the names of FIGURES, but for those of which the simulation says nothing.
         worth: whether the goal surely falls by more than the other figures rise: see `is_worth`.
         beaten_by: title of the better one of its kind, where there is one.
     """
