@@ -41,7 +41,7 @@ def numbers(model: type[BaseModel], before: str = "") -> Iterator[str]:
             continue
         elif inner and not before.startswith("validation"):  # its workload and objective are the same as above
             yield from numbers(inner[0], f"{before}{name}.")
-        elif not inner and kinds & {int, float} and name not in ("part", "seeds"):
+        elif not inner and kinds & {int, float} and name not in ("part", "seeds", "factors"):
             yield f"{before}{name}"
 
 
