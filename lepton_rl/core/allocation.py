@@ -13,7 +13,7 @@ from lepton_rl.core.arrays import Floats, Ints32, Ints64, Words
 from lepton_rl.core.geometry import capacity_of, first_gpu, gpu_memory, gpus_on, node_of
 from lepton_rl.core.hardware.tables import Hardware
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.marks import stir, touch
+from lepton_rl.core.marks import change_draw, stir, touch
 
 
 def empty_allocation(nodes: int, gpus_per_node: int, gpu_memory_mib: int) -> tuple[Ints32, Ints32, Words, Ints64]:
@@ -75,7 +75,7 @@ def _change_load(
     `shares` is 1 where a share begins, -1 where one ends, 0 for a gang.
     """
     if hw is not None:
-        totals[L.POWER] += int(gpus[gpu, L.LOAD]) * milli
+        change_draw(int(gpus[gpu, L.NODE]), totals, int(gpus[gpu, L.LOAD]) * milli)
         if gpus.shape[1] > L.MATES and shares != 0:
             gpus[gpu, L.MATES + int(jobs[job, L.CLASS])] += shares
         if hw.heat.shape[0] > 0 or (shares != 0 and (hw.interference > 0.0 or hw.pairs.shape[0] > 0)):

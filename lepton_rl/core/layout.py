@@ -110,7 +110,7 @@ POWER = TOTAL_COLUMNS  # draw of all GPUs by load and limit, microwatts
 HELD_BACK = TOTAL_COLUMNS + 1  # part of POWER that GPUs do not draw because they throttle, microwatts
 LOST_GPUS = TOTAL_COLUMNS + 2  # milli-GPU that are down
 STIRRED_GPUS = TOTAL_COLUMNS + 3  # 1 + the first of the GPUs marked in gpus[:, STIRRED], 0 for none
-DETAILED_TOTAL_COLUMNS = TOTAL_COLUMNS + 4
+DETAILED_TOTAL_COLUMNS = TOTAL_COLUMNS + 4  # behind them for each node its part of POWER less that of HELD_BACK
 
 # counts: int64 (COUNT_COLUMNS,), the scheduler's bookkeeping.
 FRONT = 0  # the waiting jobs are queue[FRONT:BACK]
@@ -143,7 +143,8 @@ ELECTRICITY = 7  # USD that they cost
 CARBON = 8  # gCO2eq that they caused
 NEXT_HEAT = 9  # when the next GPU reaches its throttle temperature
 NEXT_RESERVATION = 10  # when the next reservation begins or ends
-DETAILED_CLOCK_COLUMNS = 11
+SHOWN_AT = 11  # when an observer last looked at all temperatures
+DETAILED_CLOCK_COLUMNS = 12
 # where temperatures are counted, behind the columns above: for each GPU when it will be at its throttle temperature;
 # the least of these in each block of HEAT_BLOCK GPUs; then HEAT_COLUMNS for each GPU; then NODE_HEAT_ROWS with a
 # number for each node

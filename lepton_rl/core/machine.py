@@ -26,7 +26,7 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
     gpus = np.zeros((cluster.gpus, L.DETAILED_GPU_COLUMNS + told_apart), np.int32)
     nodes = np.zeros((cluster.nodes, L.ROOM + len(cluster.resources)), np.int32)
     bits = np.zeros((cluster.nodes, (cluster.gpus_per_node + 63) // 64), np.uint64)
-    totals = np.zeros(L.DETAILED_TOTAL_COLUMNS, np.int64)
+    totals = np.zeros(L.DETAILED_TOTAL_COLUMNS + cluster.nodes, np.int64)
     node, gpu, rack = 0, 0, 0
     for group in cluster.groups:
         memory = ClusterSpec(gpu_memory_gib=group.limited_gpu.memory_gib).gpu_memory_mib
@@ -54,6 +54,8 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
             gpu += group.gpus_per_node
             node += 1
         totals[L.POWER] += idle * group.gpus
+        behind = L.DETAILED_TOTAL_COLUMNS + node
+        totals[behind - group.nodes : behind] = idle * group.gpus_per_node
         rack += group.racks
     totals[L.FREE_WHOLE] = cluster.gpus
     totals[L.GPU_MEMORY] = cluster.gpu_memory_mib

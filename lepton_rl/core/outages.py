@@ -8,7 +8,7 @@ from lepton_rl.core.arrays import Ints32, Ints64, Words
 from lepton_rl.core.geometry import first_gpu, gpu_memory
 from lepton_rl.core.hardware.tables import IDLE_MW, Hardware
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.marks import stir, touch
+from lepton_rl.core.marks import change_draw, stir, touch
 
 
 @inlined
@@ -20,7 +20,7 @@ def _change_up(gpu: int, node: int, gpus: Ints32, nodes: Ints32, totals: Ints64,
         totals[L.STRANDED] += L.MILLI * change
     nodes[node, L.GPUS_DOWN] -= change
     totals[L.LOST_GPUS] -= L.MILLI * change
-    totals[L.POWER] += hw.power_mw[nodes[node, L.TYPE], IDLE_MW] * 1000 * change
+    change_draw(node, totals, int(hw.power_mw[nodes[node, L.TYPE], IDLE_MW]) * 1000 * change)
     touch(node, totals)
     stir(gpu, gpus, totals)
 

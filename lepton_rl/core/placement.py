@@ -155,7 +155,9 @@ def seconds_to_reservation(nodes: Ints32, hw: Hardware) -> float:
     """
     soonest = np.inf
     if hw is not None and hw.reservations.shape[0] > 0:
-        for node in range(nodes.shape[0]):
+        few = hw.reservations.shape[0] < nodes.shape[0]
+        for place in range(hw.reservations.shape[0] if few else nodes.shape[0]):
+            node = int(hw.reservations[place, 2]) if few else place  # behind begin and end
             lasts = nodes[node, L.LASTS]
             if lasts != L.UNCOUNTED and nodes[node, L.WHOLE] > 0:
                 soonest = min(soonest, -np.inf if lasts == L.RESERVED else float(lasts - nodes[0, L.CLOCK]))

@@ -16,7 +16,7 @@ from lepton_rl.core.hardware.tables import (
     Hardware,
 )
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.marks import stir, touch
+from lepton_rl.core.marks import change_draw, stir, touch
 from lepton_rl.core.rates import set_rate
 
 _speed_under_limit = inlined(speed_under_limit)
@@ -30,22 +30,6 @@ def drawn_uw(gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
         return 0
     idle = hw.power_mw[nodes[gpus[gpu, L.NODE], L.TYPE], IDLE_MW] * 1000
     return int(idle + int(gpus[gpu, L.LOAD]) * (L.MILLI - int(gpus[gpu, L.FREE])))
-
-
-@inlined
-def node_draw_uw(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
-    """Draw of a node's GPUs by load and power limit, microwatts."""
-    if hw is None:
-        return 0
-    draw = 0
-    first = int(nodes[node, L.FIRST])
-    if nodes[node, L.GPUS_DOWN] > 0:
-        for gpu in range(first, first + nodes[node, L.COUNT]):
-            draw += drawn_uw(gpu, gpus, nodes, hw)
-        return draw
-    for gpu in range(first, first + nodes[node, L.COUNT]):
-        draw += int(gpus[gpu, L.LOAD]) * (L.MILLI - int(gpus[gpu, L.FREE]))
-    return int(draw + hw.power_mw[nodes[node, L.TYPE], IDLE_MW] * 1000 * nodes[node, L.COUNT])
 
 
 @inlined
@@ -69,7 +53,8 @@ def set_limit(gpu: int, limit_mw: int, gpus: Ints32, nodes: Ints32, totals: Ints
     draw = _power_under_limit(curve[NATURAL_W], limit_mw * 1e-3, curve[LOWEST_HELD_W])
     load = np.int32(np.rint((max(draw, curve[IDLE_W]) - curve[IDLE_W]) * 1e3))
     if gpus[gpu, L.DOWN] == 0:
-        totals[L.POWER] += (int(load) - int(gpus[gpu, L.LOAD])) * (L.MILLI - int(gpus[gpu, L.FREE]))
+        more = (int(load) - int(gpus[gpu, L.LOAD])) * (L.MILLI - int(gpus[gpu, L.FREE]))
+        change_draw(int(gpus[gpu, L.NODE]), totals, more)
     gpus[gpu, L.LOAD] = load
     gpus[gpu, L.KEPT] = np.int32(np.rint(left_by_limit(gpu, gpus, nodes, hw) * L.WHOLE_SPEED))
     touch(int(gpus[gpu, L.NODE]), totals)

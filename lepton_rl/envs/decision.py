@@ -262,7 +262,7 @@ def _open(
     clock[L.NOW] = now
     clock[L.TIMER] = np.inf
     if hw is not None and hw.heat.shape[0] > 0:
-        take_temperatures(degrees, gpus, nodes, hw, clock)
+        take_temperatures(degrees, gpus, nodes, totals, hw, clock)
     if hw is not None:
         for gpu in range(gpus.shape[0]):
             gpus[gpu, L.RATED] = gpus[gpu, L.KEPT]

@@ -22,7 +22,7 @@ from lepton_rl.core.hardware.tables import (
 )
 from lepton_rl.core.hardware.thermal import seconds_to_temperature
 from lepton_rl.core.jit import inlined, njit
-from lepton_rl.core.marks import stir, touch
+from lepton_rl.core.marks import hold_back, stir, touch
 from lepton_rl.core.power import drawn_uw, left_by_limit
 
 _speed_under_limit = inlined(speed_under_limit)
@@ -130,17 +130,15 @@ def _count_to_now(node: int, gpus: Ints32, nodes: Ints32, clock: Floats) -> None
 
 
 @inlined
-def sum_heat(node: int, gpus: Ints32, nodes: Ints32, clock: Floats) -> float:
-    """Sum up for observers what a node's temperatures come from; return the microwatts that its GPUs hold back."""
-    steady, above, not_drawn = 0.0, 0.0, 0.0
+def sum_heat(node: int, gpus: Ints32, nodes: Ints32, clock: Floats) -> None:
+    """Sum up for observers what a node's temperatures come from."""
+    steady, above = 0.0, 0.0
     for gpu in range(nodes[node, L.FIRST], nodes[node, L.FIRST] + nodes[node, L.COUNT]):
         row = heat_row(gpu, gpus)
         steady += clock[row + L.STEADY]
         above += clock[row + L.DEGREES] - clock[row + L.STEADY]
-        not_drawn += clock[row + L.NOT_DRAWN]
     clock[node_heat(L.STEADY_SUM, gpus, nodes) + node] = steady
     clock[node_heat(L.ABOVE_SUM, gpus, nodes) + node] = above
-    return not_drawn
 
 
 @njit
@@ -153,19 +151,26 @@ def temperatures(gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats, now: 
 
 
 @njit
-def take_temperatures(degrees: Floats, gpus: Ints32, nodes: Ints32, hw: Hardware, clock: Floats) -> None:
+def take_temperatures(
+    degrees: Floats, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, clock: Floats
+) -> None:
     """Let the clock go on from the temperatures of GPUs, shape (GPUs,), as they are measured now.
 
     Where one is at its throttle temperature and would draw more than holds it there, it throttles.
     """
     if hw is None:
         return
+    totals[L.HELD_BACK] = 0
+    for node in range(nodes.shape[0]):
+        totals[L.DETAILED_TOTAL_COLUMNS + node] = 0
     for gpu in range(gpus.shape[0]):
         row = heat_row(gpu, gpus)
         figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
         natural_uw = drawn_uw(gpu, gpus, nodes, hw)
         hot = degrees[gpu] >= figures[THROTTLE_C] and natural_uw * 1e-6 > figures[HOLD_W]
         clock[row + L.NOT_DRAWN] = np.rint(natural_uw - figures[HOLD_W] * 1e6) if hot else 0.0
+        totals[L.DETAILED_TOTAL_COLUMNS + gpus[gpu, L.NODE]] += natural_uw
+        hold_back(int(gpus[gpu, L.NODE]), totals, int(clock[row + L.NOT_DRAWN]))
         clock[row + L.STEADY] = figures[THROTTLE_C] if hot else hw.inlet_c + figures[C_PER_W] * natural_uw * 1e-6
         clock[row + L.DEGREES] = degrees[gpu]
         clock[node_heat(L.COUNTED_AT, gpus, nodes) + gpus[gpu, L.NODE]] = clock[L.NOW]
@@ -191,7 +196,7 @@ def warm(gpu: int, gpus: Ints32, nodes: Ints32, totals: Ints64, hw: Hardware, cl
     hold = figures[HOLD_W]
     hot = degrees >= figures[THROTTLE_C] and natural > hold
     not_drawn = np.rint(natural_uw - hold * 1e6) if hot else 0.0
-    totals[L.HELD_BACK] += int(not_drawn - clock[row + L.NOT_DRAWN])
+    hold_back(node, totals, int(not_drawn - clock[row + L.NOT_DRAWN]))
     clock[row + L.NOT_DRAWN] = not_drawn
     clock[row + L.STEADY] = figures[THROTTLE_C] if hot else hw.inlet_c + figures[C_PER_W] * natural
     clock[row + L.DEGREES] = degrees
