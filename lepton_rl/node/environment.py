@@ -24,10 +24,15 @@ class RunSettings:
     mps_pipe_directory: Path | None = None
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
-    def for_supervisor(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Any]:
         """Return what supervisors go by, plain data."""
         rlimits = {name: list(limits) for name, limits in self.rlimits.items()}
         return {"log_bytes_limit": self.log_bytes_limit, "umask": self.umask, "rlimits": rlimits}
+
+    def complete(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a supervisor is to be given: what its job asks for, and what holds for all of them."""
+        umask = asked.get("umask")
+        return {**asked, **self.plain(), "umask": self.umask if umask is None else umask}
 
 
 def run_key(node_id: str, run: RunRecord) -> str:
@@ -52,10 +57,14 @@ def gpu_variables(run: RunRecord, mps: MpsShare | None) -> dict[str, str]:
     return found
 
 
-def supervisor_request(job: JobRecord, run: RunRecord, node_id: str, settings: RunSettings) -> dict[str, Any]:
-    """Return what request.json holds. The user's own variables do not override those that name GPUs and the job."""
+def supervisor_request(job: JobRecord, run: RunRecord, node_id: str, mps_pipe_directory: Path | None) -> dict[str, Any]:
+    """Return what a job asks of its supervisor; None as its umask where it came without one.
+
+    The user's own variables do not override those that name GPUs and the job. Who starts the supervisor adds what holds
+    for all jobs, by `RunSettings.complete`.
+    """
     request = job.request
-    mps = share_under_mps(request, settings.mps_pipe_directory)
+    mps = share_under_mps(request, mps_pipe_directory)
     identity = {"LEPTON_JOB_ID": str(job.id), "LEPTON_RUN": str(run.run), MARK: run_key(node_id, run)}
     return {
         "argv": list(request.argv),
@@ -63,8 +72,7 @@ def supervisor_request(job: JobRecord, run: RunRecord, node_id: str, settings: R
         "env": {**request.env, **gpu_variables(run, mps), **identity},
         "stdout": "stdout",
         "stderr": "stderr",
-        **settings.for_supervisor(),
-        "umask": settings.umask if request.umask is None else request.umask,
+        "umask": request.umask,
         "stop_grace_s": request.stop_grace_s,
         "time_limit_s": request.time_limit_s,
         "restartable": request.restartable,

@@ -56,7 +56,7 @@ class SharedNode(Node):
 
         self.journal = Journal(self.folder / "journal.sqlite3", now=time.time())
         starter = LauncherStarter(self.place.launcher_socket, self.journal.node_id)
-        self.runs = Runs(self.folder, self.journal, settings=self.settings, starter=starter)
+        self.runs = Runs(self.folder, self.journal, starter=starter)
         return self.runs.adopt()
 
     def ended(self, job: int) -> tuple[JobState, int | None, str | None]:
