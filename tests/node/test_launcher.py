@@ -1,5 +1,6 @@
 """The launcher: jobs as their users, nothing else for nobody else, and it outlives nothing that it must not."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from lepton_rl.node.launcher import LauncherRules
 from lepton_rl.node.launcher_client import LauncherStarter
 from lepton_rl.node.past import DAY_S
 from lepton_rl.node.processes import Process
-from lepton_rl.node.retention import RetentionRules, forget_now, removed_jobs
+from lepton_rl.node.retention import RetentionRules, forget, removed_jobs
 from lepton_rl.node.run_folder import RunFolder
 from lepton_rl.node.runs import Runs
 from tests.node.conftest import Node, drain, shell, until
@@ -306,11 +307,11 @@ def test_the_files_of_ended_runs_go_and_those_of_living_ones_stay(shared: Shared
     shared.journal.cancel_waiting(never, time.time(), "enough")
     starter = LauncherStarter(shared.place.launcher_socket, shared.journal.node_id)
     later = time.time() + 31 * DAY_S
-    assert forget_now(shared.journal, shared.folder, RetentionRules(), later, starter) == (3, 0)
+    assert asyncio.run(forget(shared.journal, shared.folder, RetentionRules(), later, starter)) == (3, 0)
     assert {place.name for place in (shared.folder / "jobs").iterdir()} == {str(living), "removed"}
     assert removed_jobs(shared.folder) == {*ended, never}
     assert f"job {ended[0]}, run 1: its files were removed" in shared.launcher.log.read_text()
-    assert forget_now(shared.journal, shared.folder, RetentionRules(), later + 60 * DAY_S, starter) == (0, 3)
+    assert asyncio.run(forget(shared.journal, shared.folder, RetentionRules(), later + 60 * DAY_S, starter)) == (0, 3)
     shared.supervisor(living)
     shared.runs.stop(living, "enough")
     assert shared.ended(living)[0] is JobState.CANCELLED
@@ -383,7 +384,7 @@ def test_files_stay_while_the_launcher_is_away(shared: SharedNode) -> None:
         shared.launcher.end(signal.SIGKILL)
     starter = LauncherStarter(shared.place.launcher_socket, shared.journal.node_id)
     with pytest.raises(JobError, match="the launcher does not answer"):
-        forget_now(shared.journal, shared.folder, RetentionRules(), time.time() + 400 * DAY_S, starter)
+        asyncio.run(forget(shared.journal, shared.folder, RetentionRules(), time.time() + 400 * DAY_S, starter))
     assert shared.runs.folder(job, 1).exists()
     assert removed_jobs(shared.folder) == set()
 
