@@ -9,6 +9,7 @@ from lepton_rl.node.jobs import JobRecord, RunRecord
 from lepton_rl.node.mps import MpsShare, share_under_mps
 
 MARK = "LEPTON_RUN_KEY"  # by it the processes of a run are found again after its supervisor died
+JOB, RUN = "LEPTON_JOB_ID", "LEPTON_RUN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,12 @@ def run_key(node_id: str, run: RunRecord) -> str:
     return f"{node_id}:{run.job}:{run.run}"
 
 
+def is_of_run(variables: Mapping[str, str], job: int, run: int) -> bool:
+    """Whether the variables of a request name this run of this job, whatever the node."""
+    key = variables.get(MARK, "").split(":")
+    return (variables.get(JOB), variables.get(RUN), key[1:]) == (str(job), str(run), [str(job), str(run)])
+
+
 def run_group(node_id: str, run: RunRecord) -> str:
     """Return the name of a run's control group; several nodes may be on one machine."""
     return f"{node_id}.{run.job}.{run.run}"
@@ -65,7 +72,7 @@ def supervisor_request(job: JobRecord, run: RunRecord, node_id: str, mps_pipe_di
     """
     request = job.request
     mps = share_under_mps(request, mps_pipe_directory)
-    identity = {"LEPTON_JOB_ID": str(job.id), "LEPTON_RUN": str(run.run), MARK: run_key(node_id, run)}
+    identity = {JOB: str(job.id), RUN: str(run.run), MARK: run_key(node_id, run)}
     return {
         "argv": list(request.argv),
         "cwd": request.cwd,

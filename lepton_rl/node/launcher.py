@@ -146,7 +146,7 @@ class Launcher:
             lock_run(folder)
             found = read_json(folder, REQUEST, service)
             try:
-                asked = check_request(found, uid)
+                asked = check_request(found, uid, job, run)
                 limits = Limits(*check_limits(found.get("limits", {})))
             except JobError as error:
                 raise StartRefused(str(error)) from error

@@ -1,6 +1,7 @@
 """The launcher: jobs as their users, nothing else for nobody else, and it outlives nothing that it must not."""
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - while we are root: the service's user may not read it
 import json
 import os
 import shutil
@@ -36,8 +37,9 @@ from tests.node.conftest import Node, drain, shell, until
 from tests.node.users import ADA, BOB, SERVICE, LauncherProcess, SharedPlace, acting_as, need_root
 
 PATIENT = "echo ready; exec sleep 1000"
+ENV = {"LEPTON_JOB_ID": "1", "LEPTON_RUN": "1", "LEPTON_RUN_KEY": "node:1:1"}
 REQUEST: dict[str, Any] = {
-    "argv": ["true"], "cwd": "/", "env": {}, "uid": ADA, "checkpoint_signal": 10, "checkpoint_grace_s": 1.0,
+    "argv": ["true"], "cwd": "/", "env": ENV, "uid": ADA, "checkpoint_signal": 10, "checkpoint_grace_s": 1.0,
     "stop_grace_s": 1.0,
 }  # fmt: skip
 
@@ -119,7 +121,8 @@ def prepared(place: SharedPlace, job: int = 1, **changes: Any) -> Path:
     folder = place.state / "jobs" / str(job) / "1"
     before = os.umask(0o077)
     with acting_as(SERVICE):
-        RunFolder(folder).prepare(REQUEST | changes)
+        env = {"LEPTON_JOB_ID": str(job), "LEPTON_RUN": "1", "LEPTON_RUN_KEY": f"node:{job}:1"}
+        RunFolder(folder).prepare(REQUEST | {"env": env} | changes)
     os.umask(before)
     return folder
 
@@ -454,6 +457,13 @@ def test_the_launcher_starts_nothing_as_root_or_as_an_account_of_the_system(
     assert refused(launcher) == f"the run is not recorded as one of user {ADA}"
 
 
+def test_the_request_of_another_run_is_refused(place: SharedPlace, launcher: LauncherProcess) -> None:
+    folder, other = prepared(place), prepared(place, job=2)
+    shutil.copyfile(other / "request.json", folder / "request.json")
+    assert refused(launcher) == "the request in the folder of job 1, run 1, is another run's by its variables"
+    assert folder.stat().st_uid == SERVICE  # not taken
+
+
 def test_links_and_what_is_others_are_refused(place: SharedPlace, launcher: LauncherProcess) -> None:
     outside = place.base / "outside"
     shutil.copytree(prepared(place, job=7), outside)
@@ -537,17 +547,22 @@ def test_nobody_but_the_service_and_root_may_call(place: SharedPlace, launcher: 
         ({"umask": 0o1000}, "umask of the run is no number from 0 to 0o777"),
         ({"umask": "0o22"}, "umask of the run is no number from 0 to 0o777"),
         ({"umask": True}, "umask of the run is no number from 0 to 0o777"),
+        ({"env": {}}, "the request in the folder of job 1, run 1, is another run's by its variables"),
+        ({"env": ENV | {"LEPTON_JOB_ID": "2"}}, "is another run's"),
+        ({"env": ENV | {"LEPTON_RUN": "2"}}, "is another run's"),
+        ({"env": ENV | {"LEPTON_RUN_KEY": "node:2:1"}}, "is another run's"),
+        ({"env": ENV | {"LEPTON_RUN_KEY": "node:1:1:1"}}, "is another run's"),
         ({"uid": True}, f"the run is not recorded as one of user {ADA}"),
     ],
 )
 def test_what_the_daemon_asks_of_a_run_is_checked(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(JobError, match=sentence):
-        check_request(REQUEST | changes, ADA)
+        check_request(REQUEST | changes, ADA, 1, 1)
 
 
 def test_what_is_not_the_daemons_to_decide_counts_for_nothing() -> None:
     more = {"stdout": "/etc/passwd", "gid": 0, "groups": [0], "rlimits": {}, "cgroups": ["/"]}
-    assert not check_request(REQUEST | more, ADA).keys() & more.keys()
+    assert not check_request(REQUEST | more, ADA, 1, 1).keys() & more.keys()
 
 
 @pytest.mark.parametrize(
