@@ -86,11 +86,9 @@ def verify(
 
     Example: lepton-rl node verify --throughput
     """
-    from lepton_rl.node.lifecycle import TO_MEASURE
-
     with connect(state) as client:
         found = client.call("verify", throughput=throughput)
-        while throughput and any(gpu["reason"] == TO_MEASURE for gpu in found):
+        while throughput and any(gpu["measuring"] for gpu in found):
             time.sleep(_LOOK_S)
             found = client.call("status")["gpus"]
     for gpu in found:

@@ -61,8 +61,9 @@ def describe_gpus(cluster: NodeCluster) -> list[dict[str, Any]]:
         gpus.append(
             {
                 "gpu": number, "uuid": uuid, "type": kind, "state": status.state, "reason": status.reason,
-                "since": status.since, "jobs": list(holders.get(uuid, ())), "utilisation": reading.utilisation,
-                "memory_used_bytes": reading.memory_used_bytes, "memory_total_bytes": reading.memory_total_bytes,
+                "since": status.since, "measuring": status.measuring, "jobs": list(holders.get(uuid, ())),
+                "utilisation": reading.utilisation, "memory_used_bytes": reading.memory_used_bytes,
+                "memory_total_bytes": reading.memory_total_bytes,
                 "power_mw": reading.power_mw, "power_limit_mw": reading.power_limit_mw,
                 "temperature_c": reading.temperature_c,
             }

@@ -16,7 +16,7 @@ from lepton_rl.node.cluster import NodeRules
 from lepton_rl.node.environment import MARK
 from lepton_rl.node.jobs import JobState
 from lepton_rl.node.journal import Journal
-from lepton_rl.node.lifecycle import TO_MEASURE, GpuState
+from lepton_rl.node.lifecycle import GpuState
 from lepton_rl.node.processes import Process
 from lepton_rl.node.throughput import READY_COMMAND, Measurement, ThroughputRules, end_left
 from tests.fake_nvml import FakeNvml
@@ -52,7 +52,7 @@ def opened(tmp_path: Path, four_gpus: FakeNvml, fake_library: Path) -> Iterator[
 def settled(node: LiveNode) -> list[tuple[GpuState, str]]:
     """Wait until no GPU is to be measured; return the states and why."""
     node.until(
-        lambda: all(node.state(gpu) is not GpuState.RELEASING and node.reason(gpu) != TO_MEASURE for gpu in node.gpus),
+        lambda: all(node.state(gpu) is not GpuState.RELEASING and not node.measuring(gpu) for gpu in node.gpus),
         "all measurements",
     )
     return [(node.state(gpu), node.reason(gpu)) for gpu in node.gpus]
@@ -169,7 +169,7 @@ def test_its_own_process_makes_no_gpu_foreign_and_jobs_run_meanwhile(
     job = node.submit("echo ready")
     node.cluster.apply(Start(job, (0,)))
     node.wait_for(job, JobState.DONE)
-    assert (node.state(3), node.reason(3)) == (GpuState.UNVERIFIED, TO_MEASURE)
+    assert (node.state(3), node.reason(3)) == (GpuState.UNVERIFIED, "its throughput is being measured")
     seen = set()
 
     def is_available() -> bool:
