@@ -106,6 +106,7 @@ class Lifecycle:
         self._memory_gib = dict(memory_gib)
         self._accepted = set(accepted)
         self.drained = dict(drained or {})
+        self._measures = measures
         self._unmeasured = set(memory_gib) - self._accepted if measures else set()
         self._measuring: str | None = None
         self._slow: dict[str, str] = {}  # what a measurement has found
@@ -138,12 +139,17 @@ class Lifecycle:
         self._measuring = uuid
 
     def measured(self, uuid: str, against: str, monotonic_s: float) -> None:
-        """Take in what a measurement speaks against a GPU, in a sentence, or nothing; its memory is to be seen free."""
+        """Take in what a measurement speaks against a GPU, in a sentence, or nothing; its memory is to be seen free.
+
+        It counts for nothing where the GPU fell sick meanwhile.
+        """
+        self.release(uuid, monotonic_s)
+        if self._measuring != uuid:
+            return
         self._measuring = None
         self._unmeasured.discard(uuid)
         if against:
             self._slow[uuid] = against
-        self.release(uuid, monotonic_s)
 
     def release(self, uuid: str, monotonic_s: float) -> None:
         """A run of ours has let go of a GPU: it takes work again once its memory is seen free after this moment."""
@@ -178,6 +184,12 @@ class Lifecycle:
                 changed.append(status)
         return changed
 
+    def _doubt(self, uuid: str) -> None:
+        """Let a GPU that is sick pass its acceptance once more when it is well, as the next daemon would."""
+        self.verify(uuid, measure=self._measures)
+        if self._measuring == uuid:
+            self._measuring = None
+
     def _state_of(
         self,
         uuid: str,
@@ -188,6 +200,8 @@ class Lifecycle:
         read_at: float,
     ) -> "_Found":
         sick = _sickness(device)
+        if sick is not None:
+            self._doubt(uuid)
         if uuid in self.drained:  # first: what an operator decided outlasts what befalls the GPU meanwhile
             return _Found(GpuState.DRAINED, f"{self.drained[uuid]}{f'; {sick.reason}' if sick else ''}")
         if sick is not None:

@@ -198,6 +198,17 @@ def test_verify_measures_anew_where_that_is_asked_for_alone(opened: Opened, tmp_
     assert len(seen.read_text().split()) == 8
 
 
+def test_a_gpu_that_comes_back_is_measured_anew(opened: Opened, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    node = opened(f"echo $CUDA_VISIBLE_DEVICES >> {seen}; echo 11")
+    settled(node)
+    node.fake.lose(2)
+    node.until(lambda: node.state(2) is GpuState.LOST, "the loss")
+    node.fake.set(2, lost=0)
+    node.until(lambda: node.state(2) is GpuState.AVAILABLE, "its measurement")
+    assert seen.read_text().split() == [node.fake.uuid(gpu) for gpu in (0, 1, 2, 3, 2)]
+
+
 def test_the_next_daemon_measures_those_alone_that_were_not_accepted(opened: Opened, tmp_path: Path) -> None:
     figures = "case $CUDA_VISIBLE_DEVICES in *1) echo 5;; *) echo 15;; esac"
     script = f"echo $CUDA_VISIBLE_DEVICES >> {tmp_path / 'seen'}; {figures}"
