@@ -138,18 +138,20 @@ class Lifecycle:
         """Take in that a GPU is being measured: the process on it is the measurement's."""
         self._measuring = uuid
 
-    def measured(self, uuid: str, against: str, monotonic_s: float) -> None:
+    def measured(self, uuid: str, against: str, monotonic_s: float) -> bool:
         """Take in what a measurement speaks against a GPU, in a sentence, or nothing; its memory is to be seen free.
 
-        It counts for nothing where the GPU fell sick meanwhile.
+        Returns:
+            False where the GPU fell sick meanwhile: the measurement counts for nothing.
         """
         self.release(uuid, monotonic_s)
         if self._measuring != uuid:
-            return
+            return False
         self._measuring = None
         self._unmeasured.discard(uuid)
         if against:
             self._slow[uuid] = against
+        return True
 
     def release(self, uuid: str, monotonic_s: float) -> None:
         """A run of ours has let go of a GPU: it takes work again once its memory is seen free after this moment."""
