@@ -25,7 +25,7 @@ def deploy(
 
     Example: lepton-rl deploy runs/mine --live
     """
-    from lepton_rl.experiments.deploy import check_power, describe, node_setup, read_node_config
+    from lepton_rl.experiments.deploy import check_http, check_power, describe, node_setup, read_node_config
     from lepton_rl.node.former import remember, replaced
     from lepton_rl.node.hardware import describe_hardware
     from lepton_rl.node.job_folders import check_journal_is_there
@@ -43,6 +43,7 @@ def deploy(
     for line in (*lines, *describe(hardware.cluster, setup, wanted)):
         typer.echo(line)
     check_power(wanted.power)
+    check_http(setup.http, setup.state_dir)
     running = _running(setup)
     if not live:
         typer.echo(f"{_would(running)}; --live does it")

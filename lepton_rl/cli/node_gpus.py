@@ -113,7 +113,7 @@ def reserve(
     Example: lepton-rl node reserve 2 --begin 18:00 --for 2h --reason demo
     """
     with connect(state) as client:
-        asked = {"gpus": gpus, "begin_time": moment(begin), "duration_s": seconds(duration)}
+        asked = {"gpus": gpus, "begin_time": moment(begin, "--begin"), "duration_s": seconds(duration, "--for")}
         found = client.call("reserve", **asked, user=user, reason=reason)
     typer.echo(_reservation(found))
 
@@ -157,7 +157,7 @@ def telemetry(
     """
     from lepton_rl.node.readings import print_csv, print_summary
 
-    (print_csv if csv else print_summary)(state_folder(state), ago(since))
+    (print_csv if csv else print_summary)(state_folder(state), ago(since, "--since"))
 
 
 def _reservation(found: dict[str, Any]) -> str:

@@ -110,7 +110,7 @@ def _why_not_waiting(record: JobRecord, cluster: NodeCluster) -> str:
     if record.state in ACTIVE:
         return f"it is {record.state} on its run {record.run}"
     if record.state is not JobState.WAITING:
-        return f"it has ended: {record.reason or record.state}"
+        return f"it has ended{f': {record.reason}' if record.reason else ''}"
     if record.request.begin_time > cluster.clock.wall():
         return f"it begins in {record.request.begin_time - cluster.clock.wall():,.0f} s at the earliest, as asked for"
     return ""

@@ -160,7 +160,8 @@ def test_status_usage_telemetry_decisions_audit_and_verify(node: DaemonNode) -> 
     assert f"µs): job {job} (sleep) starts on GPU 0\n" in said
     (decision,) = json.loads(node.node("decisions", "--json"))
     assert decision["detail"]["actions"] == [f"Start(job={job}, gpus=(0,))"]
-    assert [entry["verb"] for entry in json.loads(node.node("audit"))] == ["submit"]
+    assert [entry["verb"] for entry in json.loads(node.node("audit", "--json"))] == ["submit"]
+    assert re.fullmatch(rf"[-\d]+ [:\d]+ \w+: submit job {job}: done\n", node.node("audit"))
     assert node.node("verify").count(": available") == 4
     made = node.node("reserve", "1", "--begin", "+1h", "--for", "1h", "--reason", "demo")
     assert re.fullmatch(r"reservation 1: GPU 3 for \w+, [-\d]+ [:\d]+ to [-\d]+ [:\d]+: demo\n", made)
