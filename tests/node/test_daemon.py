@@ -285,6 +285,7 @@ def test_with_a_damaged_journal(idle: DaemonNode) -> None:
     (idle.state / JOURNAL).write_bytes(b"no database" * 1000)
     said = idle.refused("node", "start")
     assert "restore a backup with: lepton-rl node restore FILE" in said
+    assert idle.refused("deploy", "fcfs") == said
     assert (idle.state / JOURNAL).read_bytes() == b"no database" * 1000
 
 
