@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -235,6 +236,11 @@ class Service:
             raise NodeError(f"{message.path!r}: name the copy by an absolute path")
         if path.exists() and not message.overwrite:
             raise NodeError(f"{path}: there is such a file; name another one, or replace it with --overwrite")
+        if path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+            raise NodeError(
+                f"{path.parent}: the daemon writes the copy, and its user {user_name(os.geteuid())} may not write "
+                "there; name a folder of its own"
+            )
         self._journal.backup(path)
         return {"path": str(path)}
 

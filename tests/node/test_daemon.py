@@ -156,6 +156,8 @@ def test_status_usage_telemetry_decisions_audit_and_verify(node: DaemonNode) -> 
     until(lambda: len(readings(node)) > 0, "the first batch of readings")
     assert {row["uuid"] for row in readings(node)} == {node.fake.uuid(gpu) for gpu in range(4)}
     assert len(node.node("telemetry", "--since", "5m").splitlines()) == 5
+    said = node.refused("node", "telemetry", "--state", str(node.folder))
+    assert said == f"{node.folder}: there is no telemetry of a node here; name the state of one with --state"
     assert " fcfs (" in (said := node.node("decisions"))
     assert f"µs): job {job} (sleep) starts on GPU 0\n" in said
     (decision,) = json.loads(node.node("decisions", "--json"))

@@ -607,6 +607,17 @@ def test_a_socket_is_not_made_where_others_could_replace_it(tmp_path: Path) -> N
         HelperSocket(tmp_path / "no" / "s", 0, lambda request: Reply(), lambda: None)
 
 
+def test_a_helper_that_lives_keeps_its_socket(launcher: LauncherProcess) -> None:
+    path = launcher.rules.socket
+    with pytest.raises(NodeError, match=f"process {launcher.process.pid} listens here already; end it before another"):
+        HelperSocket(path, SERVICE, lambda request: Reply(), lambda: None)
+    (answer,) = ask(launcher, {"verb": "shell", "job": 1, "run": 1})
+    assert answer["error"].startswith("the launcher knows start")
+    launcher.end(signal.SIGKILL)
+    assert path.exists()
+    HelperSocket(path, SERVICE, lambda request: Reply(), lambda: None).close()
+
+
 def test_only_root_can_be_the_launcher(place: SharedPlace) -> None:
     from lepton_rl.node.launcher import run_launcher
 

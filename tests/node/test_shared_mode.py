@@ -127,6 +127,11 @@ def test_only_operators_operate(node: SharedDaemon) -> None:
         assert node.refused(ADA, *words) == f"only an operator of this node may {words[0]}; you are {ADA}"
     node.does(OPERATOR, "drain", "3")
     node.does(OPERATOR, "resume", "3")
+    theirs = node.place.base / "copy"
+    assert node.refused(OPERATOR, "backup", str(theirs)).startswith(
+        f"{theirs.parent}: the daemon writes the copy, and its user {SERVICE} may not write there"
+    )
+    node.does(OPERATOR, "backup", str(node.place.state / "copy"))
     job = node.submit(ADA, PATIENT)
     node.running(ADA, job)
     assert node.does(OPERATOR, "cancel", "--kill", str(job))
