@@ -124,6 +124,9 @@ def _fit(record: JobRecord, snapshot: Snapshot, cluster: NodeCluster) -> dict[st
         when, ends = _release(record.id, snapshot)
         unavailable = cluster.state.unavailable(record)
         return {"why": _singular(str(error)), "unavailable": unavailable, "starts_when": when, "ends": ends}
+    if record.id in cluster.jobs.not_started:
+        why = f"it could not be started when that was tried last: {cluster.jobs.not_started[record.id]}"
+        return {"why": why, "unavailable": []}
     return {"why": "it fits now; the policy lets others go first or keeps room for them", "unavailable": []}
 
 

@@ -214,6 +214,9 @@ def test_jobs_outlive_the_launcher_and_wait_while_it_is_away(node: SharedDaemon)
     waiting = node.submit(BOB, "id -u")
     until(lambda: f"job {waiting} was not started" in node.log.read_text(), "a try")
     assert "the launcher does not answer" in node.log.read_text()
+    said = node.does(BOB, "explain", str(waiting))
+    assert said.startswith(f"job {waiting} is waiting: it could not be started when that was tried last: ")
+    assert "the launcher does not answer" in said
     assert node.ask(ADA, "cancel", job=job)["state"] == "stopping"
     assert node.processes(job)["child"].alive()  # nobody can tell it yet
     node.launcher.start()
