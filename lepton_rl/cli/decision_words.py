@@ -1,4 +1,4 @@
-"""A node's decisions in sentences for people."""
+"""A node's decisions and its audit log in sentences for people."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,13 @@ def decision_line(decision: Mapping[str, Any], names: Mapping[int, str]) -> str:
     said = "; ".join([*acts, *([f"and {more} more"] if more > 0 else [])]) or "nothing is done"
     why = f"; the fallback decided: {decision['fallback_reason']}" if decision["fallback_reason"] else ""
     return f"{when} {detail['by']} ({decision['decision_s'] * 1e6:.0f} µs): {said}{why}"
+
+
+def audit_line(entry: Mapping[str, Any]) -> str:
+    """Return one entry of the audit log, as the verb `audit` answers, as a line: when, who, what, and its outcome."""
+    when = time.strftime("%m-%d %H:%M:%S", time.localtime(entry["time"]))
+    what = " ".join(part for part in (entry["verb"].replace("_", " "), entry["target"]) if part)
+    return f"{when} {printable(entry['user'])}: {printable(what)}: {printable(entry['outcome'])}"
 
 
 def action_words(text: str, names: Mapping[int, str]) -> str:

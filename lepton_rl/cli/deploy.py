@@ -25,10 +25,12 @@ def deploy(
 
     Example: lepton-rl deploy runs/mine --live
     """
-    from lepton_rl.experiments.deploy import check_power, describe, node_setup, read_node_config
+    from lepton_rl.experiments.deploy import check_http, check_power, describe, node_setup, read_node_config
+    from lepton_rl.node.database import check_file
     from lepton_rl.node.former import remember, replaced
     from lepton_rl.node.hardware import describe_hardware
     from lepton_rl.node.job_folders import check_journal_is_there
+    from lepton_rl.node.paths import JOURNAL
     from lepton_rl.node.setup import check_can_start
     from lepton_rl.node.start import wait_until_gone
 
@@ -36,6 +38,8 @@ def deploy(
     setup = node_setup(wanted, policy, state)
     check_can_start(setup.state_dir)
     check_journal_is_there(setup.state_dir)
+    if (setup.state_dir / JOURNAL).exists():
+        check_file(setup.state_dir / JOURNAL)
     with setup.open_devices() as devices:
         hardware, simulated = describe_hardware(devices.identities), devices.simulated
     kind = " (simulated devices, no hardware)" if simulated else ""
@@ -43,6 +47,7 @@ def deploy(
     for line in (*lines, *describe(hardware.cluster, setup, wanted)):
         typer.echo(line)
     check_power(wanted.power)
+    check_http(setup.http, setup.state_dir)
     running = _running(setup)
     if not live:
         typer.echo(f"{_would(running)}; --live does it")

@@ -83,7 +83,7 @@ def start(
     from lepton_rl.experiments.deploy import deployed_before, node_setup, read_node_config
     from lepton_rl.node.start import run_here
 
-    canary_share = None if canary is None else share(canary)
+    canary_share = None if canary is None else share(canary, "--canary")
     wanted = read_node_config(config)
     before = deployed_before(wanted, state) if policy is None else None
     acting = before if policy is None else policy

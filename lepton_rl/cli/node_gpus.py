@@ -33,6 +33,9 @@ def status(state: State = None, json: Json = False) -> None:
             f"{_gib(gpu['memory_used_bytes'])}/{_gib(gpu['memory_total_bytes'])} GiB {_watts(gpu['power_mw'])}/"
             f"{_watts(gpu['power_limit_mw'])} W {_degrees(gpu['temperature_c'])}{held}{why}"
         )
+    for gpu in found["gpus"]:
+        if gpu["throughput"] is not None:
+            typer.echo(f"GPU {gpu['gpu']:<2} computed {_computed(gpu['throughput'])}")
     for reservation in found["reservations"]:
         typer.echo(_reservation(reservation))
     for alert in found["alerts"]:
@@ -86,15 +89,14 @@ def verify(
 
     Example: lepton-rl node verify --throughput
     """
-    from lepton_rl.node.lifecycle import TO_MEASURE
-
     with connect(state) as client:
         found = client.call("verify", throughput=throughput)
-        while throughput and any(gpu["reason"] == TO_MEASURE for gpu in found):
+        while throughput and any(gpu["measuring"] for gpu in found):
             time.sleep(_LOOK_S)
             found = client.call("status")["gpus"]
     for gpu in found:
-        typer.echo(f"{gpu['uuid']}: {gpu['state']}{': ' + gpu['reason'] if gpu['reason'] else ''}")
+        computed = f"; it computed {_computed(gpu['throughput'])}" if gpu["throughput"] is not None else ""
+        typer.echo(f"{gpu['uuid']}: {gpu['state']}{': ' + gpu['reason'] if gpu['reason'] else ''}{computed}")
 
 
 @app.command()
@@ -111,7 +113,7 @@ def reserve(
     Example: lepton-rl node reserve 2 --begin 18:00 --for 2h --reason demo
     """
     with connect(state) as client:
-        asked = {"gpus": gpus, "begin_time": moment(begin), "duration_s": seconds(duration)}
+        asked = {"gpus": gpus, "begin_time": moment(begin, "--begin"), "duration_s": seconds(duration, "--for")}
         found = client.call("reserve", **asked, user=user, reason=reason)
     typer.echo(_reservation(found))
 
@@ -155,7 +157,7 @@ def telemetry(
     """
     from lepton_rl.node.readings import print_csv, print_summary
 
-    (print_csv if csv else print_summary)(state_folder(state), ago(since))
+    (print_csv if csv else print_summary)(state_folder(state), ago(since, "--since"))
 
 
 def _reservation(found: dict[str, Any]) -> str:
@@ -168,6 +170,12 @@ def _reservation(found: dict[str, Any]) -> str:
     )
     why = f": {printable(found['reason'])}" if found["reason"] else ""
     return f"reservation {found['reservation']}: {gpus} for {printable(found['user'])}, {begin} to {end}{why}"
+
+
+def _computed(throughput: dict[str, Any]) -> str:
+    where = " on a simulated device" if throughput["simulated"] else ""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(throughput["measured_time"]))
+    return f"{throughput['tflops']:g} TFLOP/s{where}, measured {when}"
 
 
 def _share(value: float | None) -> str:

@@ -34,7 +34,7 @@ def power_helper(
         raise NodeError(f"there is no user {user!r} on this machine") from None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with NvmlDevices(library) as devices:
-        run_power_helper(devices, folder, socket.absolute(), uid, seconds(lease))
+        run_power_helper(devices, folder, socket.absolute(), uid, seconds(lease, "--lease"))
 
 
 @app.command()

@@ -67,21 +67,21 @@ def submit(
         "env": variables,
         "umask": umask,
         "gpus": gpus,
-        "gpu_memory_mib": None if memory is None else mebibytes(memory),
+        "gpu_memory_mib": None if memory is None else mebibytes(memory, "--memory"),
         "cpus": cpus,
-        "ram_mib": None if ram is None else mebibytes(ram),
-        "begin_time": 0.0 if begin is None else moment(begin),
+        "ram_mib": None if ram is None else mebibytes(ram, "--ram"),
+        "begin_time": 0.0 if begin is None else moment(begin, "--begin"),
         "project": project,
         "queue": queue,
         "compute_intensity": compute_intensity,
         "time_sensitivity": time_sensitivity,
-        "requested_s": None if duration is None else seconds(duration),
-        "time_limit_s": None if time_limit is None else seconds(time_limit),
+        "requested_s": None if duration is None else seconds(duration, "--time"),
+        "time_limit_s": None if time_limit is None else seconds(time_limit, "--time-limit"),
         "priority": priority,
         "name": name,
         "restartable": restartable,
         "checkpoint_signal": SIGNALS[checkpoint_signal.removeprefix("SIG")],
-        "checkpoint_grace_s": seconds(checkpoint_grace),
+        "checkpoint_grace_s": seconds(checkpoint_grace, "--checkpoint-grace"),
     }
     with connect(state) as client:
         job = client.call("submit", **asked)["job"]
@@ -100,7 +100,7 @@ def queue(
     Example: lepton-rl node queue
     """
     with connect(state) as client:
-        jobs = client.call("queue", all=all, since=None if since is None else ago(since))
+        jobs = client.call("queue", all=all, since=None if since is None else ago(since, "--since"))
     if json:
         print_json(jobs)
         return

@@ -24,7 +24,7 @@ def usage(
     Example: lepton-rl node usage --by project --since 7d
     """
     with connect(state) as client:
-        rows = client.call("usage", by=by, since=ago(since))
+        rows = client.call("usage", by=by, since=ago(since, "--since"))
     if json:
         print_json(rows)
         return
@@ -61,13 +61,26 @@ def decisions(
 
 
 @app.command()
-def audit(last: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20, state: State = None) -> None:
-    """Show the newest entries of the audit log, as JSON.
+def audit(
+    last: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20,
+    state: State = None,
+    json: Json = False,
+) -> None:
+    """Show the newest entries of the audit log: who asked for which change, and what came of it.
 
-    Example: lepton-rl node audit
+    Example: lepton-rl node audit --last 5
     """
+    from lepton_rl.cli.decision_words import audit_line
+
     with connect(state) as client:
-        print_json(client.call("audit", last=last))
+        found = client.call("audit", last=last)
+    if json:
+        print_json(found)
+        return
+    for entry in found:
+        typer.echo(audit_line(entry))
+    if not found:
+        note("nothing was changed yet")
 
 
 @app.command()
@@ -95,7 +108,7 @@ def export(
     folder = state_folder(state)
     default = float(read_about(folder)["default_time_s"])
     with Journal(folder / JOURNAL, read_only=True) as journal:
-        history = read_jobs(journal, 0.0 if since is None else ago(since), default, anonymize)
+        history = read_jobs(journal, 0.0 if since is None else ago(since, "--since"), default, anonymize)
     if out.suffix == ".csv":
         write_csv(history.trace, out)
     else:
@@ -121,7 +134,7 @@ def replay(
     """
     from lepton_rl.experiments.node_replay import replay as simulate
 
-    found = simulate(state_folder(state), policy, start_delay, 0.0 if since is None else ago(since))
+    found = simulate(state_folder(state), policy, start_delay, 0.0 if since is None else ago(since, "--since"))
     rows = found.rows()
     jobs = len(found.history.trace)
     if json:
@@ -163,7 +176,7 @@ def compare(
     """
     from lepton_rl.experiments.node_compare import compare as simulate
 
-    found = simulate(state_folder(state), policy, 0.0 if since is None else ago(since))
+    found = simulate(state_folder(state), policy, 0.0 if since is None else ago(since, "--since"))
     if json:
         print_json(found)
         return

@@ -1,4 +1,4 @@
-"""Amounts as people write them on a command line: durations, sizes of memory, moments."""
+"""Amounts as people write them on a command line: durations, sizes of memory, moments. Errors name the option."""
 
 import re
 import time
@@ -13,25 +13,26 @@ _LONGEST = 30  # characters; more would be beyond every amount there is
 _MIB = {"m": 1.0, "g": 1024.0, "t": 1024.0**2}
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, option: str) -> float:
     """Return a duration as 90, 90s, 30m, 2h, 1d or 1h30m."""
     parts = _DURATION.findall(text.strip()) if len(text) < _LONGEST else []
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
-        raise typer.BadParameter(f"{text!r} is no duration; write it as 90s, 30m, 2h, 1h30m or 1d")
+        raise typer.BadParameter(f"{text!r} is no duration; write it as 90s, 30m, 2h, 1h30m or 1d", param_hint=option)
     total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if total <= 0:
-        raise typer.BadParameter(f"a duration must be above 0, not {text!r}")
+        raise typer.BadParameter(f"a duration must be above 0, not {text!r}", param_hint=option)
     return total
 
 
-def mebibytes(text: str) -> int:
+def mebibytes(text: str, option: str) -> int:
     """Return an amount of memory as 512MiB, 20GiB or 20G."""
     found = _MEMORY.fullmatch(text.strip()) if len(text) < _LONGEST else None
     if found is None or float(found.group(1)) <= 0:
-        raise typer.BadParameter(f"{text!r} is no amount of memory; write it as 512MiB or 20GiB")
+        raise typer.BadParameter(f"{text!r} is no amount of memory; write it as 512MiB or 20GiB", param_hint=option)
     if found.group(2) is None:
         raise typer.BadParameter(
-            f"{text!r} is no amount of memory without a unit; write it as {text.strip()}GiB or {text.strip()}MiB"
+            f"{text!r} is no amount of memory without a unit; write it as {text.strip()}GiB or {text.strip()}MiB",
+            param_hint=option,
         )
     unit = found.group(2).lower()
     decimal = unit in ("mb", "gb", "tb")
@@ -41,10 +42,10 @@ def mebibytes(text: str) -> int:
     return max(1, round(mib))
 
 
-def moment(text: str) -> float:
+def moment(text: str, option: str) -> float:
     """Return Unix seconds of +2h (from now), 18:30 (the next one) or 2026-12-01T08:00 (local time)."""
     if text.startswith("+"):
-        return time.time() + seconds(text[1:])
+        return time.time() + seconds(text[1:], option)
     now = datetime.now()
     try:
         if re.fullmatch(r"\d{1,2}:\d{2}", text):
@@ -53,15 +54,16 @@ def moment(text: str) -> float:
             return found if found > now.timestamp() else found + 86_400.0
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time; write it as +2h, 18:30 or 2026-12-01T08:00") from None
+        wanted = f"{text!r} is no time; write it as +2h, 18:30 or 2026-12-01T08:00"
+        raise typer.BadParameter(wanted, param_hint=option) from None
 
 
-def ago(text: str) -> float:
+def ago(text: str, option: str) -> float:
     """Return the Unix seconds of so long ago: 1h, 7d."""
-    return time.time() - seconds(text)
+    return time.time() - seconds(text, option)
 
 
-def share(text: str) -> float:
+def share(text: str, option: str) -> float:
     """Return a share as 10% or 0.1."""
     number = text.strip().removesuffix("%")
     try:
@@ -69,5 +71,5 @@ def share(text: str) -> float:
     except ValueError:
         found = 0.0
     if not 0 < found < 1:
-        raise typer.BadParameter(f"{text!r} is no share between 0 and 1; write it as 10% or 0.1")
+        raise typer.BadParameter(f"{text!r} is no share between 0 and 1; write it as 10% or 0.1", param_hint=option)
     return found

@@ -34,7 +34,7 @@ def add(
     from lepton_rl.node.http.token_changes import change_tokens
     from lepton_rl.node.paths import find_socket
 
-    ends = None if expires is None else time.time() + seconds(expires)
+    ends = None if expires is None else time.time() + seconds(expires, "--expires")
     asked = {"token": name, "role": role, "user": user, "expires": ends}
     made = change_tokens(state_folder(state), "token_add", asked, find_socket(state))
     note(f"a token for {name} with the role {role}; it is shown only now")

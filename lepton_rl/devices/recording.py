@@ -139,7 +139,8 @@ def load_recording(path: Path) -> Recording:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordingError(f"{path}: this recording cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise RecordingError(f"{path}: this recording cannot be read: {why}") from error
     header = _parsed(path, 1, lines[0])
     if header.get("format") != FORMAT:
         raise RecordingError(f"{path}:1: this is no {FORMAT}; lepton_rl.devices.record writes one")

@@ -31,7 +31,8 @@ from lepton_rl.node.feedback import FeedbackRules
 from lepton_rl.node.former import policy_before
 from lepton_rl.node.guard import GuardRules
 from lepton_rl.node.hardware import NodeHardware
-from lepton_rl.node.http.rules import HttpRules, parse_listen
+from lepton_rl.node.http.rules import TOKENS, HttpRules, check_rules, parse_listen
+from lepton_rl.node.http.tokens import TokenBook
 from lepton_rl.node.power import DryPower, OwnPower, PowerControl, PowerLeases
 from lepton_rl.node.power_helper import HelperPower, check_helper
 from lepton_rl.node.promotion import Weighted
@@ -285,6 +286,16 @@ def check_power(config: PowerConfig) -> None:
         check_helper(Path(config.helper))
 
 
+def check_http(rules: HttpRules | None, state_dir: Path) -> None:
+    """Refuse to listen for HTTP where the daemon would.
+
+    Raises:
+        NodeError: a certificate or a token is missing where others could listen in.
+    """
+    if rules is not None:
+        check_rules(rules, len(TokenBook(state_dir / TOKENS).tokens()))
+
+
 def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list[str]:
     """Return what a daemon with this setup would do, one sentence each."""
     guard = setup.guard
@@ -296,6 +307,7 @@ def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list
         "a job that runs for longer than its --time is ended"
         if setup.rules.limit_requested
         else "--time is a wish: a job may run for longer, up to its --time-limit where it has one",
+        *_acceptance(setup.rules.throughput),
         _POWER[config.power.mode],
         f"journal and logs lie in {setup.state_dir}",
         "jobs run as the user of the daemon"
@@ -303,6 +315,13 @@ def describe(cluster: ClusterSpec, setup: NodeSetup, config: NodeConfig) -> list
         else f"jobs run as their users, started by the launcher on {setup.sharing.launcher}; members of group "
         f"{config.shared.group} may call on {setup.sharing.socket}",
     ]
+
+
+def _acceptance(rules: ThroughputRules | None) -> list[str]:
+    if rules is None:
+        return []
+    how = "matrix products in torch" if rules.command == READY_COMMAND else rules.command[0]
+    return [f"a GPU that is taken in is measured ({how}) and takes no work below {rules.least_tflops:g} TFLOP/s"]
 
 
 def _absolute(spec: PolicySpec, base: Path | None) -> PolicySpec:

@@ -1,10 +1,12 @@
 """The file of a node: who decides, within which bounds, and what jobs may take."""
 
+import resource
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from lepton_rl.errors import nearest
 from lepton_rl.experiments.loader import InputPath, Section
 from lepton_rl.node.paths import LAUNCHER_SOCKET, SHARED_SOCKET
 
@@ -19,6 +21,19 @@ def _octal(value: object) -> object:
     return int(str(value), 8) if octal else value
 
 
+def _known_limits(limits: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Refuse what no job could be given: every one of them would fail for it."""
+    for name, (soft, hard) in limits.items():
+        if name not in _RLIMITS:
+            raise ValueError(f"there is no limit {name!r} on this system{nearest(name, _RLIMITS)}")
+        if min(soft, hard) < _NONE or (hard != _NONE and not 0 <= soft <= hard):
+            wanted = "[soft, hard], soft no more than hard and -1 for none"
+            raise ValueError(f"{name}: write it as {wanted}, not [{soft}, {hard}]")
+    return limits
+
+
+_NONE = resource.RLIM_INFINITY
+_RLIMITS = tuple(name for name in dir(resource) if name.startswith("RLIMIT_"))
 Umask = Annotated[int, BeforeValidator(_octal), Field(ge=0, le=0o777)]
 PolicySpec = str | dict[str, Any]
 
@@ -35,7 +50,9 @@ class JobsConfig(Section):
     quantum_s: NotNegative = Field(0.0, description="a run is not preempted before it is this old")
     log_megabytes: float = Field(64.0, ge=0, le=1e6, description="of each of stdout and stderr; 0 is no limit")
     umask: Umask = Field(0o022, description="of the files of jobs that are submitted without one, as 0o077")
-    rlimits: dict[str, tuple[int, int]] = Field(default_factory=dict, description="RLIMIT_NAME: [soft, hard]")
+    rlimits: Annotated[dict[str, tuple[int, int]], AfterValidator(_known_limits)] = Field(
+        default_factory=dict, description="RLIMIT_NAME: [soft, hard], -1 is none"
+    )
     mps_pipe_directory: str | None = Field(None, description="where NVIDIA's MPS has its pipes, as /tmp/nvidia-mps")
 
 

@@ -80,7 +80,7 @@ def _open_cluster(setup: NodeSetup, journal: Journal, devices: Devices, open_thi
     history = open_things.enter_context(History(setup.state_dir / HISTORY))
     telemetry = open_things.enter_context(Telemetry(devices, history, on_snapshot=lambda: _call(loop, seen)))
     starter = _starter(setup, journal)
-    runs = open_things.enter_context(Runs(setup.state_dir, journal, settings=setup.runs, starter=starter))
+    runs = open_things.enter_context(Runs(setup.state_dir, journal, starter=starter))
     power = None if setup.power is None else setup.power(devices, setup.state_dir)
     if power is not None:
         open_things.callback(power.close)
@@ -139,7 +139,7 @@ def _serve(setup: NodeSetup, service: Service, watch: Watch, open_things: ExitSt
 def _starter(setup: NodeSetup, journal: Journal) -> Starter:
     """Return what starts jobs: the launcher of a shared node, which enforces what it can; else the daemon itself."""
     if setup.sharing is not None:
-        starter = LauncherStarter(setup.sharing.launcher, journal.node_id)
+        starter = LauncherStarter(setup.sharing.launcher, journal.node_id, setup.runs.mps_pipe_directory)
         try:
             starter.check()
         except JobError as error:  # it may come up later
@@ -148,7 +148,7 @@ def _starter(setup: NodeSetup, journal: Journal) -> Starter:
     cgroups = Cgroups.find() if os.geteuid() == 0 else None
     for sentence in describe_enforcement(cgroups, mps=mps_runs(setup.runs.mps_pipe_directory)):
         _log.info("%s", sentence)
-    return OwnStarter(journal.node_id, cgroups)
+    return OwnStarter(journal.node_id, cgroups, setup.runs)
 
 
 def _socket_server(setup: NodeSetup, service: Service) -> SocketServer:

@@ -162,6 +162,21 @@ def check_version(path: Path, connection: sqlite3.Connection, newest: int = len(
         )
 
 
+def check_file(path: Path) -> None:
+    """Look at a journal without changing it.
+
+    Raises:
+        JournalError: it is damaged, newer than this program, or no journal.
+    """
+    with translated(path):
+        connection = _connect(path, read_only=True)
+        try:
+            check_version(path, connection, len(MIGRATIONS))
+            check_whole(path, connection)
+        finally:
+            connection.close()
+
+
 def check_whole(path: Path, connection: sqlite3.Connection, how: str = "quick_check") -> None:
     """Raise JournalError for a damaged database; `how` is SQLite's quick_check or the slower integrity_check."""
     answer = str(connection.execute(f"PRAGMA {how}(1)").fetchone()[0])

@@ -1,5 +1,6 @@
 """Jobs, runs and GPUs as callers are told of them: plain data."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +52,28 @@ def describe_run(run: RunRecord) -> dict[str, Any]:
     return {name: getattr(run, name) for name in _OF_A_RUN}
 
 
-def describe_gpus(cluster: NodeCluster) -> list[dict[str, Any]]:
-    """Return each GPU's state, its jobs and its last filtered reading."""
+def describe_gpus(cluster: NodeCluster, *, simulated: bool) -> list[dict[str, Any]]:
+    """Return each GPU's state, its jobs, its last filtered reading, and what it computed when that was measured.
+
+    Args:
+        cluster: the node.
+        simulated: whether the GPUs are no hardware; it stands beside each figure that was measured.
+    """
     latest, holders = cluster.telemetry.latest(), cluster.jobs.holders()
     gpus = []
     for number, uuid in enumerate(cluster.hardware.uuids):
         status, reading = cluster.gpu_of(uuid), latest.device(uuid).filtered
         kind = cluster.hardware.cluster.group_of(number).gpu.name
+        measured = cluster.gpus.measured.get(uuid)
+        throughput = None if measured is None else {**asdict(measured), "simulated": simulated}
         gpus.append(
             {
                 "gpu": number, "uuid": uuid, "type": kind, "state": status.state, "reason": status.reason,
-                "since": status.since, "jobs": list(holders.get(uuid, ())), "utilisation": reading.utilisation,
-                "memory_used_bytes": reading.memory_used_bytes, "memory_total_bytes": reading.memory_total_bytes,
+                "since": status.since, "measuring": status.measuring, "jobs": list(holders.get(uuid, ())),
+                "utilisation": reading.utilisation, "memory_used_bytes": reading.memory_used_bytes,
+                "memory_total_bytes": reading.memory_total_bytes,
                 "power_mw": reading.power_mw, "power_limit_mw": reading.power_limit_mw,
-                "temperature_c": reading.temperature_c,
+                "temperature_c": reading.temperature_c, "throughput": throughput,
             }
         )  # fmt: skip
     return gpus

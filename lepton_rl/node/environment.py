@@ -9,6 +9,7 @@ from lepton_rl.node.jobs import JobRecord, RunRecord
 from lepton_rl.node.mps import MpsShare, share_under_mps
 
 MARK = "LEPTON_RUN_KEY"  # by it the processes of a run are found again after its supervisor died
+JOB, RUN = "LEPTON_JOB_ID", "LEPTON_RUN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +25,26 @@ class RunSettings:
     mps_pipe_directory: Path | None = None
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
-    def for_supervisor(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Any]:
         """Return what supervisors go by, plain data."""
         rlimits = {name: list(limits) for name, limits in self.rlimits.items()}
         return {"log_bytes_limit": self.log_bytes_limit, "umask": self.umask, "rlimits": rlimits}
+
+    def complete(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a supervisor is to be given: what its job asks for, and what holds for all of them."""
+        umask = asked.get("umask")
+        return {**asked, **self.plain(), "umask": self.umask if umask is None else umask}
 
 
 def run_key(node_id: str, run: RunRecord) -> str:
     """Return the name of one run that no other run on any node has."""
     return f"{node_id}:{run.job}:{run.run}"
+
+
+def is_of_run(variables: Mapping[str, str], job: int, run: int) -> bool:
+    """Whether the variables of a request name this run of this job, whatever the node."""
+    key = variables.get(MARK, "").split(":")
+    return (variables.get(JOB), variables.get(RUN), key[1:]) == (str(job), str(run), [str(job), str(run)])
 
 
 def run_group(node_id: str, run: RunRecord) -> str:
@@ -52,19 +64,22 @@ def gpu_variables(run: RunRecord, mps: MpsShare | None) -> dict[str, str]:
     return found
 
 
-def supervisor_request(job: JobRecord, run: RunRecord, node_id: str, settings: RunSettings) -> dict[str, Any]:
-    """Return what request.json holds. The user's own variables do not override those that name GPUs and the job."""
+def supervisor_request(job: JobRecord, run: RunRecord, node_id: str, mps_pipe_directory: Path | None) -> dict[str, Any]:
+    """Return what a job asks of its supervisor; None as its umask where it came without one.
+
+    The user's own variables do not override those that name GPUs and the job. Who starts the supervisor adds what holds
+    for all jobs, by `RunSettings.complete`.
+    """
     request = job.request
-    mps = share_under_mps(request, settings.mps_pipe_directory)
-    identity = {"LEPTON_JOB_ID": str(job.id), "LEPTON_RUN": str(run.run), MARK: run_key(node_id, run)}
+    mps = share_under_mps(request, mps_pipe_directory)
+    identity = {JOB: str(job.id), RUN: str(run.run), MARK: run_key(node_id, run)}
     return {
         "argv": list(request.argv),
         "cwd": request.cwd,
         "env": {**request.env, **gpu_variables(run, mps), **identity},
         "stdout": "stdout",
         "stderr": "stderr",
-        **settings.for_supervisor(),
-        "umask": settings.umask if request.umask is None else request.umask,
+        "umask": request.umask,
         "stop_grace_s": request.stop_grace_s,
         "time_limit_s": request.time_limit_s,
         "restartable": request.restartable,

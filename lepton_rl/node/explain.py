@@ -110,7 +110,7 @@ def _why_not_waiting(record: JobRecord, cluster: NodeCluster) -> str:
     if record.state in ACTIVE:
         return f"it is {record.state} on its run {record.run}"
     if record.state is not JobState.WAITING:
-        return f"it has ended: {record.reason or record.state}"
+        return f"it has ended{f': {record.reason}' if record.reason else ''}"
     if record.request.begin_time > cluster.clock.wall():
         return f"it begins in {record.request.begin_time - cluster.clock.wall():,.0f} s at the earliest, as asked for"
     return ""
@@ -124,6 +124,9 @@ def _fit(record: JobRecord, snapshot: Snapshot, cluster: NodeCluster) -> dict[st
         when, ends = _release(record.id, snapshot)
         unavailable = cluster.state.unavailable(record)
         return {"why": _singular(str(error)), "unavailable": unavailable, "starts_when": when, "ends": ends}
+    if record.id in cluster.jobs.not_started:
+        why = f"it could not be started when that was tried last: {cluster.jobs.not_started[record.id]}"
+        return {"why": why, "unavailable": []}
     return {"why": "it fits now; the policy lets others go first or keeps room for them", "unavailable": []}
 
 

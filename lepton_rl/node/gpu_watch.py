@@ -9,6 +9,7 @@ from lepton_rl.node.clock import Clock
 from lepton_rl.node.hardware import NodeHardware
 from lepton_rl.node.jobs import RunRecord
 from lepton_rl.node.journal import Journal
+from lepton_rl.node.ledger import MeasuredThroughput
 from lepton_rl.node.lifecycle import GpuState, GpuStatus, Lifecycle
 from lepton_rl.node.metering import RunMeter, RunUse
 from lepton_rl.node.ownership import Ownership
@@ -16,6 +17,7 @@ from lepton_rl.node.reservations import reasons
 from lepton_rl.node.throughput import Measurement, ThroughputRules, end_left
 
 _log = logging.getLogger(__name__)
+_IDLE = frozenset({GpuState.UNVERIFIED, GpuState.AVAILABLE, GpuState.RESERVED, GpuState.RELEASING})
 
 
 class GpuWatch:
@@ -46,6 +48,8 @@ class GpuWatch:
         self._asked_at: float | None = None  # for the processes on the next GPU to be measured, monotonic seconds
         self._lifecycle = _recalled(hardware, journal, measures=throughput is not None)
         self._unwritten: dict[str, GpuStatus] = {}
+        self._measured = {uuid: found for uuid, found in journal.ledger.throughputs().items() if uuid in self.status}
+        self._unwritten_figures: set[str] = set()
         self._ownership = Ownership(journal.node_id)
         self._meter = RunMeter()
         self.written_at = 0.0
@@ -55,6 +59,11 @@ class GpuWatch:
     def status(self) -> Mapping[str, GpuStatus]:
         """Each GPU's state, by UUID."""
         return self._lifecycle.status
+
+    @property
+    def measured(self) -> Mapping[str, MeasuredThroughput]:
+        """What each GPU computed when that was measured last, by UUID; by a former daemon too."""
+        return self._measured
 
     def held(self) -> set[str]:
         """Return the UUIDs of the GPUs that runs hold."""
@@ -98,7 +107,7 @@ class GpuWatch:
                 "acceptance: {throughput: {least_tflops: 100}}, and start the daemon anew"
             )
         for uuid, status in self.status.items():
-            if status.state in (GpuState.UNVERIFIED, GpuState.AVAILABLE):
+            if status.state in _IDLE:
                 self._lifecycle.verify(uuid, measure=throughput)
 
     def release(self, run: RunRecord) -> RunUse:
@@ -109,7 +118,7 @@ class GpuWatch:
         return self._meter.end(run.job, run.run)
 
     def look(self) -> bool:
-        """Work out the states of the GPUs; return whether one has changed that `write` has not written."""
+        """Work out the states of the GPUs; return whether there is something that `write` has not written."""
         self._end_measurement()
         snapshot, wall = self._telemetry.latest(), self._clock.wall()
         self._ownership.expect(self._holding.values())
@@ -121,16 +130,19 @@ class GpuWatch:
             self._unwritten[status.uuid] = status
             _log.info("GPU %s is %s%s", status.uuid, status.state, status.reason and f": {status.reason}")
         self._begin_measurement()
-        return bool(self._unwritten)
+        return bool(self._unwritten or self._unwritten_figures)
 
     def write(self) -> None:
-        """Let the journal know the states that have changed."""
+        """Let the journal know the states that have changed, and what was measured."""
         with self._journal.transaction():
             for status in self._unwritten.values():
                 # Of a drained one only what the operator said: that is read again by the next daemon.
                 reason = self._lifecycle.drained.get(status.uuid, status.reason)
                 self._journal.ledger.set_gpu(status.uuid, status.state, reason, status.since)
+            for uuid in self._unwritten_figures:
+                self._journal.ledger.set_throughput(uuid, self._measured[uuid])
         self._unwritten.clear()
+        self._unwritten_figures.clear()
 
     def write_use(self) -> None:
         """Let the journal know what the runs have used so far, should this daemon not see their ends."""
@@ -159,7 +171,10 @@ class GpuWatch:
     def _end_measurement(self) -> None:
         if self._measurement is not None and self._measurement.poll():
             found, self._measurement = self._measurement, None
-            self._lifecycle.measured(found.uuid, found.against or "", self._clock.monotonic())
+            counts = self._lifecycle.measured(found.uuid, found.against or "", self._clock.monotonic())
+            if counts and found.tflops is not None:
+                self._measured[found.uuid] = MeasuredThroughput(found.tflops, self._clock.wall())
+                self._unwritten_figures.add(found.uuid)
             self._telemetry.wake()
 
     def processes_are_newer(self, uuids: Iterable[str], age_s: float) -> bool:

@@ -2,10 +2,10 @@
 
 The daemon makes the folder and writes request.json, as its own user. The launcher makes both root's before it reads on;
 from then on only the supervisor, which stays root, can write started.json and exit.json there: neither the job nor the
-daemon can forge or change them, or remove them while the run lives. A folder that is root's is never taken again, so a
-run starts at most once whatever befalls launcher and daemon. The daemon's group may read all of it: that is how it
-learns of starts and ends and serves the logs. A job's log files are opened for it; they are its user's, in a folder
-that its user cannot enter.
+daemon can forge or change them, or remove them while the run lives. A folder that is root's is never taken again: until
+it is removed, after its run has ended, the run starts at most once whatever befalls launcher and daemon. The daemon's
+group may read all of it: that is how it learns of starts and ends and serves the logs. A job's log files are opened for
+it; they are its user's, in a folder that its user cannot enter.
 
 Nothing is reached by a path that the daemon could bend: each folder is opened from the one above it, and links are
 refused.
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_rl.errors import JobError
+from lepton_rl.node.environment import is_of_run
 from lepton_rl.node.jobs import MOST_UMASK
 from lepton_rl.node.paths import JOBS
 
@@ -115,13 +116,14 @@ def read_json(folder: int, name: str, owner: int) -> dict[str, Any]:
     return content
 
 
-def check_request(found: dict[str, Any], uid: int) -> dict[str, Any]:
+def check_request(found: dict[str, Any], uid: int, job: int, run: int) -> dict[str, Any]:
     """Return what the daemon may decide of a job: command, folder, variables, umask, times; all else is left out.
 
     Without a umask of its own there is none in what is returned.
 
     Raises:
-        JobError: something is missing or of the wrong kind, or it is not this user's.
+        JobError: something is missing or of the wrong kind, or it is not this user's, or another run's: by the key in
+            its variables root would later find, and end, the processes of that one.
     """
     argv, cwd, env = found.get("argv"), found.get("cwd"), found.get("env")
     if found.get("uid") != uid or isinstance(found.get("uid"), bool):
@@ -134,6 +136,8 @@ def check_request(found: dict[str, Any], uid: int) -> dict[str, Any]:
         raise JobError("env of the run is no map of texts")
     if any(not key or "=" in key for key in env):
         raise JobError("env of the run has a name that no variable can have")
+    if not is_of_run(env, job, run):
+        raise JobError(f"the request in the folder of job {job}, run {run}, is another run's by its variables")
     number = found.get("checkpoint_signal")
     if isinstance(number, bool) or not isinstance(number, int) or number not in signal.valid_signals():
         raise JobError("checkpoint_signal of the run is no signal")

@@ -45,7 +45,7 @@ class HelperSocket:
         each_turn: called at least once a second.
 
     Raises:
-        NodeError: the socket cannot be made there.
+        NodeError: the socket cannot be made there, or another process listens on it.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class HelperSocket:
         self._clients: dict[socket.socket, bytearray] = {}
         self.closing = False
         _check_folder(path)
+        check_silent(path)
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX)
         before = os.umask(0o177)
@@ -166,6 +167,22 @@ class HelperSocket:
             return {"id": number, "ok": True, "result": reply.result}, reply
         _log.warning("refused: %s", trouble)
         return {"id": number, "ok": False, "error": trouble, "lasting": lasting}, Reply()
+
+
+def check_silent(path: Path) -> None:
+    """Refuse to take the place of a helper that lives: it would go on unseen, and at its end remove our socket.
+
+    Raises:
+        NodeError: names its process.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_TURN_S)
+        try:
+            probe.connect(str(path))
+        except OSError:  # none, or one that a dead process has left
+            return
+        holder = credentials_of(probe)[0]
+    raise NodeError(f"{path}: process {holder} listens here already; end it before another one starts")
 
 
 def _check_folder(path: Path) -> None:

@@ -75,7 +75,7 @@ class LauncherRules:
     def to_json(self) -> str:
         """Return it as text, for the command that runs the launcher."""
         users = asdict(self.users) | {"also": sorted(self.users.also)}
-        runs = self.runs.for_supervisor()  # what MPS is to do, the daemon says in the environment of each job
+        runs = self.runs.plain()  # what MPS is to do, the daemon says in the environment of each job
         paths = {"state_dir": str(self.state_dir), "socket": str(self.socket)}
         return json.dumps({**paths, "service_gid": self.service_gid, "users": users, "runs": runs})
 
@@ -146,16 +146,15 @@ class Launcher:
             lock_run(folder)
             found = read_json(folder, REQUEST, service)
             try:
-                asked = check_request(found, uid)
+                asked = check_request(found, uid, job, run)
                 limits = Limits(*check_limits(found.get("limits", {})))
             except JobError as error:
                 raise StartRefused(str(error)) from error
             try:
                 group = [] if self._cgroups is None else [str(self._cgroups.make(f"{job}.{run}", limits))]
-                settings = rules.runs.for_supervisor()
                 identity = {"uid": uid, "gid": account.gid, "groups": list(account.groups)}
                 files = {"stdout": "stdout", "stderr": "stderr", "cgroups": group}
-                take_run(folder, rules.service_gid, {**settings, **asked, **identity, **files})
+                take_run(folder, rules.service_gid, {**rules.runs.complete(asked), **identity, **files})
                 # By descriptor: the daemon could have put another folder under the name meanwhile.
                 with self._network.lifted() if self._network is not None else nullcontext():
                     pid, ready = spawn_supervisor(f"/proc/self/fd/{folder}", folder)

@@ -11,7 +11,7 @@ from typing import Any
 
 from lepton_rl.errors import JobError
 from lepton_rl.node.accounts import StartRefused
-from lepton_rl.node.environment import MARK, run_key
+from lepton_rl.node.environment import MARK, run_key, supervisor_request
 from lepton_rl.node.handover import retire_run
 from lepton_rl.node.jobs import JobRecord, RunRecord, StopHow
 from lepton_rl.node.processes import Process, members
@@ -35,27 +35,27 @@ class LauncherStarter:
     Args:
         path: of the launcher's socket.
         node_id: of the journal.
+        mps_pipe_directory: where an operator's MPS has its pipes.
     """
 
     restarts = False
 
-    def __init__(self, path: Path, node_id: str) -> None:
-        self._path, self._node_id = path, node_id
+    def __init__(self, path: Path, node_id: str, mps_pipe_directory: Path | None = None) -> None:
+        self._path, self._node_id, self._mps_pipe_directory = path, node_id, mps_pipe_directory
 
     def check(self) -> None:
         """Raise JobError where the launcher does not answer, before anything is written down."""
         with self._connected():
             pass
 
-    def start(
-        self, job: JobRecord, run: RunRecord, folder: RunFolder, asked: dict[str, Any], minors: Sequence[int] | None
-    ) -> Begun | None:
+    def start(self, job: JobRecord, run: RunRecord, folder: RunFolder, minors: Sequence[int] | None) -> Begun | None:
         """Prepare a run's folder and have its supervisor started; None where its folder must tell what happened."""
+        asked = supervisor_request(job, run, self._node_id, self._mps_pipe_directory)
         request, uid = job.request, job.request.uid
         limits = {
             "ram_mib": request.ram_mib, "cpus": request.cpus, "gpu_minors": None if minors is None else list(minors),
         }  # fmt: skip
-        folder.prepare(asked | {"uid": uid, "limits": limits, "umask": request.umask})
+        folder.prepare(asked | {"uid": uid, "limits": limits})
         try:
             answer, descriptors = self._call("start", job=run.job, run=run.run, uid=uid)
         except LauncherSilent:

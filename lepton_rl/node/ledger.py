@@ -18,6 +18,14 @@ class GpuRecord:
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredThroughput:
+    """What a GPU has computed, TFLOP/s, and when that was known (Unix seconds)."""
+
+    tflops: float
+    measured_time: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """GPUs kept for a user between two times, Unix seconds; `id` is given by the ledger."""
@@ -80,6 +88,18 @@ class Ledger:
         """Return the GPUs by UUID."""
         rows = self._database.rows("SELECT uuid, state, reason, since FROM gpus ORDER BY uuid")
         return {row["uuid"]: GpuRecord(*row) for row in rows}
+
+    def set_throughput(self, uuid: str, measured: MeasuredThroughput) -> None:
+        """Write down what a GPU computes, in the place of what was measured before."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO throughputs (uuid, tflops, measured_time) VALUES (?, ?, ?)",
+            (uuid, measured.tflops, measured.measured_time),
+        )
+
+    def throughputs(self) -> dict[str, MeasuredThroughput]:
+        """Return what was measured last of each GPU that ever was, by UUID."""
+        rows = self._database.rows("SELECT uuid, tflops, measured_time FROM throughputs")
+        return {row["uuid"]: MeasuredThroughput(row["tflops"], row["measured_time"]) for row in rows}
 
     def reserve(self, reservation: Reservation) -> int:
         """Write down a reservation and return its id."""

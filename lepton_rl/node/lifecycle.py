@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from lepton_rl.devices import DeviceTelemetry, HealthState
 from lepton_rl.node.accounts import user_name
@@ -18,7 +19,6 @@ LEFT_MEMORY_MIB = 512
 """What a driver keeps on a GPU without processes, beyond what it reserves; more than this belongs to somebody."""
 RELEASE_PATIENCE_S = 60.0
 """How long memory may stay in use on a GPU after its job ended before that counts as a fault."""
-TO_MEASURE = "its throughput is being measured"
 MIB = 1 << 20
 
 
@@ -44,12 +44,17 @@ OUT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GpuStatus:
-    """The state of one GPU, why in a sentence, and since when (Unix seconds)."""
+    """The state of one GPU, why in a sentence, and since when (Unix seconds).
+
+    `measuring` is one whose throughput is being measured, or will be when those before it are done: nothing is on it,
+    and it takes no work.
+    """
 
     uuid: str
     state: GpuState
     reason: str
     since: float
+    measuring: bool = False
 
     @property
     def takes_work(self) -> bool:
@@ -101,6 +106,7 @@ class Lifecycle:
         self._memory_gib = dict(memory_gib)
         self._accepted = set(accepted)
         self.drained = dict(drained or {})
+        self._measures = measures
         self._unmeasured = set(memory_gib) - self._accepted if measures else set()
         self._measuring: str | None = None
         self._slow: dict[str, str] = {}  # what a measurement has found
@@ -126,19 +132,26 @@ class Lifecycle:
 
     def to_measure(self) -> list[str]:
         """Return the GPUs on which a measurement can begin now: nothing is on them, and they take no work."""
-        return [uuid for uuid, status in self._status.items() if status.reason == TO_MEASURE]
+        return [uuid for uuid, status in self._status.items() if status.measuring]
 
     def measure(self, uuid: str) -> None:
         """Take in that a GPU is being measured: the process on it is the measurement's."""
         self._measuring = uuid
 
-    def measured(self, uuid: str, against: str, monotonic_s: float) -> None:
-        """Take in what a measurement speaks against a GPU, in a sentence, or nothing; its memory is to be seen free."""
+    def measured(self, uuid: str, against: str, monotonic_s: float) -> bool:
+        """Take in what a measurement speaks against a GPU, in a sentence, or nothing; its memory is to be seen free.
+
+        Returns:
+            False where the GPU fell sick meanwhile: the measurement counts for nothing.
+        """
+        self.release(uuid, monotonic_s)
+        if self._measuring != uuid:
+            return False
         self._measuring = None
         self._unmeasured.discard(uuid)
         if against:
             self._slow[uuid] = against
-        self.release(uuid, monotonic_s)
+        return True
 
     def release(self, uuid: str, monotonic_s: float) -> None:
         """A run of ours has let go of a GPU: it takes work again once its memory is seen free after this moment."""
@@ -165,12 +178,19 @@ class Lifecycle:
         """
         changed = []
         for uuid, before in self._status.items():
-            state, reason = self._state_of(uuid, devices.get(uuid), uuid in held, reserved, is_ours, read_at)
-            if (state, reason) != (before.state, before.reason):
-                since = before.since if state is before.state else now
-                self._status[uuid] = GpuStatus(uuid, state, reason, since)
-                changed.append(self._status[uuid])
+            found = self._state_of(uuid, devices.get(uuid), uuid in held, reserved, is_ours, read_at)
+            since = before.since if found.state is before.state else now
+            status = GpuStatus(uuid, found.state, found.reason, since, found.measuring)
+            if status != before:
+                self._status[uuid] = status
+                changed.append(status)
         return changed
+
+    def _doubt(self, uuid: str) -> None:
+        """Let a GPU that is sick pass its acceptance once more when it is well, as the next daemon would."""
+        self.verify(uuid, measure=self._measures)
+        if self._measuring == uuid:
+            self._measuring = None
 
     def _state_of(
         self,
@@ -180,10 +200,12 @@ class Lifecycle:
         reserved: Mapping[str, str],
         is_ours: Callable[[int], bool],
         read_at: float,
-    ) -> tuple[GpuState, str]:
+    ) -> "_Found":
         sick = _sickness(device)
+        if sick is not None:
+            self._doubt(uuid)
         if uuid in self.drained:  # first: what an operator decided outlasts what befalls the GPU meanwhile
-            return GpuState.DRAINED, f"{self.drained[uuid]}{f'; {sick[1]}' if sick else ''}"
+            return _Found(GpuState.DRAINED, f"{self.drained[uuid]}{f'; {sick.reason}' if sick else ''}")
         if sick is not None:
             return sick
         assert device is not None
@@ -193,37 +215,49 @@ class Lifecycle:
         if uuid not in self._accepted:
             against = acceptance(device, self._memory_gib[uuid]) or self._slow.get(uuid, "")
             if not against and uuid in self._unmeasured:
-                against = TO_MEASURE if uuid == self._measuring else _in_the_way(device, held)
+                in_the_way = "" if uuid == self._measuring else _in_the_way(device, held)
+                if not in_the_way:
+                    return _Found(GpuState.UNVERIFIED, "its throughput is being measured", measuring=True)
+                against = f"its throughput is measured when {in_the_way}"
             if against:
-                return GpuState.UNVERIFIED, against
+                return _Found(GpuState.UNVERIFIED, against)
             self._accepted.add(uuid)
         if foreign:
             pid = foreign[0].pid
-            return GpuState.FOREIGN, f"process {pid}{_whose(pid)} uses it and is no job of this node"
+            return _Found(GpuState.FOREIGN, f"process {pid}{_whose(pid)} uses it and is no job of this node")
         if held:
-            return GpuState.ALLOCATED, device.health.reason
+            return _Found(GpuState.ALLOCATED, device.health.reason)
         if uuid in self._released_at:
             listed_at = read_at if device.processes_at is None else min(read_at, device.processes_at)
             waited = listed_at - self._released_at[uuid]
             if waited < 0.0:
-                return GpuState.RELEASING, "its memory was not read since its job ended"
+                return _Found(GpuState.RELEASING, "its memory was not read since its job ended")
             left = _left_behind(device)
             if left:
                 if waited > RELEASE_PATIENCE_S:
-                    return GpuState.UNHEALTHY, f"{left} {waited:.0f} s after its job ended: it needs a reset"
-                return GpuState.RELEASING, left
+                    why = f"{left} {waited:.0f} s after its job ended: it needs a reset"
+                    return _Found(GpuState.UNHEALTHY, why)
+                return _Found(GpuState.RELEASING, left)
             del self._released_at[uuid]
         if uuid in reserved:
-            return GpuState.RESERVED, reserved[uuid]
-        return GpuState.AVAILABLE, device.health.reason
+            return _Found(GpuState.RESERVED, reserved[uuid])
+        return _Found(GpuState.AVAILABLE, device.health.reason)
+
+
+class _Found(NamedTuple):
+    """What a look at one GPU has found."""
+
+    state: GpuState
+    reason: str
+    measuring: bool = False
 
 
 def _in_the_way(device: DeviceTelemetry, held: bool) -> str:
-    """What a measurement has to wait for; TO_MEASURE where that is nothing."""
+    """What a measurement has to wait for, or nothing."""
     if held:
-        return "its throughput is measured when the job on it has ended"
+        return "the job on it has ended"
     left = _left_behind(device, "another job")
-    return f"its throughput is measured when it is free: {left}" if left else TO_MEASURE
+    return f"it is free: {left}" if left else ""
 
 
 def _whose(pid: int) -> str:
@@ -234,13 +268,13 @@ def _whose(pid: int) -> str:
         return ""
 
 
-def _sickness(device: DeviceTelemetry | None) -> tuple[GpuState, str] | None:
+def _sickness(device: DeviceTelemetry | None) -> _Found | None:
     """In which way a GPU is unfit for work, and why."""
     if device is None:
-        return GpuState.LOST, "the driver no longer lists it"
+        return _Found(GpuState.LOST, "the driver no longer lists it")
     if device.health.state is HealthState.LOST:
-        return GpuState.LOST, device.health.reason
-    return None if device.health.takes_work else (GpuState.UNHEALTHY, device.health.reason)
+        return _Found(GpuState.LOST, device.health.reason)
+    return None if device.health.takes_work else _Found(GpuState.UNHEALTHY, device.health.reason)
 
 
 def _left_behind(device: DeviceTelemetry, whose: str = "its last job") -> str:

@@ -139,6 +139,13 @@ class _NodeCollector(Collector):
                 ("temperature_celsius", "Temperature."),
             )
         }
+        measured = {
+            name: GaugeMetricFamily(f"lepton_rl_gpu_{name}", text, labels=["gpu", "uuid"])
+            for name, text in (
+                ("measured_flop_per_second", "What the GPU computed when it was measured last."),
+                ("measured_timestamp_seconds", "When that was."),
+            )
+        }
         energy = CounterMetricFamily("lepton_rl_gpu_energy_joules", "Drawn energy.", labels=["gpu", "uuid"])
         for number, uuid in enumerate(cluster.hardware.uuids):
             labels, now = [str(number), uuid], cluster.gpu_of(uuid).state
@@ -154,8 +161,12 @@ class _NodeCollector(Collector):
                     family.add_metric(labels, value)
             if reading.energy_mj is not None:
                 energy.add_metric(labels, reading.energy_mj * 1e-3)
+            if (figure := cluster.gpus.measured.get(uuid)) is not None:
+                measured["measured_flop_per_second"].add_metric(labels, figure.tflops * 1e12)
+                measured["measured_timestamp_seconds"].add_metric(labels, figure.measured_time)
         yield states
         yield from readings.values()
+        yield from measured.values()
         yield energy
 
 

@@ -46,6 +46,8 @@ class OpenJobs:
         self.known: dict[int, OpenJob] = {}
         self.holding: dict[int, RunRecord] = {}
         self.targets: dict[int, tuple[str, ...]] = {}
+        self.not_started: dict[int, str] = {}
+        """Why a job could not be started when that was tried last."""
 
     def recall(self) -> None:
         """Take in all that the journal has."""
@@ -73,6 +75,7 @@ class OpenJobs:
         """Follow a job no more."""
         self.known.pop(job, None)
         self.targets.pop(job, None)
+        self.not_started.pop(job, None)
 
     def waiting(self) -> list[JobRecord]:
         """Return the jobs that wait, those that begin later too, in order of submission."""

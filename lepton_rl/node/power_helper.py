@@ -15,7 +15,7 @@ from lepton_rl.devices import Devices
 from lepton_rl.errors import ConnectionLost, NodeError
 from lepton_rl.node.accounts import user_name
 from lepton_rl.node.client import NodeClient
-from lepton_rl.node.helper_socket import HelperSocket, Reply
+from lepton_rl.node.helper_socket import HelperSocket, Reply, check_silent
 from lepton_rl.node.power import LEASE_S, PowerLeases
 
 _log = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ def run_power_helper(devices: Devices, folder: Path, path: Path, uid: int, lease
     Raises:
         NodeError: the socket cannot be made, or what is to be restored cannot be read.
     """
+    check_silent(path)  # first: another helper's leases in this folder would be taken for a dead one's, and undone
     helper = PowerHelper(PowerLeases(devices, folder, lease_s), path, uid)
     _log.info("power helper for user %d on %s", uid, path)
     helper.serve()

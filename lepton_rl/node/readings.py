@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from lepton_rl.devices.history import TelemetryRow, read_history, read_identities, write_csv
+from lepton_rl.errors import NodeError
 from lepton_rl.node.paths import HISTORY
 
 
@@ -13,18 +14,18 @@ def print_csv(state_dir: Path, since: float) -> None:
     """Print every reading since a moment (Unix seconds).
 
     Raises:
-        HistoryError: there is no history.
+        NodeError: there is no history.
     """
-    write_csv(read_history(state_dir / HISTORY, since), sys.stdout)
+    write_csv(read_history(_history(state_dir), since), sys.stdout)
 
 
 def print_summary(state_dir: Path, since: float) -> None:
     """Print for each GPU the mean and the highest of what matters since a moment.
 
     Raises:
-        HistoryError: there is no history.
+        NodeError: there is no history.
     """
-    path = state_dir / HISTORY
+    path = _history(state_dir)
     identities = read_identities(path)
     heads = f"{'util., mean':>11} {'memory GiB, most':>16} {'W, mean':>8} {'W, most':>8} {'°C, most':>8}"
     print(f"{'GPU':<4} {'readings':>8} {heads} name")
@@ -35,6 +36,12 @@ def print_summary(state_dir: Path, since: float) -> None:
             f"{_said(rows, max, 'memory_used_bytes', 1 / 2**30):>16} {_said(rows, fmean, 'power_mw', 1e-3):>8} "
             f"{_said(rows, max, 'power_mw', 1e-3):>8} {_said(rows, max, 'temperature_c', 1):>8} {identity.name}"
         )
+
+
+def _history(state_dir: Path) -> Path:
+    if not (state_dir / HISTORY).is_file():
+        raise NodeError(f"{state_dir}: there is no telemetry of a node here; name the state of one with --state")
+    return state_dir / HISTORY
 
 
 def _said(

@@ -7,7 +7,7 @@ step can be repeated, so that a daemon killed between two of them leaves nothing
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,59 +82,33 @@ def remove_folders(state_dir: Path, jobs: Sequence[int], starter: Starter) -> in
     return removed
 
 
-def outdated(
-    journal: Journal, state_dir: Path, rules: RetentionRules, now: float, starter: Starter | None = None
-) -> Iterator[Callable[[], int]]:
-    """Yield what is to be done, in small steps: those that touch files alone, then those that write the journal.
-
-    Each step returns how many jobs it was about. A step of the journal takes jobs without a folder alone. `starter` is
-    whose the files are; the caller's own if left out.
-    """
-    starter = starter or OwnStarter(journal.node_id)
-    if rules.folder_days is not None:
-        there = _numbers(state_dir)
-        old = [job for job in journal.past.ended_before(now - rules.folder_days * DAY_S) if job in there]
-        for begin in range(0, len(old), AT_ONCE):
-            yield _Files(state_dir, old[begin : begin + AT_ONCE], starter)
-    if rules.journal_days is not None:
-        there, last, before = _numbers(state_dir), 0, now - rules.journal_days * DAY_S
-        while jobs := journal.past.ended_before(before, after=last, most=AT_ONCE):
-            last = jobs[-1]
-            yield _Rows(journal, [job for job in jobs if job not in there])
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    state_dir: Path
-    jobs: Sequence[int]
-    starter: Starter
-
-    def __call__(self) -> int:
-        return remove_folders(self.state_dir, self.jobs, self.starter)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    journal: Journal
-    jobs: Sequence[int]
-
-    def __call__(self) -> int:
-        self.journal.past.forget(self.jobs)
-        return len(self.jobs)
-
-
-def forget_now(
+async def forget(
     journal: Journal, state_dir: Path, rules: RetentionRules, now: float, starter: Starter | None = None
 ) -> tuple[int, int]:
     """Do all that is to be done at a moment; return how many folders and how many rows are gone.
 
+    Files go in another thread, rows a few at a time: whose loop it is goes on meanwhile. `starter` is whose the files
+    are; the caller's own if left out.
+
     Raises:
         JobError: the launcher of a shared node does not answer.
     """
+    starter = starter or OwnStarter(journal.node_id)
     folders = rows = 0
-    for step in outdated(journal, state_dir, rules, now, starter):
-        done = step()
-        folders, rows = (folders + done, rows) if isinstance(step, _Files) else (folders, rows + done)
+    if rules.folder_days is not None:
+        there = _numbers(state_dir)
+        old = [job for job in journal.past.ended_before(now - rules.folder_days * DAY_S) if job in there]
+        for begin in range(0, len(old), AT_ONCE):
+            folders += await asyncio.to_thread(remove_folders, state_dir, old[begin : begin + AT_ONCE], starter)
+            await asyncio.sleep(_PAUSE_S)
+    if rules.journal_days is not None:
+        there, last, before = _numbers(state_dir), 0, now - rules.journal_days * DAY_S
+        while jobs := journal.past.ended_before(before, after=last, most=AT_ONCE):
+            last = jobs[-1]
+            without_files = [job for job in jobs if job not in there]
+            journal.past.forget(without_files)
+            rows += len(without_files)
+            await asyncio.sleep(_PAUSE_S)
     return folders, rows
 
 
@@ -147,20 +121,14 @@ async def forget_daily(
     *,
     period_s: float = DAY_S,
 ) -> None:
-    """Do it now and then once a day, while the daemon goes on: files go in another thread, rows a few at a time."""
+    """Do it now and then once a day, while the daemon goes on."""
     while True:
-        folders = rows = 0
         try:
-            for step in outdated(journal, state_dir, rules, wall(), starter):
-                if isinstance(step, _Files):
-                    folders += await asyncio.to_thread(step)
-                else:
-                    rows += step()
-                await asyncio.sleep(_PAUSE_S)
+            folders, rows = await forget(journal, state_dir, rules, wall(), starter)
+            if folders or rows:
+                _log.info("forgot ended jobs: the files of %d, the journal's rows of %d", folders, rows)
         except (JobError, JournalError, OSError) as error:
             _log.error("ended jobs were not forgotten: %s; tried again in a day", error)
-        if folders or rows:
-            _log.info("forgot ended jobs: the files of %d, the journal's rows of %d", folders, rows)
         await asyncio.sleep(period_s)
 
 

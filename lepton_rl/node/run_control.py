@@ -55,10 +55,12 @@ class RunControl:
             return True
         minors = [self._hardware.minors[uuid] for uuid in uuids if uuid in self._hardware.minors]
         known = minors if len(minors) == len(uuids) else None
+        self._jobs.not_started.pop(job, None)
         try:
             self._jobs.holding[job] = self._runs.launch(job, uuids, decided=self._clock.wall(), gpu_minors=known)
         except (JobError, JournalError) as error:
             _log.error("job %d was not started: %s", job, error)
+            self._jobs.not_started[job] = str(error)
         self._jobs.renew(job)
         return job in self._jobs.holding
 

@@ -16,7 +16,6 @@ from typing import Self
 from lepton_rl.errors import IllegalAction, JobError
 from lepton_rl.node.accounts import StartRefused
 from lepton_rl.node.clock import Clock, SystemClock
-from lepton_rl.node.environment import RunSettings, supervisor_request
 from lepton_rl.node.events import EventKind, RunEvent, verdict
 from lepton_rl.node.jobs import ACTIVE, JobState, RunEnd, RunRecord, StopHow
 from lepton_rl.node.journal import Journal
@@ -38,14 +37,12 @@ class Runs:
         state_dir: Path,
         journal: Journal,
         clock: Clock | None = None,
-        settings: RunSettings | None = None,
         starter: Starter | None = None,
     ) -> None:
         """Watch nothing yet: call `adopt` first to find what a former daemon left."""
         self.state_dir = state_dir.absolute()
         self._journal = journal
         self._clock: Clock = clock if clock is not None else SystemClock()
-        self._settings = settings or RunSettings()
         self._boot_id = boot_id()
         self._epoll = select.epoll()
         self.starter: Starter = starter or OwnStarter(journal.node_id)
@@ -203,8 +200,7 @@ class Runs:
         folder, job = self._folder(run), self._journal.job(run.job)
         if folder.begun():
             raise JobError(f"{folder.path} holds files of a job of another journal; move it away")
-        asked = supervisor_request(job, run, self._journal.node_id, self._settings)
-        self._watch_begun(run, self.starter.start(job, run, folder, asked, gpu_minors))
+        self._watch_begun(run, self.starter.start(job, run, folder, gpu_minors))
 
     def _watch_begun(self, run: RunRecord, begun: Begun | None) -> bool:
         """Watch a supervisor that was just started; False for one that cannot be: it is found by its folder."""

@@ -93,7 +93,11 @@ _THIRD = """
 ALTER TABLE jobs ADD COLUMN umask INTEGER;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
+_FOURTH = """
+CREATE TABLE throughputs (uuid TEXT PRIMARY KEY, tflops REAL NOT NULL, measured_time REAL NOT NULL) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
 
 
 def version_of(connection: sqlite3.Connection) -> int:

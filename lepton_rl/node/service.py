@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -140,7 +141,7 @@ class Service:
         return {
             **self._ping(caller, m.Ping()),
             "jobs": {str(state): count for state, count in self._journal.counts().items()},
-            "gpus": describe_gpus(self.cluster),
+            "gpus": self._gpus(),
             "reservations": booking.listed(self.cluster),
             "alerts": self.alerts(),
             "time_limit": "requested" if self.cluster.rules.limit_requested else "none",
@@ -201,7 +202,7 @@ class Service:
 
     def _verify(self, caller: Caller, message: m.Verify) -> list[dict[str, Any]]:
         self.cluster.verify(throughput=message.throughput)
-        return [asdict(self.cluster.gpu_of(uuid)) for uuid in self.cluster.hardware.uuids]
+        return self._gpus()
 
     def _reserve(self, caller: Caller, message: m.Reserve) -> dict[str, Any]:
         return booking.reserve(self.cluster, caller.uid, caller.user, message)
@@ -235,6 +236,11 @@ class Service:
             raise NodeError(f"{message.path!r}: name the copy by an absolute path")
         if path.exists() and not message.overwrite:
             raise NodeError(f"{path}: there is such a file; name another one, or replace it with --overwrite")
+        if path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+            raise NodeError(
+                f"{path.parent}: the daemon writes the copy, and its user {user_name(os.geteuid())} may not write "
+                "there; name a folder of its own"
+            )
         self._journal.backup(path)
         return {"path": str(path)}
 
@@ -264,6 +270,9 @@ class Service:
     def _describe(self, caller: Caller, record: JobRecord) -> dict[str, Any]:
         logs = self.cluster.runs.folder(record.id, record.run)
         return describe_job(record, logs, whole=caller.may_touch(record) or self._looks(caller))
+
+    def _gpus(self) -> list[dict[str, Any]]:
+        return describe_gpus(self.cluster, simulated=bool(self.about.get("simulated_devices")))
 
     def _gpu(self, name: str) -> str:
         """UUID of a GPU given by its number or UUID."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from lepton_rl.errors import JobError
 from lepton_rl.node.cgroup import Cgroups, Limits
-from lepton_rl.node.environment import MARK, run_group, run_key
+from lepton_rl.node.environment import MARK, RunSettings, run_group, run_key, supervisor_request
 from lepton_rl.node.jobs import JobRecord, RunRecord, StopHow
 from lepton_rl.node.processes import Process, members, signal_each
 from lepton_rl.node.run_folder import RunFolder
@@ -45,9 +45,7 @@ class Starter(Protocol):
     def check(self) -> None:
         """Raise JobError where nothing can be started at this moment."""
 
-    def start(
-        self, job: JobRecord, run: RunRecord, folder: RunFolder, asked: dict[str, Any], minors: Sequence[int] | None
-    ) -> Begun | None:
+    def start(self, job: JobRecord, run: RunRecord, folder: RunFolder, minors: Sequence[int] | None) -> Begun | None:
         """Prepare a run's folder and start its supervisor; None where that may have happened and the folder tells.
 
         Raises:
@@ -91,25 +89,25 @@ class OwnStarter:
     Args:
         node_id: of the journal.
         cgroups: where the kernel and our rights allow them.
+        settings: what holds for all jobs.
     """
 
     restarts = True
 
-    def __init__(self, node_id: str, cgroups: Cgroups | None = None) -> None:
-        self._node_id, self._cgroups = node_id, cgroups
+    def __init__(self, node_id: str, cgroups: Cgroups | None = None, settings: RunSettings | None = None) -> None:
+        self._node_id, self._cgroups, self._settings = node_id, cgroups, settings or RunSettings()
 
     def check(self) -> None:
         """Nothing stands against it."""
 
-    def start(
-        self, job: JobRecord, run: RunRecord, folder: RunFolder, asked: dict[str, Any], minors: Sequence[int] | None
-    ) -> Begun | None:
+    def start(self, job: JobRecord, run: RunRecord, folder: RunFolder, minors: Sequence[int] | None) -> Begun | None:
         """Prepare a run's folder and start its supervisor."""
+        asked = supervisor_request(job, run, self._node_id, self._settings.mps_pipe_directory)
         if self._cgroups is not None:
             limits = Limits(job.request.ram_mib, job.request.cpus, None if minors is None else tuple(minors))
             asked = asked | {"cgroups": [str(self._cgroups.make(run_group(self._node_id, run), limits))]}
         try:
-            folder.prepare(asked)
+            folder.prepare(self._settings.complete(asked))
             lock = folder.lock()
             if lock is None:
                 raise JobError(f"{folder.path} is held by another supervisor")

@@ -52,6 +52,8 @@ class Measurement:
         self.uuid, self._rules, self._node_id, self._monotonic = uuid, rules, node_id, monotonic
         self.against: str | None = None
         """What speaks against the GPU once it is known, in a sentence; empty for nothing."""
+        self.tflops: float | None = None
+        """The figure, once it is known; None where there is none."""
         shown = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuid, MARK: _key(node_id)}
         self._deadline = monotonic() + rules.limit_s
         self._killed_at: float | None = None
@@ -118,6 +120,7 @@ class Measurement:
             tflops = math.nan
         if not math.isfinite(tflops):
             return f"its throughput run printed {said!r}, which is no number of TFLOP/s"
+        self.tflops = tflops
         _log.info("GPU %s computes %g TFLOP/s by the command of acceptance.throughput", self.uuid, tflops)
         least = self._rules.least_tflops
         return "" if tflops >= least else f"it computes {tflops:g} TFLOP/s, at least {least:g} are asked for"

@@ -211,8 +211,11 @@ def test_what_is_wrong_with_a_recording_is_said(tmp_path: Path, text: str, said:
 
 
 def test_a_recording_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="this recording cannot be read"):
+    with pytest.raises(RecordingError, match=r"this recording cannot be read: No such file or directory$"):
         ReplayDevices(tmp_path / "none.jsonl")
+    (tmp_path / "odd.jsonl").write_bytes(b"\xff")
+    with pytest.raises(RecordingError, match=r"this recording cannot be read: it is not UTF-8 text$"):
+        ReplayDevices(tmp_path / "odd.jsonl")
 
 
 @pytest.mark.parametrize("speed", [-1.0, float("inf"), float("nan")])

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from lepton_rl.node.cgroup import Cgroups, cgroup2_mount
-from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.events import RunEvent
 from lepton_rl.node.jobs import JobRequest
 from lepton_rl.node.journal import Journal
@@ -64,9 +63,8 @@ class Node:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings = RunSettings()
         self.journal = Journal(folder / "journal.sqlite", now=time.time())
-        self.runs = Runs(folder, self.journal, settings=self.settings)
+        self.runs = Runs(folder, self.journal)
 
     def crash(self) -> None:
         """Forget all that is only in memory."""
@@ -76,7 +74,7 @@ class Node:
     def restart(self) -> list[RunEvent]:
         """Start the next daemon; return what it found."""
         self.journal = Journal(self.folder / "journal.sqlite")
-        self.runs = Runs(self.folder, self.journal, settings=self.settings)
+        self.runs = Runs(self.folder, self.journal)
         return self.runs.adopt()
 
     def start(self, request: JobRequest, gpus: tuple[str, ...] = ("GPU-a",)) -> int:

@@ -128,6 +128,10 @@ class LiveNode:
         """Return why a GPU is in its state."""
         return self.cluster.gpu_of(self.cluster.hardware.uuids[gpu]).reason
 
+    def measuring(self, gpu: int) -> bool:
+        """Return whether a GPU is being measured, or will be when those before it are done."""
+        return self.cluster.gpu_of(self.cluster.hardware.uuids[gpu]).measuring
+
     def job(self, job: int) -> JobRecord:
         """Return what the journal has of a job."""
         return self.journal.job(job)

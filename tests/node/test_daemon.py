@@ -156,11 +156,14 @@ def test_status_usage_telemetry_decisions_audit_and_verify(node: DaemonNode) -> 
     until(lambda: len(readings(node)) > 0, "the first batch of readings")
     assert {row["uuid"] for row in readings(node)} == {node.fake.uuid(gpu) for gpu in range(4)}
     assert len(node.node("telemetry", "--since", "5m").splitlines()) == 5
+    said = node.refused("node", "telemetry", "--state", str(node.folder))
+    assert said == f"{node.folder}: there is no telemetry of a node here; name the state of one with --state"
     assert " fcfs (" in (said := node.node("decisions"))
     assert f"µs): job {job} (sleep) starts on GPU 0\n" in said
     (decision,) = json.loads(node.node("decisions", "--json"))
     assert decision["detail"]["actions"] == [f"Start(job={job}, gpus=(0,))"]
-    assert [entry["verb"] for entry in json.loads(node.node("audit"))] == ["submit"]
+    assert [entry["verb"] for entry in json.loads(node.node("audit", "--json"))] == ["submit"]
+    assert re.fullmatch(rf"[-\d]+ [:\d]+ \w+: submit job {job}: done\n", node.node("audit"))
     assert node.node("verify").count(": available") == 4
     made = node.node("reserve", "1", "--begin", "+1h", "--for", "1h", "--reason", "demo")
     assert re.fullmatch(r"reservation 1: GPU 3 for \w+, [-\d]+ [:\d]+ to [-\d]+ [:\d]+: demo\n", made)
@@ -284,6 +287,7 @@ def test_with_a_damaged_journal(idle: DaemonNode) -> None:
     (idle.state / JOURNAL).write_bytes(b"no database" * 1000)
     said = idle.refused("node", "start")
     assert "restore a backup with: lepton-rl node restore FILE" in said
+    assert idle.refused("deploy", "fcfs") == said
     assert (idle.state / JOURNAL).read_bytes() == b"no database" * 1000
 
 

@@ -1,5 +1,7 @@
 """The launcher: jobs as their users, nothing else for nobody else, and it outlives nothing that it must not."""
 
+import asyncio
+import concurrent.futures.thread  # noqa: F401 - while we are root: the service's user may not read it
 import json
 import os
 import shutil
@@ -28,15 +30,16 @@ from lepton_rl.node.launcher import LauncherRules
 from lepton_rl.node.launcher_client import LauncherStarter
 from lepton_rl.node.past import DAY_S
 from lepton_rl.node.processes import Process
-from lepton_rl.node.retention import RetentionRules, forget_now, removed_jobs
+from lepton_rl.node.retention import RetentionRules, forget, removed_jobs
 from lepton_rl.node.run_folder import RunFolder
 from lepton_rl.node.runs import Runs
 from tests.node.conftest import Node, drain, shell, until
 from tests.node.users import ADA, BOB, SERVICE, LauncherProcess, SharedPlace, acting_as, need_root
 
 PATIENT = "echo ready; exec sleep 1000"
+ENV = {"LEPTON_JOB_ID": "1", "LEPTON_RUN": "1", "LEPTON_RUN_KEY": "node:1:1"}
 REQUEST: dict[str, Any] = {
-    "argv": ["true"], "cwd": "/", "env": {}, "uid": ADA, "checkpoint_signal": 10, "checkpoint_grace_s": 1.0,
+    "argv": ["true"], "cwd": "/", "env": ENV, "uid": ADA, "checkpoint_signal": 10, "checkpoint_grace_s": 1.0,
     "stop_grace_s": 1.0,
 }  # fmt: skip
 
@@ -56,7 +59,7 @@ class SharedNode(Node):
 
         self.journal = Journal(self.folder / "journal.sqlite3", now=time.time())
         starter = LauncherStarter(self.place.launcher_socket, self.journal.node_id)
-        self.runs = Runs(self.folder, self.journal, settings=self.settings, starter=starter)
+        self.runs = Runs(self.folder, self.journal, starter=starter)
         return self.runs.adopt()
 
     def ended(self, job: int) -> tuple[JobState, int | None, str | None]:
@@ -118,7 +121,8 @@ def prepared(place: SharedPlace, job: int = 1, **changes: Any) -> Path:
     folder = place.state / "jobs" / str(job) / "1"
     before = os.umask(0o077)
     with acting_as(SERVICE):
-        RunFolder(folder).prepare(REQUEST | changes)
+        env = {"LEPTON_JOB_ID": str(job), "LEPTON_RUN": "1", "LEPTON_RUN_KEY": f"node:{job}:1"}
+        RunFolder(folder).prepare(REQUEST | {"env": env} | changes)
     os.umask(before)
     return folder
 
@@ -306,11 +310,11 @@ def test_the_files_of_ended_runs_go_and_those_of_living_ones_stay(shared: Shared
     shared.journal.cancel_waiting(never, time.time(), "enough")
     starter = LauncherStarter(shared.place.launcher_socket, shared.journal.node_id)
     later = time.time() + 31 * DAY_S
-    assert forget_now(shared.journal, shared.folder, RetentionRules(), later, starter) == (3, 0)
+    assert asyncio.run(forget(shared.journal, shared.folder, RetentionRules(), later, starter)) == (3, 0)
     assert {place.name for place in (shared.folder / "jobs").iterdir()} == {str(living), "removed"}
     assert removed_jobs(shared.folder) == {*ended, never}
     assert f"job {ended[0]}, run 1: its files were removed" in shared.launcher.log.read_text()
-    assert forget_now(shared.journal, shared.folder, RetentionRules(), later + 60 * DAY_S, starter) == (0, 3)
+    assert asyncio.run(forget(shared.journal, shared.folder, RetentionRules(), later + 60 * DAY_S, starter)) == (0, 3)
     shared.supervisor(living)
     shared.runs.stop(living, "enough")
     assert shared.ended(living)[0] is JobState.CANCELLED
@@ -383,7 +387,7 @@ def test_files_stay_while_the_launcher_is_away(shared: SharedNode) -> None:
         shared.launcher.end(signal.SIGKILL)
     starter = LauncherStarter(shared.place.launcher_socket, shared.journal.node_id)
     with pytest.raises(JobError, match="the launcher does not answer"):
-        forget_now(shared.journal, shared.folder, RetentionRules(), time.time() + 400 * DAY_S, starter)
+        asyncio.run(forget(shared.journal, shared.folder, RetentionRules(), time.time() + 400 * DAY_S, starter))
     assert shared.runs.folder(job, 1).exists()
     assert removed_jobs(shared.folder) == set()
 
@@ -451,6 +455,13 @@ def test_the_launcher_starts_nothing_as_root_or_as_an_account_of_the_system(
         assert folder.stat().st_uid == SERVICE  # not taken
     prepared(place, uid=BOB)
     assert refused(launcher) == f"the run is not recorded as one of user {ADA}"
+
+
+def test_the_request_of_another_run_is_refused(place: SharedPlace, launcher: LauncherProcess) -> None:
+    folder, other = prepared(place), prepared(place, job=2)
+    shutil.copyfile(other / "request.json", folder / "request.json")
+    assert refused(launcher) == "the request in the folder of job 1, run 1, is another run's by its variables"
+    assert folder.stat().st_uid == SERVICE  # not taken
 
 
 def test_links_and_what_is_others_are_refused(place: SharedPlace, launcher: LauncherProcess) -> None:
@@ -536,17 +547,22 @@ def test_nobody_but_the_service_and_root_may_call(place: SharedPlace, launcher: 
         ({"umask": 0o1000}, "umask of the run is no number from 0 to 0o777"),
         ({"umask": "0o22"}, "umask of the run is no number from 0 to 0o777"),
         ({"umask": True}, "umask of the run is no number from 0 to 0o777"),
+        ({"env": {}}, "the request in the folder of job 1, run 1, is another run's by its variables"),
+        ({"env": ENV | {"LEPTON_JOB_ID": "2"}}, "is another run's"),
+        ({"env": ENV | {"LEPTON_RUN": "2"}}, "is another run's"),
+        ({"env": ENV | {"LEPTON_RUN_KEY": "node:2:1"}}, "is another run's"),
+        ({"env": ENV | {"LEPTON_RUN_KEY": "node:1:1:1"}}, "is another run's"),
         ({"uid": True}, f"the run is not recorded as one of user {ADA}"),
     ],
 )
 def test_what_the_daemon_asks_of_a_run_is_checked(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(JobError, match=sentence):
-        check_request(REQUEST | changes, ADA)
+        check_request(REQUEST | changes, ADA, 1, 1)
 
 
 def test_what_is_not_the_daemons_to_decide_counts_for_nothing() -> None:
     more = {"stdout": "/etc/passwd", "gid": 0, "groups": [0], "rlimits": {}, "cgroups": ["/"]}
-    assert not check_request(REQUEST | more, ADA).keys() & more.keys()
+    assert not check_request(REQUEST | more, ADA, 1, 1).keys() & more.keys()
 
 
 @pytest.mark.parametrize(
@@ -589,6 +605,17 @@ def test_a_socket_is_not_made_where_others_could_replace_it(tmp_path: Path) -> N
         HelperSocket(tmp_path / "s", 0, lambda request: Reply(), lambda: None)
     with pytest.raises(NodeError, match="No such file"):
         HelperSocket(tmp_path / "no" / "s", 0, lambda request: Reply(), lambda: None)
+
+
+def test_a_helper_that_lives_keeps_its_socket(launcher: LauncherProcess) -> None:
+    path = launcher.rules.socket
+    with pytest.raises(NodeError, match=f"process {launcher.process.pid} listens here already; end it before another"):
+        HelperSocket(path, SERVICE, lambda request: Reply(), lambda: None)
+    (answer,) = ask(launcher, {"verb": "shell", "job": 1, "run": 1})
+    assert answer["error"].startswith("the launcher knows start")
+    launcher.end(signal.SIGKILL)
+    assert path.exists()
+    HelperSocket(path, SERVICE, lambda request: Reply(), lambda: None).close()
 
 
 def test_only_root_can_be_the_launcher(place: SharedPlace) -> None:

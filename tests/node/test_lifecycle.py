@@ -162,3 +162,31 @@ def test_an_accepted_gpu_is_not_accepted_again_until_asked() -> None:
     assert life.look(small)[0] is GpuState.AVAILABLE
     life.cycle.verify(GPU)
     assert life.look(small)[0] is GpuState.UNVERIFIED
+
+
+@pytest.mark.parametrize("sick", [None, device(state=HealthState.LOST), device(state=HealthState.UNHEALTHY)])
+def test_a_gpu_that_was_sick_is_accepted_and_measured_anew(sick: DeviceTelemetry | None) -> None:
+    life = Life(accepted=[GPU], measures=True)
+    assert life.look(device())[0] is GpuState.AVAILABLE
+    life.look(sick)
+    assert life.look(device(), held=True) == (
+        GpuState.UNVERIFIED, "its throughput is measured when the job on it has ended",
+    )  # fmt: skip
+    assert life.look(device()) == (GpuState.UNVERIFIED, "its throughput is being measured")
+    life.cycle.measure(GPU)
+    life.look(sick)
+    life.cycle.measured(GPU, "", 1.0)  # of a sick GPU: it counts for nothing
+    assert life.look(device(at=2.0), at=2.0)[0] is GpuState.UNVERIFIED
+    assert life.cycle.to_measure() == [GPU]
+    life.cycle.measure(GPU)
+    life.cycle.measured(GPU, "", 3.0)
+    assert life.look(device(at=4.0), at=4.0) == (GpuState.AVAILABLE, "")
+
+
+def test_a_gpu_that_was_sick_is_accepted_anew_where_nothing_is_measured() -> None:
+    life = Life(accepted=[GPU])
+    small = replace(device(), raw=Reading(GPU, 0.0, memory_total_bytes=GIB))
+    assert life.look(small)[0] is GpuState.AVAILABLE
+    life.look(None)
+    assert life.look(small) == (GpuState.UNVERIFIED, "it has 1.0 GiB of memory, its type has 80")
+    assert life.look(device(), held=True)[0] is GpuState.ALLOCATED

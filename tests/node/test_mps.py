@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from lepton_rl.node.environment import RunSettings
 from lepton_rl.node.mps import CONTROL, mps_runs
 from lepton_rl.node.runs import Runs
+from lepton_rl.node.starter import OwnStarter
 from tests.node.conftest import Node, drain, shell, until
 
 PRINT = "env | grep -E '^(CUDA_MPS|LEPTON_GPUS)' | sort"
@@ -34,7 +34,8 @@ def pipes(tmp_path: Path) -> Iterator[Path]:
 
 def printed(node: Node, pipes: Path | None, **asked: object) -> list[str]:
     node.runs.close()
-    node.runs = Runs(node.folder, node.journal, settings=replace(RunSettings(), mps_pipe_directory=pipes))
+    settings = RunSettings(mps_pipe_directory=pipes)
+    node.runs = Runs(node.folder, node.journal, starter=OwnStarter(node.journal.node_id, settings=settings))
     job = node.journal.submit(shell(PRINT, **asked), 0.0)
     node.runs.launch(job, ["GPU-a"])
     drain(node.runs)

@@ -17,7 +17,7 @@ from lepton_rl.devices import NoPermission, NvmlDevices
 from lepton_rl.errors import NodeError
 from lepton_rl.node.client import NodeClient
 from lepton_rl.node.power import FILE, DryPower, OwnPower, PowerLeases
-from lepton_rl.node.power_helper import HelperPower
+from lepton_rl.node.power_helper import HelperPower, run_power_helper
 from tests.fake_nvml import FakeNvml
 from tests.node.conftest import until
 
@@ -123,13 +123,13 @@ class Helper:
     """The helper as the process that an operator starts."""
 
     def __init__(self, folder: Path, library: Path) -> None:
-        self.socket, self._folder, self._library = folder / "s", folder, library
+        self.socket, self.state, self.library = folder / "s", folder / "state", library
         self.process = self._start()
 
     def _start(self, lease: str = "60s") -> "subprocess.Popen[bytes]":
         words = [
             "node", "power-helper", "--user", "root", "--socket", str(self.socket), "--folder",
-            str(self._folder / "state"), "--library", str(self._library), "--lease", lease,
+            str(self.state), "--library", str(self.library), "--lease", lease,
         ]  # fmt: skip
         process = subprocess.Popen([sys.executable, "-m", "lepton_rl.cli", *words], stderr=subprocess.DEVNULL)
         until(self._answers, "the helper")
@@ -170,6 +170,15 @@ def test_the_helper_sets_and_gives_back_at_its_end(helper: Helper, fake: FakeNvm
     helper.end(signal.SIGTERM)
     assert limit(fake, 1) == LIMIT_MW
     power.renew(0.0)  # said in the log, and no error
+    power.close()
+
+
+def test_a_second_helper_undoes_nothing_of_the_first(helper: Helper, fake: FakeNvml) -> None:
+    power = HelperPower(helper.socket)
+    power.set_limit(uuid(fake), 200_000, 0.0)
+    with NvmlDevices(helper.library) as devices, pytest.raises(NodeError, match="listens here already; end it before"):
+        run_power_helper(devices, helper.state, helper.socket, 0)
+    assert limit(fake) == 200_000
     power.close()
 
 

@@ -16,7 +16,7 @@ from lepton_rl.node.jobs import JobState, RunEnd
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.past import DAY_S, Usage
 from lepton_rl.node.restore import restore
-from lepton_rl.node.retention import RetentionRules, forget_daily, forget_now, removed_jobs
+from lepton_rl.node.retention import RetentionRules, forget, forget_daily, removed_jobs
 from tests.node.conftest import PATIENCE_S, Node, drain, shell
 
 RULES = RetentionRules(journal_days=90.0, logs_days=30.0)
@@ -38,11 +38,11 @@ def test_files_go_first_and_rows_later(node: Node) -> None:
     job = node.run_to_end(shell("echo hello"))
     end = node.journal.job(job).end_time
     assert end is not None
-    assert forget_now(node.journal, node.folder, RULES, end + 29 * DAY_S) == (0, 0)
-    assert forget_now(node.journal, node.folder, RULES, end + 31 * DAY_S) == (1, 0)
+    assert asyncio.run(forget(node.journal, node.folder, RULES, end + 29 * DAY_S)) == (0, 0)
+    assert asyncio.run(forget(node.journal, node.folder, RULES, end + 31 * DAY_S)) == (1, 0)
     assert not node.runs.folder(job, 1).exists()
     assert node.journal.job(job).state is JobState.DONE
-    assert forget_now(node.journal, node.folder, RULES, end + 91 * DAY_S) == (0, 1)
+    assert asyncio.run(forget(node.journal, node.folder, RULES, end + 91 * DAY_S)) == (0, 1)
     with pytest.raises(JobError, match="there is no job 1"):
         node.journal.job(job)
     assert node.journal.counts()[JobState.DONE] == 1
@@ -52,8 +52,8 @@ def test_files_go_first_and_rows_later(node: Node) -> None:
 
 def test_null_keeps_for_ever(node: Node) -> None:
     job = node.run_to_end(shell("true"))
-    assert forget_now(node.journal, node.folder, RetentionRules(None, None), time.time() + 1e9) == (0, 0)
-    assert forget_now(node.journal, node.folder, RetentionRules(None, 1.0), time.time() + 1e9) == (1, 0)
+    assert asyncio.run(forget(node.journal, node.folder, RetentionRules(None, None), time.time() + 1e9)) == (0, 0)
+    assert asyncio.run(forget(node.journal, node.folder, RetentionRules(None, 1.0), time.time() + 1e9)) == (1, 0)
     assert node.journal.job(job).state is JobState.DONE
 
 
@@ -63,10 +63,10 @@ def test_what_waits_runs_or_has_an_orphan_is_not_touched(node: Node) -> None:
     node.wait_for_output(running, "ready")
     orphaned = ended(node.journal, 0.0, 10.0, holds_gpus=True)
     (node.folder / "jobs" / str(orphaned)).mkdir()
-    assert forget_now(node.journal, node.folder, RULES, time.time() + 1000 * DAY_S) == (0, 0)
+    assert asyncio.run(forget(node.journal, node.folder, RULES, time.time() + 1000 * DAY_S)) == (0, 0)
     assert [job.id for job in node.journal.jobs()] == [waiting, running, orphaned]
     node.journal.release_gpus(orphaned, 1)
-    assert forget_now(node.journal, node.folder, RULES, time.time() + 1000 * DAY_S) == (1, 1)
+    assert asyncio.run(forget(node.journal, node.folder, RULES, time.time() + 1000 * DAY_S)) == (1, 1)
 
 
 def test_usage_is_the_same_before_and_after(node: Node) -> None:
@@ -74,10 +74,10 @@ def test_usage_is_the_same_before_and_after(node: Node) -> None:
     ended(node.journal, NOON, DAY_S, "bob")  # into the second day
     for day in (0, 1):
         at_midnight = node.journal.usage("user", day * DAY_S, 1e9)
-        assert forget_now(node.journal, node.folder, RULES, 5 * DAY_S) == (0, 0)
+        assert asyncio.run(forget(node.journal, node.folder, RULES, 5 * DAY_S)) == (0, 0)
         assert at_midnight == node.journal.usage("user", day * DAY_S, 1e9)
     before = [node.journal.usage("user", day * DAY_S, 1e9) for day in (0, 1, 2)]
-    assert forget_now(node.journal, node.folder, RULES, 200 * DAY_S) == (0, 2)
+    assert asyncio.run(forget(node.journal, node.folder, RULES, 200 * DAY_S)) == (0, 2)
     assert [node.journal.usage("user", day * DAY_S, 1e9) for day in (0, 1, 2)] == before
     assert before[0] == [Usage("bob", 1, 1, DAY_S, DAY_S), Usage("ada", 1, 1, NOON, NOON)]
     assert before[1] == [Usage("bob", 1, 1, NOON, NOON)]
@@ -88,19 +88,20 @@ def test_usage_is_the_same_before_and_after(node: Node) -> None:
 
 def test_a_day_that_is_asked_for_in_part_counts_in_proportion(node: Node) -> None:
     ended(node.journal, 0.0, 100.0)
-    forget_now(node.journal, node.folder, RULES, 200 * DAY_S)
+    asyncio.run(forget(node.journal, node.folder, RULES, 200 * DAY_S))
     assert node.journal.usage("queue", NOON, 1e9) == [Usage("default", 1, 1, 50.0, 50.0)]
 
 
 _FORGET = """
+import asyncio
 import sys
 from pathlib import Path
 from lepton_rl.node.journal import Journal
-from lepton_rl.node.retention import RetentionRules, forget_now
+from lepton_rl.node.retention import RetentionRules, forget
 folder = Path(sys.argv[1])
 with Journal(folder / "journal.sqlite") as journal:
     print("begun", flush=True)
-    forget_now(journal, folder, RetentionRules(), float(sys.argv[2]))
+    asyncio.run(forget(journal, folder, RetentionRules(), float(sys.argv[2])))
     print("ended", flush=True)
 """
 
@@ -123,7 +124,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(node: Node, tmp_path: Path
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
             with suppress(subprocess.TimeoutExpired):
-                process.wait(0.004 * (attempt + 1))
+                process.wait(0.01 * (attempt + 1))
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += process.returncode == -signal.SIGKILL
@@ -148,7 +149,7 @@ def test_a_restore_does_not_run_again_what_was_removed_since(node: Node, tmp_pat
     node.runs.launch(job, ["GPU-a"])
     drain(node.runs)
     late = node.run_to_end(shell("true"))
-    assert forget_now(node.journal, node.folder, RULES, time.time() + 400 * DAY_S) == (2, 2)
+    assert asyncio.run(forget(node.journal, node.folder, RULES, time.time() + 400 * DAY_S)) == (2, 2)
     node.crash()
     restore(tmp_path / "backup.sqlite", node.folder / "journal.sqlite", node.folder, time.time())
     node.restart()
@@ -163,7 +164,7 @@ def test_half_a_line_of_a_killed_daemon_is_no_number(node: Node) -> None:
     job = node.run_to_end(shell("true"))
     (node.folder / "jobs" / "removed").write_text("\n7\n12")
     assert removed_jobs(node.folder) == {7}
-    forget_now(node.journal, node.folder, RULES, time.time() + 31 * DAY_S)
+    asyncio.run(forget(node.journal, node.folder, RULES, time.time() + 31 * DAY_S))
     assert removed_jobs(node.folder) == {7, job}
 
 

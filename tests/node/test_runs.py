@@ -217,8 +217,8 @@ def test_what_was_only_intended_waits_again(node: Node) -> None:
 def test_the_next_daemon_starts_what_was_prepared(node: Node) -> None:
     job = node.journal.submit(shell("exit 2"), 0.0)
     run = node.journal.begin_run(job, ["GPU-a"], 0.0, 0.0, boot_id())
-    asked = supervisor_request(node.journal.job(job), run, node.journal.node_id, node.settings)
-    RunFolder(node.runs.folder(job, 1)).prepare(asked)
+    asked = supervisor_request(node.journal.job(job), run, node.journal.node_id, None)
+    RunFolder(node.runs.folder(job, 1)).prepare(RunSettings().complete(asked))
     node.crash()
     assert node.restart() == []
     drain(node.runs)
@@ -528,7 +528,8 @@ def test_a_number_taken_over_by_another_process_is_not_ours(node: Node) -> None:
 
 def test_settings_reach_the_job(node: Node) -> None:
     node.runs.close()
-    node.runs = Runs(node.folder, node.journal, settings=RunSettings(umask=0o077, rlimits={"RLIMIT_NOFILE": (50, 50)}))
+    settings = RunSettings(umask=0o077, rlimits={"RLIMIT_NOFILE": (50, 50)})
+    node.runs = Runs(node.folder, node.journal, starter=OwnStarter(node.journal.node_id, settings=settings))
     job = node.run_to_end(shell("umask; ulimit -n"))
     assert (node.runs.folder(job, 1) / "stdout").read_text().split() == ["0077", "50"]
     asked = node.run_to_end(shell("umask", umask=0o027))  # the job's own goes before

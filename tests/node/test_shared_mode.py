@@ -127,6 +127,11 @@ def test_only_operators_operate(node: SharedDaemon) -> None:
         assert node.refused(ADA, *words) == f"only an operator of this node may {words[0]}; you are {ADA}"
     node.does(OPERATOR, "drain", "3")
     node.does(OPERATOR, "resume", "3")
+    theirs = node.place.base / "copy"
+    assert node.refused(OPERATOR, "backup", str(theirs)).startswith(
+        f"{theirs.parent}: the daemon writes the copy, and its user {SERVICE} may not write there"
+    )
+    node.does(OPERATOR, "backup", str(node.place.state / "copy"))
     job = node.submit(ADA, PATIENT)
     node.running(ADA, job)
     assert node.does(OPERATOR, "cancel", "--kill", str(job))
@@ -209,6 +214,9 @@ def test_jobs_outlive_the_launcher_and_wait_while_it_is_away(node: SharedDaemon)
     waiting = node.submit(BOB, "id -u")
     until(lambda: f"job {waiting} was not started" in node.log.read_text(), "a try")
     assert "the launcher does not answer" in node.log.read_text()
+    said = node.does(BOB, "explain", str(waiting))
+    assert said.startswith(f"job {waiting} is waiting: it could not be started when that was tried last: ")
+    assert "the launcher does not answer" in said
     assert node.ask(ADA, "cancel", job=job)["state"] == "stopping"
     assert node.processes(job)["child"].alive()  # nobody can tell it yet
     node.launcher.start()

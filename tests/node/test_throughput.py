@@ -1,6 +1,7 @@
 """What a GPU computes is measured by real processes before it takes work; GPUs are simulated, figures made up."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ from lepton_rl.node.cluster import NodeRules
 from lepton_rl.node.environment import MARK
 from lepton_rl.node.jobs import JobState
 from lepton_rl.node.journal import Journal
-from lepton_rl.node.lifecycle import TO_MEASURE, GpuState
+from lepton_rl.node.lifecycle import GpuState
 from lepton_rl.node.processes import Process
 from lepton_rl.node.throughput import READY_COMMAND, Measurement, ThroughputRules, end_left
 from tests.fake_nvml import FakeNvml
@@ -52,7 +53,7 @@ def opened(tmp_path: Path, four_gpus: FakeNvml, fake_library: Path) -> Iterator[
 def settled(node: LiveNode) -> list[tuple[GpuState, str]]:
     """Wait until no GPU is to be measured; return the states and why."""
     node.until(
-        lambda: all(node.state(gpu) is not GpuState.RELEASING and node.reason(gpu) != TO_MEASURE for gpu in node.gpus),
+        lambda: all(node.state(gpu) is not GpuState.RELEASING and not node.measuring(gpu) for gpu in node.gpus),
         "all measurements",
     )
     return [(node.state(gpu), node.reason(gpu)) for gpu in node.gpus]
@@ -169,7 +170,7 @@ def test_its_own_process_makes_no_gpu_foreign_and_jobs_run_meanwhile(
     job = node.submit("echo ready")
     node.cluster.apply(Start(job, (0,)))
     node.wait_for(job, JobState.DONE)
-    assert (node.state(3), node.reason(3)) == (GpuState.UNVERIFIED, TO_MEASURE)
+    assert (node.state(3), node.reason(3)) == (GpuState.UNVERIFIED, "its throughput is being measured")
     seen = set()
 
     def is_available() -> bool:
@@ -198,16 +199,41 @@ def test_verify_measures_anew_where_that_is_asked_for_alone(opened: Opened, tmp_
     assert len(seen.read_text().split()) == 8
 
 
+def test_verify_measures_a_gpu_that_was_just_let_go_of(opened: Opened, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    node = opened(f"echo x >> {seen}; echo 11")
+    node.until(lambda: node.state(0) is GpuState.RELEASING, "the end of the first measurement")
+    node.cluster.verify(throughput=True)
+    settled(node)
+    assert len(seen.read_text().split()) == 5
+
+
+def test_a_gpu_that_comes_back_is_measured_anew(opened: Opened, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    node = opened(f"echo $CUDA_VISIBLE_DEVICES >> {seen}; echo 11")
+    settled(node)
+    node.fake.lose(2)
+    node.until(lambda: node.state(2) is GpuState.LOST, "the loss")
+    node.fake.set(2, lost=0)
+    node.until(lambda: node.state(2) is GpuState.AVAILABLE, "its measurement")
+    assert seen.read_text().split() == [node.fake.uuid(gpu) for gpu in (0, 1, 2, 3, 2)]
+
+
 def test_the_next_daemon_measures_those_alone_that_were_not_accepted(opened: Opened, tmp_path: Path) -> None:
     figures = "case $CUDA_VISIBLE_DEVICES in *1) echo 5;; *) echo 15;; esac"
     script = f"echo $CUDA_VISIBLE_DEVICES >> {tmp_path / 'seen'}; {figures}"
+    begin = time.time()
     first = opened(script)
     settled(first)
+    assert [first.cluster.gpus.measured[first.fake.uuid(gpu)].tflops for gpu in first.gpus] == [15.0, 5.0, 15.0, 15.0]
     first.close()
     (tmp_path / "seen").unlink()
     second = opened(script)
     settled(second)
     assert (tmp_path / "seen").read_text().split() == [second.fake.uuid(1)]
+    assert second.cluster.gpus.measured.keys() == {second.fake.uuid(gpu) for gpu in second.gpus}
+    times = [second.cluster.gpus.measured[second.fake.uuid(gpu)].measured_time for gpu in (0, 2, 3, 1)]
+    assert begin <= times[0] <= times[1] <= times[2] <= times[3] <= time.time()
 
 
 def test_a_daemon_that_ends_leaves_no_measurement_behind(opened: Opened, tmp_path: Path) -> None:
@@ -249,17 +275,26 @@ def test_an_operator_asks_for_it_by_the_command_line(tmp_path: Path, four_gpus: 
     with DaemonNode(tmp_path, four_gpus, fake_library, config) as node:
         node.start()
         said = node.node("verify", "--throughput").splitlines()
-        assert said == [
-            f"{four_gpus.uuid(gpu)}: unverified: it computes 5 TFLOP/s, at least 10 are asked for" for gpu in range(4)
-        ]
+        why = "unverified: it computes 5 TFLOP/s, at least 10 are asked for"
+        assert said == [f"{four_gpus.uuid(gpu)}: {why}; {computed(node, gpu)}" for gpu in range(4)]
         figure.write_text("echo 11\n")
         said = node.node("verify", "--throughput").splitlines()
-        assert all(
-            line.endswith((": available", ": releasing: its memory was not read since its job ended")) for line in said
-        )
+        states = r"(available|releasing: its memory was not read since its job ended)"
+        for gpu, line in enumerate(said):
+            assert re.fullmatch(rf"{four_gpus.uuid(gpu)}: {states}; {computed(node, gpu)}", line), line
         until(lambda: {gpu["state"] for gpu in node.status()["gpus"]} == {"available"}, "GPUs")
+        assert computed(node, 0).startswith("it computed 11 TFLOP/s on a simulated device, measured 20")
+        assert f"GPU 0  {computed(node, 0).removeprefix('it ')}\n" in node.node("status")
         job = node.submit("--", "true")
         assert node.node("wait", str(job)) == f"job {job}: done\n"
+
+
+def computed(node: DaemonNode, gpu: int) -> str:
+    """Return how a GPU's figure must be told."""
+    found = node.status()["gpus"][gpu]["throughput"]
+    assert found["simulated"] is True
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["measured_time"]))
+    return f"it computed {found['tflops']:g} TFLOP/s on a simulated device, measured {when}"
 
 
 def test_without_a_figure_in_the_configuration(idle: DaemonNode) -> None:
@@ -267,6 +302,8 @@ def test_without_a_figure_in_the_configuration(idle: DaemonNode) -> None:
     said = idle.refused("node", "verify", "--throughput")
     assert said.startswith("the node's configuration asks for no throughput: name the least figure there")
     assert idle.node("verify").count(": available") == 4
+    assert "TFLOP" not in idle.node("status")
+    assert {gpu["throughput"] for gpu in idle.status()["gpus"]} == {None}
 
 
 @pytest.fixture

@@ -232,9 +232,9 @@ def _operations(bridge: Bridge, backups: Path) -> APIRouter:
     async def resume(request: Request, gpu: str) -> Any:
         return await bridge.call(request, "resume", gpu=gpu)
 
-    @router.post("/verify", summary="Accept the GPUs anew")
-    async def verify(request: Request) -> Any:
-        return await bridge.call(request, "verify")
+    @router.post("/verify", summary="Accept the GPUs anew; with `throughput` they are measured for that")
+    async def verify(request: Request, message: m.Verify | None = None) -> Any:
+        return await bridge.call(request, "verify", **(message or m.Verify()).model_dump())
 
     @router.post("/reservations", status_code=201, summary="Keep GPUs free between two times")
     async def reserve(request: Request, message: m.Reserve) -> Any:

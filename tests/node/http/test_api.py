@@ -17,6 +17,7 @@ import pytest
 from lepton_rl.node.http.roles import ROLES
 from lepton_rl.node.http.rules import TOKENS
 from lepton_rl.node.http.tokens import TokenBook
+from tests.node.conftest import until
 from tests.node.http.conftest import RunningNode, start_node, stop_node
 
 pytest.importorskip("fastapi")
@@ -125,6 +126,34 @@ def test_a_revoked_token_opens_nothing_more(node: RunningNode) -> None:
     assert (revoked.status, none.status) == (401, 401)
     assert revoked.body["error"].startswith("this token is not known, or not any more: send")
     assert none.body["error"].startswith("this needs a token: send")
+
+
+def test_verify_measures_what_gpus_compute(tmp_path: Path, fake_library: Path, node: RunningNode) -> None:
+    answer = node.ask("POST", "/api/v1/verify", json_body={"throughput": True})
+    assert (answer.status, answer.body["error"][:49]) == (400, "the node's configuration asks for no throughput: ")
+    answer = node.ask("POST", "/api/v1/verify", json_body={"troughput": True})
+    assert (answer.status, "no argument 'troughput'" in answer.body["error"]) == (422, True)
+    assert "lepton_rl_gpu_measured_flop_per_second{" not in node.ask("GET", "/metrics", "read").body
+    acceptance = {"throughput": {"least_tflops": 10.0, "command": ["sh", "-c", "sleep 0.1; echo 12.5"]}}
+    measured = start_node(tmp_path / "node", fake_library, gpus=1, acceptance=acceptance)
+    try:
+        until(lambda: measured.over_socket("status")["gpus"][0]["state"] == "available", "the one of the start")
+        begin = time.time()
+        answer = measured.ask("POST", "/api/v1/verify", json_body={"throughput": True})
+        assert answer.status == 200
+        assert [(gpu["state"], gpu["measuring"]) for gpu in answer.body] == [("unverified", True)]
+        until(lambda: not measured.over_socket("status")["gpus"][0]["measuring"], "the measurement")
+        found = measured.ask("GET", "/api/v1/status", "read").body["gpus"][0]["throughput"]
+        assert (found["tflops"], found["simulated"]) == (12.5, True)
+        assert begin < found["measured_time"] < time.time()
+        text = measured.ask("GET", "/metrics", "read").body
+        labels = re.escape(f'{{gpu="0",uuid="{measured.fake.uuid(0)}"}}')
+        figures = re.findall(rf"^lepton_rl_gpu_measured_(\w+){labels} (.+)$", text, re.MULTILINE)
+        assert {name: float(value) for name, value in figures} == {
+            "flop_per_second": 12.5e12, "timestamp_seconds": found["measured_time"],
+        }  # fmt: skip
+    finally:
+        stop_node(measured)
 
 
 def test_metrics_are_whole_and_say_what_the_node_says(node: RunningNode) -> None:

@@ -65,7 +65,7 @@ def test_by_the_daemon_that_runs(tmp_path: Path, four_gpus: FakeNvml, fake_libra
         assert TokenBook(node.state / TOKENS).find(token, 0.0) is not None
         node.node("token", "revoke", "alice")
         assert TokenBook(node.state / TOKENS).tokens() == []
-        said = node.node("audit")
+        said = node.node("audit", "--json")
         found = [(entry["verb"], entry["target"], entry["outcome"][:7]) for entry in json.loads(said)]
         assert found == [
             ("token_add", "token alice", "done"),
