@@ -15,7 +15,7 @@ _ASKED = (
 )  # fmt: skip
 _OF_A_RUN = (
     "run", "gpu_uuids", "decided_time", "started_time", "ended_time", "run_s", "outcome", "exit_code", "signal",
-    "energy_mj", "peak_gpu_memory_mib", "cpu_s", "max_rss_kib", "log_bytes_dropped",
+    "energy_mj", "peak_gpu_memory_mib", "gpu_utilisation", "cpu_s", "max_rss_kib", "log_bytes_dropped",
 )  # fmt: skip
 
 

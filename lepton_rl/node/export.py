@@ -107,6 +107,7 @@ def _columns(
         "gpu_memory_gib": [
             np.nan if request.gpu_memory_mib is None else request.gpu_memory_mib / MIB_PER_GIB for request in requests
         ],
+        "gpu_utilization": [_mean_utilisation(runs) for _, runs in ran],
         "compute_intensity": [_or_one(request.compute_intensity) for request in requests],
         "time_sensitivity": [_or_one(request.time_sensitivity) for request in requests],
         f"{CPU}_per_gpu": [(request.cpus or 0.0) / count for request, count in zip(requests, whole, strict=True)],
@@ -133,6 +134,13 @@ def _requested(ran: list[tuple[JobRecord, list[RunRecord]]], default_time_s: flo
                 times.learn(before.request, sum(run.run_s or 0.0 for run in runs))
         found.append(times.of(record.request))
     return found
+
+
+def _mean_utilisation(runs: list[RunRecord]) -> float:
+    """How busy a job kept its GPUs over all its runs, 0 to 1; NaN where none was read while it had them to itself."""
+    read = [(run.gpu_utilisation, run.run_s or 0.0) for run in runs if run.gpu_utilisation is not None]
+    seconds = sum(length for _, length in read)
+    return sum(mean * length for mean, length in read) / seconds if seconds > 0 else np.nan
 
 
 def _or_one(value: float | None) -> float:

@@ -7,11 +7,11 @@ from lepton_rl.devices import Telemetry
 from lepton_rl.errors import NodeError
 from lepton_rl.node.clock import Clock
 from lepton_rl.node.hardware import NodeHardware
-from lepton_rl.node.jobs import RunRecord
+from lepton_rl.node.jobs import RunRecord, RunUse
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.ledger import MeasuredThroughput
 from lepton_rl.node.lifecycle import GpuState, GpuStatus, Lifecycle
-from lepton_rl.node.metering import RunMeter, RunUse
+from lepton_rl.node.metering import RunMeter
 from lepton_rl.node.ownership import Ownership
 from lepton_rl.node.reservations import reasons
 from lepton_rl.node.throughput import Measurement, ThroughputRules, end_left
@@ -149,8 +149,7 @@ class GpuWatch:
         self.written_at = self._clock.monotonic()
         with self._journal.transaction():
             for run in self._holding.values():
-                use = self._meter.of(run.job, run.run)
-                self._journal.set_run_usage(run.job, run.run, round(use.energy_mj), use.peak_memory_mib)
+                self._journal.set_run_usage(run.job, run.run, self._meter.of(run.job, run.run))
 
     def _begin_measurement(self) -> None:
         """Measure a GPU that has to be, one at a time, where nothing is on it by a list of processes made for this."""

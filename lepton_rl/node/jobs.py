@@ -137,7 +137,29 @@ class RunRecord:
     log_bytes_dropped: int | None = None
     energy_mj: int | None = None
     peak_gpu_memory_mib: int | None = None
+    gpu_utilisation: float | None = None
+    gpu_samples: int | None = None
     holds_gpus: bool = True
+
+
+@dataclass(slots=True)
+class RunUse:
+    """What one run has used so far: millijoules, and MiB of GPU memory at its peak, over all its GPUs.
+
+    `utilisation` is the mean of `samples` readings of GPUs that it had to itself, 0 to 1; None while there is none: of
+    a GPU that several runs hold, no driver says whose kernels ran.
+    """
+
+    energy_mj: float = 0.0
+    peak_memory_mib: int = 0
+    utilisation: float | None = None
+    samples: int = 0
+
+    def add_utilisation(self, read: float) -> None:
+        """Take in one reading of one GPU."""
+        self.samples += 1
+        before = self.utilisation or 0.0
+        self.utilisation = before + (read - before) / self.samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from lepton_rl.node.jobs import (
     JobState,
     RunEnd,
     RunRecord,
+    RunUse,
     StopHow,
     check_request,
     check_transition,
@@ -282,11 +283,12 @@ class Journal:
         """Write down that no process of a lost run is left."""
         self._database.execute("UPDATE runs SET holds_gpus = 0 WHERE job = ? AND run = ?", (job, run))
 
-    def set_run_usage(self, job: int, run: int, energy_mj: int, peak_gpu_memory_mib: int) -> None:
-        """Write down what the devices measured of a run: energy in millijoules, highest GPU memory in MiB."""
+    def set_run_usage(self, job: int, run: int, use: RunUse) -> None:
+        """Write down what the devices measured of a run."""
         self._database.execute(
-            "UPDATE runs SET energy_mj = ?, peak_gpu_memory_mib = ? WHERE job = ? AND run = ?",
-            (energy_mj, peak_gpu_memory_mib, job, run),
+            "UPDATE runs SET energy_mj = ?, peak_gpu_memory_mib = ?, gpu_utilisation = ?, gpu_samples = ? "
+            "WHERE job = ? AND run = ?",
+            (round(use.energy_mj), use.peak_memory_mib, use.utilisation, use.samples, job, run),
         )
 
     def usage(self, by: Literal["user", "project", "queue"], since: float, now: float) -> list[Usage]:

@@ -1,22 +1,13 @@
-"""What runs use of their GPUs: energy, shared among those that hold a GPU at a time, and the most memory."""
+"""What runs use of their GPUs: energy, shared among those that hold a GPU at a time, the most memory, and how busy."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from lepton_rl.devices import DeviceTelemetry
 from lepton_rl.devices.sampler import TelemetrySnapshot
-from lepton_rl.node.jobs import RunRecord
+from lepton_rl.node.jobs import RunRecord, RunUse
 from lepton_rl.node.ownership import RunId
 
 MIB = 1 << 20
-
-
-@dataclass(slots=True)
-class RunUse:
-    """What one run has used so far: millijoules, and MiB of GPU memory at its peak, over all its GPUs."""
-
-    energy_mj: float = 0.0
-    peak_memory_mib: int = 0
 
 
 class RunMeter:
@@ -32,7 +23,9 @@ class RunMeter:
 
     def begin(self, run: RunRecord) -> None:
         """Go on from what the journal has of a run."""
-        self._used[run.job, run.run] = RunUse(run.energy_mj or 0.0, run.peak_gpu_memory_mib or 0)
+        self._used[run.job, run.run] = RunUse(
+            run.energy_mj or 0.0, run.peak_gpu_memory_mib or 0, run.gpu_utilisation, run.gpu_samples or 0
+        )
 
     def add(
         self, snapshot: TelemetrySnapshot, holding: Iterable[RunRecord], run_of: Callable[[int], RunId | None]
@@ -53,6 +46,8 @@ class RunMeter:
                 use = self._used.setdefault(key, RunUse())
                 use.energy_mj += drawn * min(run.gpu_milli, 1000) / held
                 memory[key] = memory.get(key, 0) + _memory_of(key, run, device, run_of)
+                if len(on_it) == 1 and device.filtered.utilisation is not None:
+                    use.add_utilisation(device.filtered.utilisation)
         for key, used_bytes in memory.items():
             use = self._used[key]
             use.peak_memory_mib = max(use.peak_memory_mib, used_bytes // MIB)

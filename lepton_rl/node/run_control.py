@@ -98,7 +98,7 @@ class RunControl:
             del self._jobs.holding[event.job]
             use = self._gpus.release(before)
             with suppress(JournalError):  # what is known since the last time is lost, and nothing else
-                self._journal.set_run_usage(event.job, event.run, round(use.energy_mj), use.peak_memory_mib)
+                self._journal.set_run_usage(event.job, event.run, use)
         if event.state is JobState.DONE:
             seconds = sum(run.run_s or 0.0 for run in self._journal.runs(event.job))
             self._run_times.learn(self._journal.job(event.job).request, seconds)

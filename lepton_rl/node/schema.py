@@ -97,7 +97,12 @@ _FOURTH = """
 CREATE TABLE throughputs (uuid TEXT PRIMARY KEY, tflops REAL NOT NULL, measured_time REAL NOT NULL) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
+_FIFTH = """
+ALTER TABLE runs ADD COLUMN gpu_utilisation REAL;
+ALTER TABLE runs ADD COLUMN gpu_samples INTEGER;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
 
 
 def version_of(connection: sqlite3.Connection) -> int:

@@ -16,7 +16,7 @@ from lepton_rl.errors import JournalError, NodeError
 from lepton_rl.experiments.node_compare import compare
 from lepton_rl.experiments.node_replay import replay
 from lepton_rl.node.export import read_jobs
-from lepton_rl.node.jobs import JobRequest, JobState, RunEnd
+from lepton_rl.node.jobs import JobRequest, JobState, RunEnd, RunUse
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.ledger import Decision
 from lepton_rl.node.paths import JOURNAL, NODE
@@ -125,6 +125,15 @@ def test_an_export_is_a_trace_like_any_other(tmp_path: Path, trace: Trace) -> No
     again = read_csv(tmp_path / "mine.csv")
     assert again.run_time == pytest.approx(history.trace.run_time)
     assert set(again.labels["user"]) == {"user0", "user1", "user2"}
+
+
+def test_an_export_says_how_busy_jobs_kept_their_gpus(tmp_path: Path, trace: Trace) -> None:
+    folder = node(tmp_path, trace, as_it_ran(trace, "saf"))
+    with Journal(folder / JOURNAL) as journal:
+        journal.set_run_usage(2, 1, RunUse(utilisation=0.25, samples=4))
+        measured = read_jobs(journal).trace
+    assert np.flatnonzero(~np.isnan(measured.gpu_utilization)).tolist() == [1]
+    assert measured.gpu_utilization[1] == pytest.approx(0.25)
 
 
 def test_an_anonymous_export_names_nobody(tmp_path: Path, trace: Trace) -> None:

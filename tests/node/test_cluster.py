@@ -531,6 +531,30 @@ def test_energy_is_metered_for_each_run(node: LiveNode) -> None:
     assert 0.2 < small / (small + large) < 0.4  # a quarter, but for the beginning and the end
 
 
+def test_how_busy_a_run_keeps_the_gpus_that_it_has_to_itself(node: LiveNode) -> None:
+    node.fake.set(0, utilisation_percent=20)
+    node.fake.set(1, utilisation_percent=60)
+    node.fake.set(2, utilisation_percent=90)
+    last = node.fake.uuid(2)
+    node.until(lambda: node.telemetry.refresh().device(last).filtered.utilisation == 0.9, "the filter to follow")
+    alone = node.submit(PATIENT, gpu_milli=2000)
+    halves = [node.submit(PATIENT, gpu_milli=500) for _ in range(2)]
+    node.cluster.apply(Start(alone, (0, 1)))
+    for job in halves:
+        node.cluster.apply(Start(job, (2,)))
+    for job in (alone, *halves):
+        node.running(job)
+
+    def samples() -> int:
+        node.cluster.gpus.write_use()
+        return node.journal.run(alone).gpu_samples or 0
+
+    node.until(lambda: samples() >= 8, "eight readings")
+    assert node.journal.run(alone).gpu_utilisation == pytest.approx(0.4, abs=0.05)
+    # Of a GPU that two share, nobody can say: the first of them may have had it alone for a moment.
+    assert node.journal.run(halves[1]).gpu_utilisation is None
+
+
 def test_what_a_run_has_used_is_not_lost_with_the_daemon(node: LiveNode, fake_library: Path) -> None:
     job = node.submit(PATIENT)
     node.cluster.apply(Start(job, (0,)))

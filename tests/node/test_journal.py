@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 
 from lepton_rl.errors import IllegalTransition, JobError, JournalError, JournalFull
 from lepton_rl.node.job_folders import pass_over_folders
-from lepton_rl.node.jobs import ACTIVE, FINAL, JobRequest, JobState, RunEnd, StopHow, check_request, check_transition
+from lepton_rl.node.jobs import (
+    ACTIVE,
+    FINAL,
+    JobRequest,
+    JobState,
+    RunEnd,
+    RunUse,
+    StopHow,
+    check_request,
+    check_transition,
+)
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.ledger import AuditEntry, Decision, Reservation
 from lepton_rl.node.past import Usage
@@ -418,7 +428,8 @@ def test_usage_counts_the_part_of_a_run_that_lies_in_the_time_asked_for(journal:
     share = journal.submit(shell("true", user="bob", gpu_milli=500), 0.0)
     running = journal.submit(shell("true", user="bob"), 0.0)
     finish(journal, whole, started=100.0, run_s=100.0, gpus=("GPU-a", "GPU-b"))
-    journal.set_run_usage(whole, 1, energy_mj=1000, peak_gpu_memory_mib=10)
+    journal.set_run_usage(whole, 1, RunUse(1000.0, 10, 0.25, 4))
+    assert journal.run(whole).gpu_utilisation == 0.25
     finish(journal, share, started=100.0, run_s=40.0)
     journal.begin_run(running, ["GPU-c"], 180.0, 180.0, "boot")
     journal.run_started(running, 1, 180.0, (1, 1), (2, 2))

@@ -12,7 +12,7 @@ import pytest
 
 from lepton_rl.errors import ConfigError, JobError
 from lepton_rl.experiments.deploy import read_node_config
-from lepton_rl.node.jobs import JobState, RunEnd
+from lepton_rl.node.jobs import JobState, RunEnd, RunUse
 from lepton_rl.node.journal import Journal
 from lepton_rl.node.past import DAY_S, Usage
 from lepton_rl.node.restore import restore
@@ -30,7 +30,7 @@ def ended(journal: Journal, started: float, run_s: float, user: str = "ada", **m
     journal.run_started(job, 1, started, (1, 1), (2, 2))
     state = JobState.LOST if more else JobState.DONE
     journal.end_run(job, 1, state, RunEnd(ended_time=started + run_s, run_s=run_s), outcome="ended", **more)
-    journal.set_run_usage(job, 1, round(run_s), 0)
+    journal.set_run_usage(job, 1, RunUse(run_s))
     return job
 
 
