@@ -77,7 +77,7 @@ def crowded_snapshots(count: int) -> list[Snapshot]:
     found: list[Snapshot] = []
     while len(found) < count and simulated.advance():
         snapshot = simulated.snapshot()
-        if len(snapshot.queue) >= WINDOW and Decision.of(codec, snapshot).something_fits:
+        if len(snapshot.queue) >= WINDOW and Decision.of(codec, snapshot).is_due:
             found.append(snapshot)
         for action in decide(snapshot, rule):
             simulated.apply(action)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -258,16 +259,19 @@ def test_evaluate_beside_heuristics(folder: Path, capsys: CAPTURE) -> None:
     assert "saf" in capsys.readouterr().out
 
 
-def save_untrained(path: Path, trained: ClusterSpec) -> None:
+def save_untrained(
+    path: Path, trained: ClusterSpec, experiment: dict[str, float] | None = None, **codec_of: Any
+) -> None:
     """Write a bundle whose weights are all 0."""
     from lepton_rl.agents.bundle import LearnedPolicy, save_bundle
     from lepton_rl.agents.network import expected_shapes
     from lepton_rl.envs import Codec
 
-    codec = Codec(window=4)
+    codec = Codec(window=4, **codec_of)
     shapes = expected_shapes("deepsets", {"job.bias": np.zeros(2, np.float32)}, codec, trained)
     weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    save_bundle(path, LearnedPolicy(codec, "deepsets", weights, trained), {})
+    about = {} if experiment is None else {"experiment": experiment}
+    save_bundle(path, LearnedPolicy(codec, "deepsets", weights, trained), about)
 
 
 def test_a_cluster_file_adds_prices_to_a_bundle_that_has_none(folder: Path, capsys: CAPTURE) -> None:
@@ -294,6 +298,35 @@ def test_a_cluster_file_adds_prices_to_a_bundle_that_has_none(folder: Path, caps
     (folder / "c.yaml").write_text("groups:\n  - {nodes: 2, gpus_per_node: 4, gpu: T4}\nelectricity: no.csv\n")
     assert run("evaluate bundle --trace small.csv --cluster c.yaml") == 2
     assert capsys.readouterr().err.startswith("error: c.yaml:3: electricity: ")
+
+
+def test_a_bundle_that_stops_jobs_pays_what_it_paid_in_training(folder: Path, capsys: CAPTURE) -> None:
+    from lepton_rl.core.cluster import NodeGroup
+    from lepton_rl.core.hardware import gpu_type
+
+    two = ClusterSpec.of_groups((NodeGroup(1, 1, gpu_type("V100")), NodeGroup(1, 1, gpu_type("A100-SXM4-80GB"))))
+    costs = {"preemption_cost": 60.0, "migration_cost": 30.0, "quantum": 50.0}
+    save_untrained(folder / "bundle", two, costs, actions="preemptive", running=2)
+    (folder / "few.csv").write_text("submit_time,run_time,gpus\n0,500,1\n0,500,1\n100,500,1\n200,500,1\n")
+
+    def finished(command: str) -> tuple[float, str]:
+        assert run(f"{command} --trace few.csv --json") == 0
+        out, err = capsys.readouterr()
+        return float(json.loads(out)["mean_jct"]), err
+
+    own, said = finished("evaluate bundle --against srtf")
+    assert "a preemption costs 60 s, a migration 30 s, and no run is stopped before it is 50 s old, as in" in said
+    free, said = finished("evaluate bundle --against srtf --preemption-cost 0 --migration-cost 0 --quantum 0")
+    assert (
+        "a preemption costs 0 s, a migration 0 s, and no run is stopped before it is 0 s old, which is not so" in said
+    )
+    assert own != free
+    (folder / "two.yaml").write_text(
+        "groups:\n  - {nodes: 1, gpus_per_node: 1, gpu: V100}\n  - {nodes: 1, gpus_per_node: 1, gpu: A100-SXM4-80GB}\n"
+    )
+    assert finished("simulate --policy ./bundle --cluster two.yaml")[0] == own
+    assert run("evaluate bundle --trace few.csv --nodes 1 --gpus-per-node 4") == 2
+    assert "its actions are about groups of nodes or power limits, and 4 GPUs has neither" in capsys.readouterr().err
 
 
 def test_evaluate_runs_on_the_cluster_that_the_bundle_was_trained_for(folder: Path, capsys: CAPTURE) -> None:

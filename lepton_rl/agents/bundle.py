@@ -21,11 +21,12 @@ from lepton_rl.core.actions import Action
 from lepton_rl.core.atomic import replacing
 from lepton_rl.core.cluster import ClusterSpec, cluster_from_description, describe_cluster
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.envs.codec import OF_GROUPS, Codec, Observation, as_preferences, node_groups
+from lepton_rl.envs.codec import NO_COSTS, OF_GROUPS, Codec, Observation, as_preferences, node_groups
 from lepton_rl.envs.decision import Decision
 from lepton_rl.envs.features import CONTEXT_FEATURES
 from lepton_rl.envs.quantization import Quantization, feature_ranges
 from lepton_rl.errors import BundleError, ConfigError
+from lepton_rl.simulator import Timing
 
 FORMAT = 1
 BUNDLE_FOLDER = "bundle"
@@ -131,6 +132,18 @@ class LearnedPolicy:
         return ""
 
     @property
+    def timing(self) -> Timing:
+        """What stopping a job cost in training, where its actions stop jobs and the bundle says it; else nothing."""
+        said = self.about.get("experiment")
+        if not self.codec.stoppable or not isinstance(said, Mapping):
+            return NO_COSTS
+        costs = {name: said.get(name, 0.0) for name in ("preemption_cost", "migration_cost", "quantum")}
+        try:
+            return Timing(**costs)
+        except ConfigError as error:
+            raise BundleError(f"{self.name}: {error}") from None
+
+    @property
     def placement(self) -> str:
         """Which GPUs a started job gets."""
         return self.codec.placement
@@ -166,17 +179,19 @@ class LearnedPolicy:
         """Refuse a cluster that the network cannot read, or on which its actions mean something else.
 
         Raises:
-            BundleError: it is an mlp, trained on another number of nodes, or its actions name other types of GPU.
+            BundleError: it is an mlp, trained on another number of nodes, or its actions name other groups.
         """
         if self.codec.actions != "order" and not cluster.groups:
             raise BundleError(
-                f"{self.name}: its actions choose a type of GPU or a power limit, and the GPUs of {cluster} are of no "
-                "type; give the cluster as groups"
+                f"{self.name}: its actions are about groups of nodes or power limits, and {cluster} has neither; give "
+                "the cluster as groups"
             )
         names, own = ([group.limited_gpu.name for group in c.groups] for c in (cluster, self.cluster))
-        if self.codec.actions in OF_GROUPS and names != own:
+        choosing = self.codec.actions in OF_GROUPS and max(map(self.codec.choices, (cluster, self.cluster))) > 1
+        if choosing and names != own:
             raise BundleError(
-                f"{self.name}: its actions choose among groups of {', '.join(own)}, this cluster has {', '.join(names)}"
+                f"{self.name}: its actions choose among groups of {', '.join(own)}, in this order, and this cluster's "
+                f"are of {', '.join(names)}; numbers of nodes and GPUs may differ"
             )
         if self.network == "mlp" and node_groups(cluster.nodes) != node_groups(self.cluster.nodes):
             raise BundleError(

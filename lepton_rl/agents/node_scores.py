@@ -149,13 +149,22 @@ def _dot_product(
 
 
 @inlined
+def _milli_up(node: int, gpus: Ints32, nodes: Ints32, hw: Hardware) -> int:
+    """Milli-GPU of a node that no failure keeps down."""
+    up = gpus_on(node, gpus, nodes, hw)
+    if hw is not None:
+        up -= int(nodes[node, L.GPUS_DOWN])
+    return int(L.MILLI * up)
+
+
+@inlined
 def _left_after(
     jobs: Floats, job: int, node: int, count: int, gpu: int, gpus: Ints32, nodes: Ints32, hw: Hardware, t: ScoreTables
 ) -> float:
     """What the node has left once the job is there: GPUs and each resource in parts of the most, summed."""
     taken = int(jobs[job, L.GPUS]) if gpu >= 0 else L.MILLI * count
     most = t.scratch.shape[1] - FIRST_GPU
-    total = (L.MILLI * gpus_on(node, gpus, nodes, hw) - nodes[node, L.BUSY] - taken) / (L.MILLI * most)
+    total = (_milli_up(node, gpus, nodes, hw) - nodes[node, L.BUSY] - taken) / (L.MILLI * most)
     if hw is not None:
         for resource in range(t.most_room.shape[0]):
             if t.most_room[resource] > 0.0:
@@ -188,7 +197,7 @@ def _clustering(jobs: Floats, job: int, node: int, gpus: Ints32, nodes: Ints32, 
         tier = 1.0
     elif there == 0:
         tier = 2.0
-    return tier + (L.MILLI * gpus_on(node, gpus, nodes, hw) - nodes[node, L.BUSY]) / (L.MILLI * (gpus.shape[0] + 1.0))
+    return tier + (_milli_up(node, gpus, nodes, hw) - nodes[node, L.BUSY]) / (L.MILLI * (gpus.shape[0] + 1.0))
 
 
 @inlined
@@ -246,7 +255,7 @@ def _score(
         return _clustering(jobs, job, node, gpus, nodes, hw, t.demands)
     if rule == _FRAGMENTATION:
         return _fragmentation_gradient(jobs, job, node, count, gpu, gpus, nodes, hw, t)
-    capacity = L.MILLI * gpus_on(node, gpus, nodes, hw)
+    capacity = max(_milli_up(node, gpus, nodes, hw), 1)
     if rule == _LEAST_LOADED:
         return nodes[node, L.BUSY] / capacity
     taken = min(int(jobs[job, L.GPUS]), L.MILLI) * max(count, 1)

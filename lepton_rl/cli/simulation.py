@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from lepton_rl.core import ClusterSpec, Policy
     from lepton_rl.experiments.cluster_config import ClusterConfig
     from lepton_rl.experiments.simulate import Simulation
+    from lepton_rl.simulator import Timing
+
+_OR_TRAINED = "default 0, or what it did in a bundle's training"
+PreemptionCost = Annotated[
+    float | None, seconds_option(f"Seconds that a preemption adds (checkpoint and restore); {_OR_TRAINED}.")
+]
+MigrationCost = Annotated[float | None, seconds_option(f"Seconds that a migration adds; {_OR_TRAINED}.")]
+Quantum = Annotated[float | None, seconds_option(f"Seconds before a run may be preempted or migrated; {_OR_TRAINED}.")]
 
 
 def simulate(
@@ -60,9 +68,9 @@ def simulate(
     report: Report = None,
     requested: Requested = "given",
     deadlines: Deadlines = None,
-    preemption_cost: Annotated[float, seconds_option("Seconds that a preemption adds (checkpoint and restore).")] = 0.0,
-    migration_cost: Annotated[float, seconds_option("Seconds that a migration adds.")] = 0.0,
-    quantum: Annotated[float, seconds_option("Seconds before a run may be preempted or migrated.")] = 0.0,
+    preemption_cost: PreemptionCost = None,
+    migration_cost: MigrationCost = None,
+    quantum: Quantum = None,
     start_delay: Annotated[
         float,
         typer.Option(min=0, help="Seconds from a decision to the start of its job, as `node replay` prints them."),
@@ -91,7 +99,6 @@ def simulate(
     from lepton_rl.experiments.loader import options
     from lepton_rl.experiments.policy_config import PolicyConfig
     from lepton_rl.experiments.simulate import simulate as run
-    from lepton_rl.simulator import Timing
 
     machine = named_cluster(gpus, nodes, gpus_per_node, cluster)
     wanted = options(PolicyConfig, name=policy, **policy_settings(settings or []))
@@ -105,12 +112,13 @@ def simulate(
         )
         announce_compilation()
         jobs = read_workload(trace, limit, format, requested, seed, deadlines)
-        timing = Timing(preemption_cost, quantum, migration_cost=migration_cost)
+        timing = _timing(chosen, preemption_cost, migration_cost, quantum)
         built = built_cluster(machine, jobs, trace, cluster)
         recorded = is_recorded(report, jobs_out, jobs, built)
         simulation = run(jobs, built, chosen, strict=strict, timing=timing, recorded=recorded, start_delay=start_delay)
     write_jobs(simulation, jobs_out)
     page = write_report([simulation], report)
+    _say_timing(chosen, timing)
     _say_what_is_odd(simulation, machine is not None)
     if json:
         print_json(simulation.summary())
@@ -142,6 +150,9 @@ def evaluate(
     report: Report = None,
     requested: Requested = "given",
     deadlines: Deadlines = None,
+    preemption_cost: PreemptionCost = None,
+    migration_cost: MigrationCost = None,
+    quantum: Quantum = None,
     format: Format = None,
     strict: Strict = False,
     overwrite: Overwrite = False,
@@ -174,8 +185,10 @@ def evaluate(
         with placed_in(cluster):
             chosen = _trained_for(policy, machine)
         recorded = is_recorded(report, jobs_out, jobs, chosen)
-        simulations = [run(jobs, chosen, policy, strict=strict, recorded=recorded)] + [
-            run(jobs, chosen, rival.build(seed=seed), strict=strict, recorded=report is not None) for rival in rivals
+        timing = _timing(policy, preemption_cost, migration_cost, quantum)
+        simulations = [run(jobs, chosen, policy, strict=strict, timing=timing, recorded=recorded)] + [
+            run(jobs, chosen, rival.build(seed=seed), strict=strict, timing=timing, recorded=report is not None)
+            for rival in rivals
         ]
     write_jobs(simulations[0], jobs_out)
     page = write_report(simulations, report)
@@ -185,6 +198,7 @@ def evaluate(
             "size; --cluster FILE another cluster, and what its energy costs)"
         )
         note(f"cluster: {chosen}, {why}")
+    _say_timing(policy, timing)
     _say_what_is_odd(simulations[0], chosen=True)
     if json:
         others = {simulation.policy: simulation.summary() for simulation in simulations[1:]}
@@ -193,6 +207,33 @@ def evaluate(
         print_comparison(simulations)
     if page is not None:
         note(f"report: {page}")
+
+
+def _timing(
+    policy: "Policy", preemption_cost: float | None, migration_cost: float | None, quantum: float | None
+) -> "Timing":
+    """Return what stopping a job costs: as the command line says, else as in a bundle's training."""
+    from lepton_rl.agents.bundle import LearnedPolicy
+    from lepton_rl.simulator import Timing
+
+    trained = policy.timing if isinstance(policy, LearnedPolicy) else Timing()
+    return Timing(
+        preemption_cost=trained.preemption_cost if preemption_cost is None else preemption_cost,
+        migration_cost=trained.migration_cost if migration_cost is None else migration_cost,
+        quantum=trained.quantum if quantum is None else quantum,
+    )
+
+
+def _say_timing(policy: "Policy", timing: "Timing") -> None:
+    """Say what stopping a job cost, where a bundle stops jobs."""
+    from lepton_rl.agents.bundle import LearnedPolicy
+
+    if isinstance(policy, LearnedPolicy) and policy.codec.stoppable:
+        whence = "as" if timing == policy.timing else "which is not so"
+        note(
+            f"a preemption costs {timing.preemption_cost:g} s, a migration {timing.migration_cost:g} s, and no run is "
+            f"stopped before it is {timing.quantum:g} s old, {whence} in the bundle's training"
+        )
 
 
 def _trained_for(policy: "Policy", machine: "ClusterConfig | None") -> "ClusterSpec":

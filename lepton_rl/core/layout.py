@@ -57,7 +57,8 @@ STRIKES = 6  # failures that struck the job
 LOST = 7  # seconds of service that failures undid
 CHARGED = 8  # END as an observer last counted with it
 CHANGED = 9  # 1 while the job stands in run_job[CHANGED_ENDS]
-DETAILED_TRUTH_COLUMNS = 10
+MIGRATIONS = 10
+DETAILED_TRUTH_COLUMNS = 11
 
 # gpus: int32 (GPUs, GPU_COLUMNS)
 FREE = 0  # milli-GPU
@@ -110,7 +111,8 @@ POWER = TOTAL_COLUMNS  # draw of all GPUs by load and limit, microwatts
 HELD_BACK = TOTAL_COLUMNS + 1  # part of POWER that GPUs do not draw because they throttle, microwatts
 LOST_GPUS = TOTAL_COLUMNS + 2  # milli-GPU that are down
 STIRRED_GPUS = TOTAL_COLUMNS + 3  # 1 + the first of the GPUs marked in gpus[:, STIRRED], 0 for none
-DETAILED_TOTAL_COLUMNS = TOTAL_COLUMNS + 4  # behind them for each node its part of POWER less that of HELD_BACK
+DETAILED_TOTAL_COLUMNS = TOTAL_COLUMNS + 4
+NODE_DRAW = DETAILED_TOTAL_COLUMNS  # first of the columns behind: of each node its part of POWER less that of HELD_BACK
 
 # counts: int64 (COUNT_COLUMNS,), the scheduler's bookkeeping.
 FRONT = 0  # the waiting jobs are queue[FRONT:BACK]

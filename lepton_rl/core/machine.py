@@ -54,8 +54,8 @@ def empty_cluster(cluster: ClusterSpec) -> tuple[Ints32, Ints32, Words, Ints64]:
             gpu += group.gpus_per_node
             node += 1
         totals[L.POWER] += idle * group.gpus
-        behind = L.DETAILED_TOTAL_COLUMNS + node
-        totals[behind - group.nodes : behind] = idle * group.gpus_per_node
+        first = L.NODE_DRAW + node - group.nodes
+        totals[first : first + group.nodes] = idle * group.gpus_per_node
         rack += group.racks
     totals[L.FREE_WHOLE] = cluster.gpus
     totals[L.GPU_MEMORY] = cluster.gpu_memory_mib

@@ -77,14 +77,14 @@ def unlist_job(jobs: Floats, job: int, gpus: Ints32, hw: Hardware) -> None:
 def change_draw(node: int, totals: Ints64, microwatts: int) -> None:
     """Book that a node's GPUs draw more by load and limit, or less."""
     totals[L.POWER] += microwatts
-    totals[L.DETAILED_TOTAL_COLUMNS + node] += microwatts
+    totals[L.NODE_DRAW + node] += microwatts
 
 
 @inlined
 def hold_back(node: int, totals: Ints64, microwatts: int) -> None:
     """Book that a node's GPUs draw less because they throttle; a negative number is more."""
     totals[L.HELD_BACK] += microwatts
-    totals[L.DETAILED_TOTAL_COLUMNS + node] -= microwatts
+    totals[L.NODE_DRAW + node] -= microwatts
 
 
 @inlined

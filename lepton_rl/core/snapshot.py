@@ -125,7 +125,7 @@ class Snapshot:
     hw: Hardware = None  # tables by GPU type where the nodes differ
     migration_cost: float = 0.0  # seconds that a migration adds
     temperatures: FloatArray | None = None  # (GPUs,), degrees Celsius, where heat is counted
-    pinned: frozenset[int] = frozenset()  # ids of running jobs that must not be preempted or moved
+    pinned: frozenset[int] = frozenset()  # ids of running jobs that the cluster refuses to preempt or move
 
     @property
     def queue(self) -> JobView:

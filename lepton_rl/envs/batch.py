@@ -347,6 +347,7 @@ class EnvironmentBatch:
             stranded_gpu_seconds=float(self._clock[env, L.STRANDED_INTEGRAL]) / L.MILLI,
             metered=metered(self._clock[env], self.cluster),
             disturbed=disturbed(self._truth[env], self.cluster),
+            migrations=self._truth[env, :, L.MIGRATIONS].astype(np.int64) if self.codec.stoppable else None,
         )
 
     def episode_info(self, env: int) -> dict[str, Any]:

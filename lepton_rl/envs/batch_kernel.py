@@ -1,7 +1,7 @@
 """Episodes of many environments at once: the simulator's events with a learner's decisions between them.
 
-Arrays have a leading axis of environments. A decision is due when a visible job fits; the instants between, where
-nothing could be started, pass by themselves.
+Arrays have a leading axis of environments. A decision is due when a visible job fits, or a running one may be
+stopped where actions can do that; the instants between pass by themselves.
 """
 
 from typing import Any

@@ -69,6 +69,8 @@ class Codec:
 
     def __post_init__(self) -> None:
         for size, count in (("window", self.window), ("running", self.running)):
+            if isinstance(count, bool) or not isinstance(count, int | np.integer):
+                raise ConfigError(f"{size} must be a whole number, not {count!r}")
             if count < 1:
                 raise ConfigError(f"{size} must be 1 or more, not {count}")
         for name, value, known in (
@@ -120,8 +122,7 @@ class Codec:
             return 1
         if not cluster.groups:
             raise ConfigError(
-                f"actions {self.actions!r} need types of GPU, and those of {cluster} have none; give the cluster as "
-                "groups"
+                f"actions {self.actions!r} need groups of nodes, and {cluster} has none; give the cluster as groups"
             )
         if self.actions == "power":
             return len(self.power_levels)

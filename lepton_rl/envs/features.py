@@ -63,9 +63,9 @@ FULL_FEATURES = (
     "reserve_room",
 )
 FEATURES = {
-    "time": "log1p(requested time) / 12",
+    "time": "log1p(requested time) / 12; where running jobs can be stopped, of one that has run the time left",
     "gpus": "log1p(GPUs) / log1p(GPUs of the cluster)",
-    "area": "log1p(GPUs x requested time) / 18",
+    "area": "log1p(GPUs x that time) / 18",
     "share": "GPUs / GPUs of the cluster",
     "wait": "basic: wait / (wait + 1 h); full: log1p(wait) / 12",
     "fits": "1 when the job could start now",

@@ -26,7 +26,7 @@ def _encode_typed_group(
         capacity += nodes[node, L.COUNT] * nodes[node, L.MEMORY_EACH]
         up += nodes[node, L.COUNT] - nodes[node, L.GPUS_DOWN]
         most += (hw.power_mw[kind, IDLE_MW] + hw.power_mw[kind, LOAD_MW]) * nodes[node, L.COUNT]
-        draw += totals[L.DETAILED_TOTAL_COLUMNS + node]
+        draw += totals[L.NODE_DRAW + node]
         if hw.heat.shape[0] > 0:
             sum_heat(node, gpus, nodes, clock)
     machine[0, group] = busy / (L.MILLI * float(count))

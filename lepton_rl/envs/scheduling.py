@@ -199,6 +199,8 @@ def make_batch(
     costs = expected("timing", timing, Timing)
     if costs.timer:
         raise ConfigError("an environment has no timer: it decides where something can be decided; leave it out")
+    if costs != NO_COSTS and not seen.stoppable:
+        raise ConfigError(f"timing is read where running jobs can be stopped: {seen.actions!r} actions stop none")
     for name, number in (("jobs", jobs), ("warmup", warmup)):
         if not isinstance(number, int | np.integer):
             raise ConfigError(f"{name} must be a whole number, not {number!r}")

@@ -8,6 +8,8 @@ cost.
 
 import math
 
+import numpy as np
+
 from lepton_rl.core import layout as L
 from lepton_rl.core.allocation import release
 from lepton_rl.core.arrays import Bools, Floats, Ints32, Ints64, Singles, Words
@@ -39,8 +41,8 @@ RUNNING_FEATURES = {
     "rate": "seconds of service a second on its GPUs, at most 4, / 4",
 }
 GAIN = "gain"
-"""Further columns, one for each group: log2 of its rate there over its rate now, within -4 to 4, / 4; 0 where it cannot
-be moved there."""
+"""Further columns, one for each group: log2 of the speed of the type there over that of its own (the slowest that it
+holds), within -4 to 4, / 4; 0 where it cannot be moved there."""
 STOPPED = -2
 """The slot of an action that has been carried out already: it starts nothing and does not wait."""
 _MOST_RATE = 4.0
@@ -96,6 +98,17 @@ def _types_held(jobs: Floats, job: int, gpus: Ints32, nodes: Ints32) -> int:
         held |= 1 << nodes[gpus[gpu, L.NODE], L.TYPE]
         gpu = -1 if jobs[job, L.GPUS] < L.MILLI else int(gpus[gpu, L.NEXT])
     return held
+
+
+@inlined
+def _own_speed(held: int, kind: int, hw: Hardware) -> float:
+    """Speed of the slowest of these types for a class of jobs."""
+    slowest = np.inf
+    if hw is not None:
+        for bit in range(hw.speed.shape[0]):
+            if (held >> bit) & 1:
+                slowest = min(slowest, hw.speed[bit, kind])
+    return slowest
 
 
 @inlined
@@ -190,8 +203,9 @@ def show_running(
         for choice in range(1, choices):
             if may_stop and _may_move(choice, held, jobs, job, gpus, nodes, totals, hw, clock, rules, migration_cost):
                 valid[first + choice] = True
-                there = hw.speed[choice - 1, int(jobs[job, L.CLASS])]
-                rows[place, plain + choice - 1] = min(max(math.log2(there / rate), -4.0), 4.0) / 4.0
+                kind = int(jobs[job, L.CLASS])
+                gain = math.log2(hw.speed[choice - 1, kind] / _own_speed(held, kind, hw))
+                rows[place, plain + choice - 1] = min(max(gain, -4.0), 4.0) / 4.0
 
 
 @inlined
@@ -241,6 +255,7 @@ def _migrate(
         drop_prediction(run_end, run_job, running, predicted_end(jobs, job, hw), job)
     service = move_to_group(choice, migration_cost, jobs, job, gpus, nodes, bits, totals, hw, clock[L.NOW], rules)
     truth[job, L.REMAINING] += migration_cost - service
+    truth[job, L.MIGRATIONS] += 1.0
     remove_end(run_end, run_job, running, job)
     set_true_end(jobs, truth, job, gpus, hw, run_end, run_job, running - 1, clock)
     if rules[L.PREDICTS]:

@@ -85,15 +85,22 @@ def spans_of(recording: Recording, hatch: Hatch) -> list[Span]:
 
 
 def down_spans(cluster: ClusterSpec) -> list[Span]:
-    """Return the failures of a cluster, each until its repair."""
+    """Return when failures kept GPUs down, until their repair; neighbours that were down together as one."""
     times, units = cluster.dynamics.faults.events(cluster.first_gpus, cluster.gpus)
     spans: list[Span] = []
-    since: dict[tuple[int, int], list[float]] = {}
+    failures, since = np.zeros(cluster.gpus, np.int64), np.zeros(cluster.gpus)
     for time, (first, count, change) in zip(times.tolist(), units.tolist(), strict=True):
-        if change > 0:
-            since.setdefault((first, count), []).append(time)
-        elif since.get((first, count)):
-            spans.append(Span(first, count, since[first, count].pop(0), time))
+        struck = slice(first, first + count)
+        before = failures[struck].copy()
+        failures[struck] += change
+        since[struck][(before == 0) & (failures[struck] > 0)] = time
+        ended = first + np.flatnonzero((before > 0) & (failures[struck] == 0))
+        for gpu in ended.tolist():
+            last = spans[-1] if spans else None
+            if last and (last.first_gpu + last.gpus, last.begin, last.end) == (gpu, since[gpu], time):
+                spans[-1] = replace(last, gpus=last.gpus + 1)
+            else:
+                spans.append(Span(gpu, 1, float(since[gpu]), time))
     return spans
 
 

@@ -9,7 +9,7 @@ from lepton_rl.agents.sb3 import AlgorithmName
 from lepton_rl.envs import Codec, Objective
 from lepton_rl.envs.quantization import ObservationDtype
 from lepton_rl.experiments.config import MOST_JOBS, ClusterConfig, RunName, WorkloadConfig
-from lepton_rl.experiments.loader import Section, or_value_error
+from lepton_rl.experiments.loader import Misplaced, Section, or_value_error
 from lepton_rl.experiments.timing_config import TimingSection
 
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -79,6 +79,9 @@ class ObservationConfig(Section):
     @model_validator(mode="after")
     def _usable(self) -> Self:
         or_value_error(self.build)
+        for name, actions in (("running", "preemptive"), ("power_levels", "power")):
+            if self.actions != actions and getattr(self, name) != type(self).model_fields[name].default:
+                raise Misplaced(f"read where observation.actions is {actions} alone; leave it out", [name])
         return self
 
 
@@ -216,10 +219,7 @@ class TrainConfig(TimingSection):
     def _costs_are_read(self) -> Self:
         costs = [name for name in TimingSection.model_fields if getattr(self, name) > 0]
         if costs and self.observation.actions != "preemptive":
-            raise ValueError(
-                f"{costs[0]} is read where running jobs can be stopped: set observation.actions to preemptive, or "
-                f"leave {costs[0]} out"
-            )
+            raise Misplaced("read where observation.actions is preemptive alone; leave it out", [costs[0]])
         return self
 
     @model_validator(mode="after")

@@ -119,6 +119,7 @@ class OpenJobs:
 
     def _running(self, job: int, run: RunRecord, time: float) -> RunningJob:
         known = self.known.get(job)
+        restartable = known is not None and known.record.request.restartable and run.stop_then is None
         if known is None:  # the orphan of a lost job
             record = self._journal.job(job)
             known = OpenJob(record, record.submit_time - self.created, 0.0)
@@ -127,7 +128,7 @@ class OpenJobs:
             self.row(known),
             min(started, time),
             tuple(map(self._hardware.number_of, run.gpu_uuids)),
-            known.record.request.restartable and run.stop_then is None,
+            restartable,
         )
 
     def _is_whole(self, run: RunRecord) -> bool:

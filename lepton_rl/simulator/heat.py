@@ -162,14 +162,14 @@ def take_temperatures(
         return
     totals[L.HELD_BACK] = 0
     for node in range(nodes.shape[0]):
-        totals[L.DETAILED_TOTAL_COLUMNS + node] = 0
+        totals[L.NODE_DRAW + node] = 0
     for gpu in range(gpus.shape[0]):
         row = heat_row(gpu, gpus)
         figures = hw.heat[nodes[gpus[gpu, L.NODE], L.TYPE]]
         natural_uw = drawn_uw(gpu, gpus, nodes, hw)
         hot = degrees[gpu] >= figures[THROTTLE_C] and natural_uw * 1e-6 > figures[HOLD_W]
         clock[row + L.NOT_DRAWN] = np.rint(natural_uw - figures[HOLD_W] * 1e6) if hot else 0.0
-        totals[L.DETAILED_TOTAL_COLUMNS + gpus[gpu, L.NODE]] += natural_uw
+        totals[L.NODE_DRAW + gpus[gpu, L.NODE]] += natural_uw
         hold_back(int(gpus[gpu, L.NODE]), totals, int(clock[row + L.NOT_DRAWN]))
         clock[row + L.STEADY] = figures[THROTTLE_C] if hot else hw.inlet_c + figures[C_PER_W] * natural_uw * 1e-6
         clock[row + L.DEGREES] = degrees[gpu]

@@ -27,6 +27,8 @@ class Timing:
     def __post_init__(self) -> None:
         for name in ("preemption_cost", "quantum", "timer", "migration_cost"):
             value = getattr(self, name)
+            if not isinstance(value, int | float | np.integer | np.floating):
+                raise ConfigError(f"{name} must be a number of seconds, not {value!r}")
             if not (np.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be 0 or more seconds, not {value}")
         for name in ("preemption_cost", "migration_cost"):

@@ -23,7 +23,10 @@ _LARGEST_FACTOR = 1000.0
 
 def check_factors(factors: tuple[float, float]) -> None:
     """Refuse factors below 1, which no job could meet, or in the wrong order."""
-    low, high = factors
+    try:
+        low, high = (float(factor) for factor in factors)
+    except (TypeError, ValueError):
+        raise ConfigError(f"deadlines: the factors must be two numbers, the smaller first, not {factors!r}") from None
     if not 1.0 <= low <= high <= _LARGEST_FACTOR:
         raise ConfigError(
             f"deadlines: the factors are {low:g} and {high:g}; they must be two numbers from 1 to {_LARGEST_FACTOR:g}, "
@@ -58,6 +61,9 @@ def draw(
         rng: drawn from.
     """
     check_factors(factors)
+    for name, value in (("least_slack", least_slack), ("share", share)):
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise ConfigError(f"deadlines: {name} must be a number, not {value!r}")
     if not 0.0 <= least_slack <= MAX_SECONDS:
         raise ConfigError(f"deadlines: the least slack is {least_slack:g} s; it must lie between 0 and {MAX_SECONDS:g}")
     if not 0.0 < share <= 1.0:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -377,12 +377,17 @@ class Trace:
             ConfigError: a figure is out of bounds.
             TraceError: multiples of requested times are wanted, and there are none.
         """
+        if of not in get_args(deadlines.MultipleOf):
+            raise ConfigError(f"deadlines are multiples of run_time or of requested_time, not of {of!r}")
         if of == "requested_time" and self.requested == "absent":
             raise TraceError(f"{self.name}: deadlines cannot be multiples of requested times, for there are none")
         generator = rng if rng is not None else np.random.default_rng(0)
         due = deadlines.draw(getattr(self, of), factors, least_slack, share, generator)
         notes = tuple(note for note in self.notes if not note.startswith(deadlines.NOTE))
-        return replace(self, deadline=due, notes=(*notes, deadlines.said(of, factors, least_slack, share)))
+        said = deadlines.said(of, factors, least_slack, share)
+        if not np.isnan(self.deadline).all() and notes == self.notes:
+            said += f"; those of {self.name} are not looked at"
+        return replace(self, deadline=due, notes=(*notes, said))
 
     def fit_to(self, gpus: int, strict: bool = False, gpu_memory_gib: float = math.inf) -> "Trace":
         """Leave out the jobs that a cluster of `gpus` GPUs could never run, and say so in `dropped`.

@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 from lepton_rl.agents import BestFit
 from lepton_rl.core import ClusterSpec, Start
 from lepton_rl.core.cluster import NodeGroup
+from lepton_rl.core.hardware.dynamics import Dynamics, Fault, Faults
+from lepton_rl.simulator import SimulatedCluster
+from lepton_rl.workloads import Trace
 from tests.agents.node_groups import first_decision, job, plain_decision
 from tests.reference.packing import GPU, Node, Packer, Pod
 from tests.simulator.detailed_cases import PLAIN
@@ -21,6 +24,18 @@ def test_cpu_counts_as_much_as_gpus() -> None:
     cluster = ClusterSpec.of_groups((node_of(4, 64.0), node_of(8, 16.0)))
     jobs = [job(0, 1.0, asks={"cpu_cores": 8.0}), job(1, 1.0)]
     assert first_decision(BestFit(), cluster, jobs) == [Start(0, (4,)), Start(1, (5,))]
+
+
+def test_gpus_that_are_down_are_not_left_over() -> None:
+    # Three of node 0's four GPUs are down: a job of one GPU leaves nothing there, three GPUs on node 1.
+    faults = Faults(schedule=(Fault(0.0, 1, 3, True), Fault(1e6, 1, 3, False)))
+    cluster = ClusterSpec.of_groups((NodeGroup(2, 4, PLAIN),)).with_dynamics(Dynamics(faults=faults))
+    trace = Trace.from_columns({"submit_time": [0.0, 5.0], "run_time": [9.0, 9.0], "gpus": [2.0, 1.0]}, origin=0.0)
+    simulated = SimulatedCluster(trace, cluster)
+    simulated.advance()
+    simulated.apply(Start(0, (4, 5)))
+    simulated.advance()
+    assert BestFit().decide(simulated.snapshot()) == [Start(1, (0,))]
 
 
 def test_what_a_node_does_not_count_is_wholly_free_there() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,12 +110,46 @@ def test_a_cluster_on_which_the_actions_mean_something_else_is_refused(trace: Tr
     plain = ClusterSpec(3, 4)
     for kind in ("placement", "power", "preemptive"):
         policy, _ = bundle_and_model("deepsets", CODECS[kind], trace, tmp_path / kind)
-        with pytest.raises(BundleError, match=r"the GPUs of 3 x 4 GPUs are of no type; give the cluster as groups"):
+        with pytest.raises(BundleError, match="are about groups of nodes or power limits, and 3 x 4 GPUs has neither"):
             policy.check_cluster(plain)
     others = ClusterSpec.of_groups(GROUPS.groups[::-1])
-    with pytest.raises(BundleError, match=r"its actions choose among groups of V100.*, A100.*, this cluster has A100"):
+    with pytest.raises(
+        BundleError,
+        match=r"its actions choose among groups of V100.*, A100.*, in this order, and this cluster's are of A100",
+    ):
         load_bundle(tmp_path / "placement").check_cluster(others)
     load_bundle(tmp_path / "power").check_cluster(others)
+
+
+def test_one_group_leaves_nothing_to_choose_among(trace: Trace, tmp_path: Path) -> None:
+    from lepton_rl.agents.network import expected_shapes
+
+    one, other = (ClusterSpec.of_groups((NodeGroup(2, 4, gpu_type(name)),)) for name in ("V100-SXM2-32GB", "T4"))
+    codec = CODECS["preemptive"]
+    shapes = expected_shapes("deepsets", {"job.bias": np.zeros(2, np.float32)}, codec, one)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    policy = LearnedPolicy(codec, "deepsets", weights, one)
+    policy.check_cluster(other)
+    with pytest.raises(
+        BundleError, match=r"among groups of V100.*, in this order, and this cluster's are of V100.*, A"
+    ):
+        policy.check_cluster(GROUPS)
+
+
+def test_both_networks_begin_with_stops_that_are_seldom_tried(trace: Trace) -> None:
+    import torch
+
+    codec = CODECS["preemptive"]
+    for network in NETWORKS:
+        env = BatchVecEnv(EnvironmentBatch(Episodes([trace], 60), CLUSTER, codec, MIX, 2), seed=0)
+        settings = {"n_steps": 16, "batch_size": 16}
+        model = make_algorithm("maskable_ppo", env, settings, {"network": network}, 0, "cpu", None)
+        observation = {name: torch.as_tensor(array) for name, array in env.reset().items()}
+        network_of_it: Any = model.policy.network
+        logits = network_of_it({name: tensor.float() for name, tensor in observation.items()})[0]
+        starts = 8 * codec.choices(CLUSTER)
+        assert (logits[:, starts:-1] < -2.5).all()
+        assert (logits[:, :starts] == 0).all()
 
 
 @pytest.mark.parametrize("network", NETWORKS)

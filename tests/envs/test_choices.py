@@ -235,7 +235,7 @@ def test_a_saved_state_keeps_the_choices() -> None:
 
 @pytest.mark.parametrize("actions", ["placement", "power", "preemptive"])
 def test_gpus_without_a_type_are_refused(actions: str) -> None:
-    with pytest.raises(ConfigError, match=f"actions '{actions}' need types of GPU, .* give the cluster as groups"):
+    with pytest.raises(ConfigError, match=f"actions '{actions}' need groups of nodes, .* give the cluster as groups"):
         SchedulingEnv(workload(1), CLUSTER, Codec(4, actions=actions), jobs=5)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_rl.core import ClusterSpec, Migrate, Preempt, Snapshot, Start
+from lepton_rl.core import layout as L
 from lepton_rl.core.cluster import NodeGroup
 from lepton_rl.core.hardware import gpu_type
 from lepton_rl.core.hardware.dynamics import Dynamics, Reservation
@@ -123,8 +124,8 @@ def window_of(snapshot: Snapshot, codec: Codec) -> list[int]:
 def most_left_first(snapshot: Snapshot) -> list[int]:
     """Rows of running jobs by predicted GPU-seconds left, most first."""
     jobs, now = snapshot.running, snapshot.time
-    rates = jobs.table[:, 20]
-    left = np.maximum(jobs.table[:, 22] + jobs.predicted_time / rates - now, 0.0)
+    rates = jobs.table[:, L.RATE]
+    left = np.maximum(jobs.table[:, L.SINCE] + jobs.predicted_time / rates - now, 0.0)
     return sorted(range(len(jobs)), key=lambda row: (-left[row] * jobs.gpus[row], jobs.id[row]))
 
 
@@ -138,7 +139,7 @@ def gangs_in(snapshot: Snapshot, group: int, gpus: float) -> list[tuple[int, ...
     own = gpus_of_group(snapshot.cluster, group)
     if gpus < 1:
         return [(gpu,) for gpu in own]
-    free = [gpu for gpu in own if snapshot.gpus[gpu, 0] == 1000 and snapshot.gpus[gpu, 4] == 0]
+    free = [gpu for gpu in own if snapshot.gpus[gpu, L.FREE] == L.MILLI and snapshot.gpus[gpu, L.DOWN] == 0]
     return [tuple(free[begin : begin + int(gpus)]) for begin in range(len(free) - int(gpus) + 1)]
 
 
@@ -192,6 +193,8 @@ def test_by_hand() -> None:
     outcome = env.outcome()
     assert outcome.finish == pytest.approx([done + left_then / faster, done, 110])
     assert outcome.preemptions.tolist() == [1, 0, 0]
+    assert outcome.migrations is not None
+    assert outcome.migrations.tolist() == [1, 0, 0]
     assert total == pytest.approx(-outcome.jct.mean() / 3600)
 
 
@@ -282,12 +285,22 @@ def test_pinned_jobs_are_left_alone() -> None:
     ("arguments", "sentence"),
     [
         ({"running": 0}, "running must be 1 or more, not 0"),
+        ({"running": 1.5}, "running must be a whole number, not 1.5"),
         ({"placement": "consolidated"}, "actions 'preemptive' choose a group of nodes"),
     ],
 )
 def test_wrong_settings_are_named(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Codec(actions="preemptive", **arguments)
+
+
+def test_costs_that_nothing_reads_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="timing is read where running jobs can be stopped: 'order' actions stop none"
+    ):
+        SchedulingEnv(cluster=TWO, timing=Timing(quantum=5.0))
+    with pytest.raises(ConfigError, match="preemption_cost must be a number of seconds, not '60'"):
+        Timing(preemption_cost="60")  # type: ignore[arg-type]
 
 
 def test_a_timer_is_refused() -> None:

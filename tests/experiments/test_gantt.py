@@ -142,3 +142,9 @@ def test_preemptions_behind_the_end_of_the_chart_are_counted_too() -> None:
     for end, says in ((20.0, "▏ 1 of 2 preemptions"), (100.0, "▏ 2 preemptions")):
         axes = gantt_figure([Schedule("srtf", recording)], 0.0, end, "now").axes[0]
         assert axes.get_title("right") == says
+
+
+def test_a_failure_that_is_repaired_in_parts_is_shown_until_each_repair() -> None:
+    schedule = (Fault(5.0, 0, 4, True), Fault(8.0, 0, 1, False), Fault(9.0, 1, 3, False))
+    cluster = ClusterSpec(1, 4).with_dynamics(Dynamics(faults=Faults(schedule=schedule)))
+    assert down_spans(cluster) == [Span(0, 1, 5.0, 8.0), Span(1, 3, 5.0, 9.0)]

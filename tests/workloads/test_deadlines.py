@@ -82,3 +82,19 @@ def test_those_of_the_file_are_replaced_and_a_note_says_what_is_there() -> None:
 def test_figures_out_of_bounds(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         three().with_deadlines(**settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"factors": 2}, "the factors must be two numbers, the smaller first, not 2"),
+        ({"factors": (1, 2, 3)}, "the factors must be two numbers"),
+        ({"factors": ("a", 2)}, "the factors must be two numbers"),
+        ({"of": "gpus"}, "deadlines are multiples of run_time or of requested_time, not of 'gpus'"),
+        ({"share": True}, "share must be a number, not True"),
+    ],
+)
+def test_what_is_no_rule_is_refused(arguments: dict[str, Any], sentence: str) -> None:
+    trace = Trace.from_columns({"submit_time": [0.0], "run_time": [5.0], "gpus": [1.0]})
+    with pytest.raises(ConfigError, match=sentence):
+        trace.with_deadlines(**arguments)

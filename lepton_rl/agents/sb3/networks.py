@@ -31,7 +31,8 @@ from lepton_rl.envs.quantization import Quantization
 Arrays = dict[str, Tensor]
 
 SELDOM = -3.0
-"""Logit with which training begins to stop running jobs: tried seldom, where uniform chance would undo all progress."""
+"""Logit with which training begins to stop a running job, where 0 is an even chance with starting one or waiting: there
+are many of them at each event, and to try them all as often would undo all progress."""
 
 
 class Passthrough(BaseFeaturesExtractor):
@@ -66,6 +67,11 @@ class MlpNetwork(nn.Module):
         self.actor = _tanh_layers(size, width, depth)
         self.critic = _tanh_layers(size + 1, width, depth)
         self.logits = _zeroed(nn.Linear(width, actions))
+        slots, places = (space[name].shape if name in space.spaces else None for name in ("queue", "running"))
+        if slots and places:
+            first = (actions - 1) * slots[0] // (slots[0] + places[0])
+            with torch.no_grad():
+                self.logits.bias[first:-1] = SELDOM
         self.value = nn.Linear(width, 1)
 
     def _flat(self, observation: Arrays) -> Tensor:
