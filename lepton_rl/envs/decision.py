@@ -18,7 +18,7 @@ from lepton_rl.core.marks import list_job
 from lepton_rl.core.placement import CONSOLIDATED
 from lepton_rl.core.progress import predicted_end
 from lepton_rl.core.snapshot import Snapshot
-from lepton_rl.envs.batch_kernel import MIGRATION_COST, SHOWN, TALLY_COLUMNS, observe
+from lepton_rl.envs.batch_kernel import SHOWN, TALLY_COLUMNS, observe
 from lepton_rl.envs.choices import place_as_chosen, write_choices
 from lepton_rl.envs.codec import Codec, as_observation, idle_share, node_entries, node_groups
 from lepton_rl.envs.features import (
@@ -29,14 +29,14 @@ from lepton_rl.envs.features import (
     UNKNOWN_TIME,
     static_features,
 )
-from lepton_rl.envs.stopping import move_to_group, show_running
+from lepton_rl.envs.stopping import show_running, stop_job
 from lepton_rl.envs.window import STATIC_COLUMNS, fact_columns
 from lepton_rl.simulator.ends import add_prediction
 from lepton_rl.simulator.heat import take_temperatures
 from lepton_rl.simulator.rates import change_rates, forget_changes
 from lepton_rl.simulator.scores import score
 from lepton_rl.simulator.starting import book
-from lepton_rl.simulator.waiting import fill, remove
+from lepton_rl.simulator.waiting import fill, insert, remove
 
 
 class Decision:
@@ -113,6 +113,10 @@ class Decision:
         jobs, nodes = snapshot.jobs, snapshot.nodes
         if self._groups is not None:
             jobs, nodes = self._groups.told_apart(jobs, nodes)
+        if self._codec.stoppable:  # a job that is stopped goes among the others by its number, too
+            jobs = jobs[np.argsort(jobs[:, L.ID], kind="stable")]
+            jobs.setflags(write=False)
+            self._settings[[L.PREEMPTION_COST, L.QUANTUM]] = snapshot.restart_cost, snapshot.quantum
         self._fitting = _open(
             jobs, snapshot.running_count, snapshot.time, snapshot.gpus, nodes, snapshot.bits, snapshot.totals,
             self._no_degrees if snapshot.temperatures is None else snapshot.temperatures,
@@ -125,11 +129,11 @@ class Decision:
 
     def _show_running(self, snapshot: Snapshot) -> None:
         (
-            jobs, _, _, _, _, run_job, gpus, nodes, _, totals, hw, clock, counts, rules, tally, *_,
+            jobs, _, _, _, _, run_job, gpus, nodes, _, totals, hw, clock, counts, rules, *_,
         ) = self._state  # fmt: skip
-        self._settings[[L.PREEMPTION_COST, L.QUANTUM]] = snapshot.restart_cost, snapshot.quantum
-        tally[MIGRATION_COST] = snapshot.migration_cost
-        pinned = _pinned_rows(snapshot)
+        pinned = np.zeros(0, np.bool_)
+        if snapshot.pinned:
+            pinned = np.isin(jobs[: len(snapshot.jobs), L.ID], list(snapshot.pinned))
         show_running(
             self._choices, jobs, run_job, gpus, nodes, totals, hw, clock, counts, rules, self._settings,
             snapshot.migration_cost, pinned, self._running.mask, self._running.listed, self._running.rows,
@@ -178,21 +182,19 @@ class Decision:
         return actions
 
     def _act_on(self, snapshot: Snapshot, slot: int, choice: int) -> Action:
-        """Do so where running jobs can be stopped: what follows is read from the snapshot behind the action."""
+        """Do so where running jobs can be stopped."""
         action: Action
         if slot < self._codec.window:
             action = self.start(slot, choice)
         else:
             row = int(self._running.listed[slot - self._codec.window])
-            job = int(snapshot.jobs[row, L.ID])
-            action = Preempt(job) if choice == 0 else Migrate(job, self._gpus_in_group(row, choice))
-        self.show(snapshot.after(action))
+            job = int(self._jobs[row, L.ID])
+            count, self._fitting = _stop_and_look_again(
+                row, choice, snapshot.migration_cost, self._settings, self._held, *self._state
+            )
+            action = Preempt(job) if choice == 0 else Migrate(job, tuple(self._held[:count].tolist()))
+        self._show_running(snapshot)
         return action
-
-    def _gpus_in_group(self, row: int, choice: int) -> tuple[int, ...]:
-        jobs, _, _, _, _, _, gpus, nodes, bits, totals, hw, clock, _, rules, tally, *_ = self._state
-        count = _move(choice, tally[MIGRATION_COST], jobs, row, gpus, nodes, bits, totals, hw, clock, rules, self._held)
-        return tuple(self._held[:count].tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,11 +205,6 @@ class _Running:
     rows: Singles
     mask: Bools
     valid: Bools
-
-
-def _pinned_rows(snapshot: Snapshot) -> Bools:
-    """Mark the running jobs that must not be stopped; an empty array where all may be."""
-    return np.isin(snapshot.running.id, list(snapshot.pinned)) if snapshot.pinned else np.zeros(0, np.bool_)
 
 
 class _Groups:
@@ -231,18 +228,6 @@ class _Groups:
 
 
 @njit
-def _move(
-    choice: int, migration_cost: float, jobs: Floats, row: int, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, hw: Hardware, clock: Floats, rules: Ints64, held: Ints64,
-) -> int:  # fmt: skip
-    """Write the GPUs that a running job gets in the group that the choice stands for to `held`; return how many."""
-    if hw is None:
-        return 0
-    move_to_group(choice, migration_cost, jobs, row, gpus, nodes, bits, totals, hw, clock[L.NOW], rules)
-    return held_gpus(jobs, row, gpus, held)
-
-
-@njit
 def _open(
     given_jobs: Floats, running: int, now: float, given_gpus: Ints32, given_nodes: Ints32, given_bits: Words,
     given_totals: Ints64, degrees: Floats, settings: Floats, keys: Floats, jobs: Floats, truth: Floats,
@@ -252,7 +237,8 @@ def _open(
     context: Singles, machine: Singles, mask: Bools, key_is_time: bool, inputs: Floats, logarithms: Singles,
     choices: int, valid: Bools,
 ) -> int:  # fmt: skip
-    """Copy a snapshot's state (running jobs first), rebuild queue and predicted ends from it and observe.
+    """Copy a snapshot's state, rebuild queue and predicted ends from it and observe. Running jobs come first, but where
+    they can be stopped (`told_left`): there all are in order of their numbers.
 
     Returns how many visible jobs fit.
     """
@@ -267,7 +253,9 @@ def _open(
         for gpu in range(gpus.shape[0]):
             gpus[gpu, L.RATED] = gpus[gpu, L.KEPT]
     counts[L.FRONT] = 0
+    counts[L.BACK] = 0
     counts[L.RUNNING] = running
+    placed = 0
     counts[L.ARRIVED] = total
     rules[L.COUNTED] = hw is None and rules[L.PLACEMENT] != CONSOLIDATED
     for job in range(total):
@@ -278,17 +266,21 @@ def _open(
             jobs[job, L.PREDICTED] = UNKNOWN_TIME - jobs[job, L.ATTAINED]
         if jobs[job, L.GPUS] < L.MILLI:
             rules[L.COUNTED] = 0
-        if job < running:
+        if jobs[job, L.FIRST_GPU] >= 0:
             list_job(jobs, job, gpus, hw)  # a snapshot names jobs by its own rows
-            run_end[L.TRUE_ENDS, job] = np.inf  # unknown here, and no feature reads it
-            run_job[L.TRUE_ENDS, job] = job
+            run_end[L.TRUE_ENDS, placed] = np.inf  # unknown here, and no feature reads it
+            run_job[L.TRUE_ENDS, placed] = job
             if hw is not None:
                 truth[job, L.REMAINING] = np.inf
             if rules[L.PREDICTS]:
-                add_prediction(jobs, run_end, run_job, job, predicted_end(jobs, job, hw), job)
+                add_prediction(jobs, run_end, run_job, placed, predicted_end(jobs, job, hw), job)
+            placed += 1
         else:
             jobs[job, L.SCORE] = score(rules[L.ORDER], settings, jobs, job, now)
-    fill(jobs, running, total, keys, queue, counts)
+            if told_left:
+                insert(jobs, queue, counts, job)
+    if not told_left:
+        fill(jobs, running, total, keys, queue, counts)
     visible = min(rows.shape[0], total - running)
     static_features(
         jobs, queue, 0, visible, gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, inputs, logarithms, static
@@ -344,3 +336,34 @@ def _start_and_look_again(
     if choices > 1 or told_left:
         write_choices(choices, jobs, queue, gpus, nodes, totals, hw, counts, rules, mask, valid)
     return int(jobs[job, L.ID]), count, fitting
+
+
+@njit
+def _stop_and_look_again(
+    row: int, choice: int, migration_cost: float, settings: Floats, held: Ints64, jobs: Floats, truth: Floats,
+    static: Singles, queue: Ints32, run_end: Floats, run_job: Ints32, gpus: Ints32, nodes: Ints32, bits: Words,
+    totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64, rules: Ints64, tally: Floats, full: bool,
+    told_left: bool, idle: float, free_after: Floats, shown: Ints32, facts: Floats, changing: Singles, rows: Singles,
+    context: Singles, machine: Singles, mask: Bools, key_is_time: bool, inputs: Floats, logarithms: Singles,
+    choices: int, valid: Bools,
+) -> tuple[int, int]:  # fmt: skip
+    """Preempt or move the job in this row and observe; return (GPUs written to `held`, jobs that fit now)."""
+    if hw is None:
+        return 0, 0
+    stop_job(
+        choice, migration_cost, jobs, truth, row, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock,
+        counts, rules, settings,
+    )  # fmt: skip
+    forget_changes(truth, run_job, hw, counts)
+    count = held_gpus(jobs, row, gpus, held) if choice > 0 else 0
+    visible = min(rows.shape[0], counts[L.BACK] - counts[L.FRONT])
+    static_features(
+        jobs, queue, counts[L.FRONT], visible, gpus.shape[0], totals[L.GPU_MEMORY], key_is_time, inputs, logarithms,
+        static,
+    )  # fmt: skip
+    fitting = observe(
+        jobs, static, queue, run_end, run_job, gpus, nodes, bits, totals, hw, clock, counts, rules, tally, full,
+        told_left, idle, free_after, shown, facts, changing, rows, context, machine, mask,
+    )  # fmt: skip
+    write_choices(choices, jobs, queue, gpus, nodes, totals, hw, counts, rules, mask, valid)
+    return count, fitting
