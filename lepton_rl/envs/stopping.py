@@ -226,34 +226,22 @@ def _preempt(
 
 
 @inlined
-def move_to_group(
-    choice: int, migration_cost: float, jobs: Floats, job: int, gpus: Ints32, nodes: Ints32, bits: Words,
-    totals: Ints64, hw: Hardware, now: float, rules: Ints64,
-) -> float:  # fmt: skip
-    """Give a running job free GPUs of the group that the choice stands for; return the service that it has had there.
-
-    As `core.carrying_out.move_gpus` with the GPUs that the placement finds in that group.
-    """
-    unlist_job(jobs, job, gpus, hw)
-    service = settle(jobs, job, now, hw)
-    jobs[job, L.PREDICTED] += migration_cost
-    release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
-    jobs[job, L.CHOICE] = choice
-    place_as_chosen(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
-    begin_run(jobs, job, now, hw)
-    return service
-
-
-@inlined
 def _migrate(
     choice: int, migration_cost: float, jobs: Floats, truth: Floats, job: int, run_end: Floats, run_job: Ints32,
     gpus: Ints32, nodes: Ints32, bits: Words, totals: Ints64, hw: Hardware, clock: Floats, counts: Ints64,
     rules: Ints64,
 ) -> None:  # fmt: skip
+    """As `SimulatedCluster` migrates, to GPUs that the placement finds in the group that the choice stands for."""
     running = counts[L.RUNNING]
     if rules[L.PREDICTS]:
         drop_prediction(run_end, run_job, running, predicted_end(jobs, job, hw), job)
-    service = move_to_group(choice, migration_cost, jobs, job, gpus, nodes, bits, totals, hw, clock[L.NOW], rules)
+    unlist_job(jobs, job, gpus, hw)
+    service = settle(jobs, job, clock[L.NOW], hw)
+    jobs[job, L.PREDICTED] += migration_cost
+    release(jobs, job, gpus, gpus, nodes, bits, totals, hw)
+    jobs[job, L.CHOICE] = choice
+    place_as_chosen(rules[L.PLACEMENT], jobs, job, gpus, nodes, bits, totals, hw)
+    begin_run(jobs, job, clock[L.NOW], hw)
     truth[job, L.REMAINING] += migration_cost - service
     truth[job, L.MIGRATIONS] += 1.0
     remove_end(run_end, run_job, running, job)

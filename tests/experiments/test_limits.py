@@ -62,6 +62,24 @@ def test_every_number_has_a_limit(model: type[BaseModel], key: str, tmp_path: Pa
         load(file, model, [f"{key}=1e30"])
 
 
+@pytest.mark.parametrize(
+    ("override", "key", "actions"),
+    [
+        ("quantum=60", "quantum", "preemptive"),
+        ("observation.running=8", "observation.running", "preemptive"),
+        ("observation.power_levels=[1, 0.5]", "observation.power_levels", "power"),
+    ],
+)
+def test_what_no_action_reads_is_refused_where_it_stands(override: str, key: str, actions: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(TRAIN)
+    with pytest.raises(ConfigError) as caught:
+        load(file, TrainConfig, [override])
+    only = f"{key}: read where observation.actions is {actions} alone; leave it out"
+    assert str(caught.value) == f"override '{override}': {only}"
+    assert load(file, TrainConfig, [override, f"observation.actions={actions}"])
+
+
 def test_a_rollout_that_nothing_could_hold_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(TRAIN)
